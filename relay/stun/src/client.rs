@@ -1,0 +1,320 @@
+//! A TURN client without socket or clock: builds requests, answers the server's challenge, and
+//! tells what arrived. For `offhook doctor`, tests and load.
+//!
+//! One request is under way at a time; resending it is the caller's.
+
+use std::net::SocketAddr;
+
+use crate::{
+    AddressFamily, AttributeType, ChannelData, Class, ErrorCode, IntegrityKey, IntegrityKind,
+    Message, MessageWriter, Method, PacketKind, TransactionId, classify, padding_len,
+};
+
+/// The protocol number of UDP in REQUESTED-TRANSPORT (RFC 8656 §18.7).
+pub const TRANSPORT_UDP: u8 = 17;
+
+/// How often a challenge is answered before the credentials count as wrong: once for the missing
+/// nonce, once for a nonce that became stale meanwhile.
+const CHALLENGES_MAX: u8 = 2;
+
+/// The client's side of one TURN conversation.
+#[derive(Debug)]
+pub struct Client {
+    username: String,
+    password: String,
+    integrity: IntegrityKind,
+    challenge: Option<Challenge>,
+    transactions: u64,
+    seed: u32,
+    pending: Option<Pending>,
+}
+
+/// What the server's 401 or 438 said.
+#[derive(Debug)]
+struct Challenge {
+    realm: String,
+    nonce: Vec<u8>,
+    key: IntegrityKey,
+}
+
+#[derive(Debug)]
+struct Pending {
+    request: Request,
+    transaction_id: TransactionId,
+    challenges: u8,
+}
+
+/// A request a client can make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// Binding: asks for the own address as the server sees it.
+    Binding,
+    /// Allocate over UDP; without a family the server chooses IPv4.
+    Allocate {
+        /// The wanted family of the relayed address.
+        family: Option<AddressFamily>,
+        /// The wanted lifetime, in seconds.
+        lifetime: Option<u32>,
+    },
+    /// Refresh; a lifetime of zero seconds ends the Allocation.
+    Refresh {
+        /// The wanted lifetime, in seconds.
+        lifetime: u32,
+    },
+    /// CreatePermission for these peers; ports are ignored by the server.
+    CreatePermission {
+        /// The peers.
+        peers: Vec<SocketAddr>,
+    },
+    /// ChannelBind.
+    ChannelBind {
+        /// The channel number.
+        channel: u16,
+        /// The peer the Channel leads to.
+        peer: SocketAddr,
+    },
+}
+
+impl Request {
+    fn method(&self) -> Method {
+        match self {
+            Request::Binding => Method::BINDING,
+            Request::Allocate { .. } => Method::ALLOCATE,
+            Request::Refresh { .. } => Method::REFRESH,
+            Request::CreatePermission { .. } => Method::CREATE_PERMISSION,
+            Request::ChannelBind { .. } => Method::CHANNEL_BIND,
+        }
+    }
+}
+
+/// What a packet from the server means.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// Send these bytes: the request again, with the credentials the server asked for.
+    Retry(Vec<u8>),
+    /// The request was carried out.
+    Success(Answer),
+    /// The request was refused.
+    Refused(ErrorCode),
+    /// A peer's datagram, as a Data indication.
+    Data {
+        /// The peer.
+        peer: SocketAddr,
+        /// What it sent.
+        payload: &'a [u8],
+    },
+    /// A peer's datagram, through a Channel.
+    Channel {
+        /// The channel number.
+        channel: u16,
+        /// What the peer sent.
+        payload: &'a [u8],
+    },
+    /// Nothing of ours: malformed, forged, or the answer to a request given up.
+    Ignored,
+}
+
+/// What a success response carried.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// The client's own address as the server sees it.
+    pub mapped: Option<SocketAddr>,
+    /// The relayed address of the Allocation.
+    pub relayed: Option<SocketAddr>,
+    /// The lifetime granted, in seconds.
+    pub lifetime: Option<u32>,
+}
+
+impl Client {
+    /// A client with long-term credentials. `seed` makes the transaction ids of this client differ
+    /// from another's.
+    #[must_use]
+    pub fn new(username: &str, password: &str, seed: u32) -> Client {
+        Client {
+            username: username.to_owned(),
+            password: password.to_owned(),
+            integrity: IntegrityKind::Sha1,
+            challenge: None,
+            transactions: 0,
+            seed,
+            pending: None,
+        }
+    }
+
+    /// Protects requests with `integrity` from now on.
+    #[must_use]
+    pub fn with_integrity(mut self, integrity: IntegrityKind) -> Client {
+        self.integrity = integrity;
+        self
+    }
+
+    /// Begins `request`, giving up the one before; returns the bytes to send.
+    pub fn request(&mut self, request: Request) -> Vec<u8> {
+        self.begin(request, 0)
+    }
+
+    fn begin(&mut self, request: Request, challenges: u8) -> Vec<u8> {
+        let transaction_id = self.next_transaction_id();
+        let bytes = self.encode(&request, transaction_id);
+        self.pending = Some(Pending {
+            request,
+            transaction_id,
+            challenges,
+        });
+        bytes
+    }
+
+    /// A Send indication that carries `payload` to `peer`; `None` where it is too long.
+    pub fn send_indication(&mut self, peer: SocketAddr, payload: &[u8]) -> Option<Vec<u8>> {
+        let transaction_id = self.next_transaction_id();
+        let mut buffer = vec![0; 128 + payload.len()];
+        let len = MessageWriter::new(&mut buffer, Class::Indication, Method::SEND, transaction_id)
+            .xor_address(AttributeType::XOR_PEER_ADDRESS, peer)
+            .attribute(AttributeType::DATA, payload)
+            .finish()
+            .ok()?
+            .len();
+        buffer.truncate(len);
+        Some(buffer)
+    }
+
+    /// A ChannelData message, padded as streams need it; `None` where `payload` is too long.
+    #[must_use]
+    pub fn channel_data(channel: u16, payload: &[u8]) -> Option<Vec<u8>> {
+        let len = u16::try_from(payload.len()).ok()?;
+        let mut bytes = ChannelData::header(channel, len).to_vec();
+        bytes.extend_from_slice(payload);
+        bytes.resize(bytes.len() + padding_len(payload.len()), 0);
+        Some(bytes)
+    }
+
+    /// Reads one packet from the server. Never fails.
+    pub fn handle<'a>(&mut self, packet: &'a [u8]) -> Event<'a> {
+        match classify(packet) {
+            Some(PacketKind::ChannelData) => match ChannelData::parse(packet) {
+                Ok(ChannelData { channel, payload }) => Event::Channel { channel, payload },
+                Err(_) => Event::Ignored,
+            },
+            Some(PacketKind::Stun) => match Message::parse(packet) {
+                Ok(message) => self.on_message(&message),
+                Err(_) => Event::Ignored,
+            },
+            None => Event::Ignored,
+        }
+    }
+
+    fn on_message<'a>(&mut self, message: &Message<'a>) -> Event<'a> {
+        if message.class() == Class::Indication && message.method() == Method::DATA {
+            return match (
+                message.xor_address(AttributeType::XOR_PEER_ADDRESS),
+                message.attribute(AttributeType::DATA),
+            ) {
+                (Some(peer), Some(payload)) => Event::Data { peer, payload },
+                _ => Event::Ignored,
+            };
+        }
+        let ours = |pending: &mut Pending| {
+            pending.transaction_id == message.transaction_id()
+                && pending.request.method() == message.method()
+                && matches!(message.class(), Class::Success | Class::Error)
+        };
+        let Some(pending) = self.pending.take_if(ours) else {
+            return Event::Ignored;
+        };
+
+        if message.class() == Class::Success {
+            let protected = match &self.challenge {
+                Some(challenge) => message.verify_integrity(&challenge.key),
+                None => false,
+            };
+            if !protected && pending.request != Request::Binding {
+                self.pending = Some(pending); // A forgery must not end the request.
+                return Event::Ignored;
+            }
+            return Event::Success(Answer {
+                mapped: message.xor_address(AttributeType::XOR_MAPPED_ADDRESS),
+                relayed: message.xor_address(AttributeType::XOR_RELAYED_ADDRESS),
+                lifetime: message.u32(AttributeType::LIFETIME),
+            });
+        }
+
+        let code = message.error_code().unwrap_or(ErrorCode::BAD_REQUEST);
+        let challenged = matches!(code, ErrorCode::UNAUTHORIZED | ErrorCode::STALE_NONCE);
+        match (
+            message.text(AttributeType::REALM),
+            message.attribute(AttributeType::NONCE),
+        ) {
+            (Some(realm), Some(nonce)) if challenged && pending.challenges < CHALLENGES_MAX => {
+                // A second 401 in a row means that the credentials themselves are refused.
+                if code == ErrorCode::UNAUTHORIZED && pending.challenges > 0 {
+                    return Event::Refused(code);
+                }
+                self.challenge = Some(Challenge {
+                    realm: realm.to_owned(),
+                    nonce: nonce.to_vec(),
+                    key: IntegrityKey::long_term(&self.username, realm, &self.password),
+                });
+                Event::Retry(self.begin(pending.request, pending.challenges + 1))
+            }
+            _ => Event::Refused(code),
+        }
+    }
+
+    fn encode(&self, request: &Request, transaction_id: TransactionId) -> Vec<u8> {
+        let peers_len = match request {
+            Request::CreatePermission { peers } => peers.len() * 24,
+            _ => 0,
+        };
+        let mut buffer = vec![0; 1500 + peers_len + self.username.len()];
+        let mut writer = MessageWriter::new(
+            &mut buffer,
+            Class::Request,
+            request.method(),
+            transaction_id,
+        );
+
+        writer = match request {
+            Request::Binding => writer,
+            Request::Allocate { family, lifetime } => {
+                writer = writer.attribute(
+                    AttributeType::REQUESTED_TRANSPORT,
+                    &[TRANSPORT_UDP, 0, 0, 0],
+                );
+                if let Some(family) = family {
+                    let value = [family.byte(), 0, 0, 0];
+                    writer = writer.attribute(AttributeType::REQUESTED_ADDRESS_FAMILY, &value);
+                }
+                match lifetime {
+                    Some(lifetime) => writer.u32(AttributeType::LIFETIME, *lifetime),
+                    None => writer,
+                }
+            }
+            Request::Refresh { lifetime } => writer.u32(AttributeType::LIFETIME, *lifetime),
+            Request::CreatePermission { peers } => peers.iter().fold(writer, |writer, peer| {
+                writer.xor_address(AttributeType::XOR_PEER_ADDRESS, *peer)
+            }),
+            Request::ChannelBind { channel, peer } => writer
+                .u32(AttributeType::CHANNEL_NUMBER, u32::from(*channel) << 16)
+                .xor_address(AttributeType::XOR_PEER_ADDRESS, *peer),
+        };
+        if let (Some(challenge), false) = (&self.challenge, *request == Request::Binding) {
+            writer = writer
+                .attribute(AttributeType::USERNAME, self.username.as_bytes())
+                .attribute(AttributeType::REALM, challenge.realm.as_bytes())
+                .attribute(AttributeType::NONCE, &challenge.nonce)
+                .integrity(self.integrity, &challenge.key);
+        }
+        // A request of more than 64 KiB can't be written; the server will not answer nothing.
+        let len = writer.finish().map(<[u8]>::len).unwrap_or_default();
+        buffer.truncate(len);
+        buffer
+    }
+
+    fn next_transaction_id(&mut self) -> TransactionId {
+        self.transactions += 1;
+        let mut id = [0; 12];
+        id[..4].copy_from_slice(&self.seed.to_be_bytes());
+        id[4..].copy_from_slice(&self.transactions.to_be_bytes());
+        id
+    }
+}
