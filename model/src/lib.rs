@@ -1,1 +1,16 @@
-//! model.
+//! The vocabulary every role speaks: ids, the states of a Call, and the plain messages that pass between roles and nodes.
+//!
+//! Nothing here decides anything; the cores do. The same names appear in the JSON, the database columns and the logs.
+
+pub mod bus;
+pub mod call;
+pub mod id;
+pub mod people;
+pub mod record;
+pub mod time;
+
+pub use call::{CallState, End, EndReason, Media, Party, Phase, Transfer};
+pub use id::{AccountId, CallId, DeviceId, MessageId, NodeId, SessionId, UserId};
+pub use people::{Availability, Grants, Status};
+pub use record::{CallRecord, RecordChange};
+pub use time::{Millis, Timestamp};

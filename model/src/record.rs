@@ -1,0 +1,167 @@
+//! What the records keep: changes a core reports, and history as it is read back.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::call::{EndReason, Media};
+use crate::id::{AccountId, CallId, DeviceId, UserId};
+use crate::time::Timestamp;
+
+/// A change the records must keep. The driver applies them in the order they come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecordChange {
+    /// A Call was invited. Insert the row, or leave an existing one as it is.
+    CallBegun(Box<CallRecord>),
+    /// A Call was answered. Insert or update the row, unless it has ended.
+    CallAnswered(Box<CallRecord>),
+    /// A Call ended. Insert or update the row; the first end stays, a second one (after a crash) changes nothing.
+    CallEnded(Box<CallRecord>),
+    /// A User was seen. Insert, or update name and time.
+    UserSeen {
+        /// The Account.
+        account: AccountId,
+        /// The User.
+        user: UserId,
+        /// The name of the access token.
+        name: Option<String>,
+        /// When.
+        at: Timestamp,
+    },
+    /// A Device was seen. Insert, or update name, key and time.
+    DeviceSeen {
+        /// The Account.
+        account: AccountId,
+        /// The User.
+        user: UserId,
+        /// The Device.
+        device: DeviceId,
+        /// What the client calls it.
+        name: Option<String>,
+        /// Its public key, base64url.
+        key: String,
+        /// When.
+        at: Timestamp,
+    },
+    /// A User looked at their history: missed Calls up to `at` no longer count.
+    HistorySeen {
+        /// The Account.
+        account: AccountId,
+        /// The User.
+        user: UserId,
+        /// When.
+        at: Timestamp,
+    },
+}
+
+/// The history row of a Call, whole in every change so that any of them can be the first to arrive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallRecord {
+    /// The Account.
+    pub account: AccountId,
+    /// The Call; the key of the row together with the Account.
+    pub call: CallId,
+    /// Who rang.
+    pub caller: Participant,
+    /// Who was rung.
+    pub callee: Participant,
+    /// What was offered.
+    pub media: Media,
+    /// When it was invited.
+    pub created_at: Timestamp,
+    /// When it was answered.
+    pub answered_at: Option<Timestamp>,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// Why it ended.
+    pub reason: Option<EndReason>,
+    /// The number of Q.850 for why it ended.
+    pub cause: Option<u8>,
+    /// Who ended it; `None` when the server did.
+    pub ended_by: Option<UserId>,
+    /// Whether the callee missed it.
+    pub missed: bool,
+    /// The Call this one continues.
+    pub replaces: Option<CallId>,
+    /// The Call that took over.
+    pub into: Option<CallId>,
+}
+
+/// A User's part in a recorded Call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Participant {
+    /// The User.
+    pub user: UserId,
+    /// The name, when known to the Call's owner.
+    pub name: Option<String>,
+    /// The Device, once known.
+    pub device: Option<DeviceId>,
+}
+
+/// One Call in a User's history.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HistoryEntry {
+    /// The Call.
+    pub call: CallId,
+    /// The other side.
+    pub peer: Named,
+    /// Who rang whom.
+    pub direction: Direction,
+    /// What was offered.
+    pub media: Media,
+    /// Why it ended; `null` while it goes on.
+    pub reason: Option<EndReason>,
+    /// Whether this User missed it.
+    pub missed: bool,
+    /// When it was invited.
+    pub created_at: Timestamp,
+    /// When it was answered.
+    pub answered_at: Option<Timestamp>,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+}
+
+/// A User with the name others see.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Named {
+    /// The User.
+    pub user: UserId,
+    /// The name, when known.
+    pub name: Option<String>,
+}
+
+/// Who rang whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// This User rang.
+    Out,
+    /// This User was rung.
+    In,
+}
+
+impl CallRecord {
+    /// The Call as `user` sees it in the history: the other side is the peer, and only a callee misses a Call.
+    pub fn entry_for(&self, user: &UserId) -> HistoryEntry {
+        let (direction, peer) = if self.caller.user == *user {
+            (Direction::Out, &self.callee)
+        } else {
+            (Direction::In, &self.caller)
+        };
+
+        HistoryEntry {
+            call: self.call,
+            peer: Named {
+                user: peer.user.clone(),
+                name: peer.name.clone(),
+            },
+            direction,
+            media: self.media,
+            reason: self.reason,
+            missed: self.missed && direction == Direction::In,
+            created_at: self.created_at,
+            answered_at: self.answered_at,
+            ended_at: self.ended_at,
+        }
+    }
+}
