@@ -1,1 +1,43 @@
-//! relay-core.
+//! TURN without sockets, tasks or clock: Allocations, Permissions and Channels (RFC 8656).
+//!
+//! ```text
+//!            handle_client_packet                    handle_peer_datagram
+//!  client ──────────────────────▶ ┌───────────────┐ ◀────────────────────── peer
+//!                                 │     Relay     │
+//!  client ◀── Forward::ToClient ──│  Allocations  │── Forward::ToPeer ────▶ peer
+//!         ◀── Output::Send ───────└───────────────┘── Output::OpenPort ───▶ driver
+//! ```
+//!
+//! Media leaves as the return value ([`Forward`]), which names a range of the packet that came in
+//! and what to write in front of it, so a driver sends from the buffer it received into. All else
+//! leaves through the output queue ([`Output`]). A datagram from one Allocation to another of the
+//! same relay is handed over inside the core and never touches the network.
+
+mod allocation;
+mod config;
+mod credentials;
+mod data;
+mod nonce;
+pub mod peer_address;
+mod refusal;
+mod relay;
+mod requests;
+mod responses;
+mod stats;
+
+pub use config::{Config, Limits, RelayAddresses};
+pub use credentials::{Credentials, SECRETS_MAX, Secret};
+pub use peer_address::{Denial, Network, PeerPolicy, Route};
+pub use refusal::Refusal;
+pub use relay::{FiveTuple, Forward, Output, Prefix, Relay, RelayPort, Transport};
+pub use stats::{Stats, Traffic};
+
+/// How long a Permission lives without a refresh (RFC 8656 §9).
+pub const PERMISSION_LIFETIME: std::time::Duration = std::time::Duration::from_secs(300);
+
+/// How long a Channel lives without a refresh (RFC 8656 §12).
+pub const CHANNEL_LIFETIME: std::time::Duration = std::time::Duration::from_secs(600);
+
+/// How long a nonce is accepted. Every expiry costs a client one round trip, every accepted one
+/// lets a recorded request be played again for that long.
+pub const NONCE_LIFETIME: std::time::Duration = std::time::Duration::from_secs(600);

@@ -1,0 +1,155 @@
+//! One Allocation with its Permissions and Channels (RFC 8656 §3).
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use relay_stun::{IntegrityKey, IntegrityKind, TransactionId};
+
+use crate::relay::FiveTuple;
+use crate::{CHANNEL_LIFETIME, Limits, PERMISSION_LIFETIME, Refusal};
+
+/// What a client holds: a relayed address, and whom it may talk to through it.
+#[derive(Debug)]
+pub(crate) struct Allocation {
+    pub(crate) five_tuple: FiveTuple,
+    /// The relayed address, as clients and peers see it.
+    pub(crate) relayed: SocketAddr,
+    /// `account:user`, the key of the quota.
+    pub(crate) user: Box<str>,
+    /// The user name last authenticated with, and its key: a call longer than the credentials'
+    /// life goes on under them.
+    pub(crate) username: Box<str>,
+    pub(crate) key: IntegrityKey,
+    pub(crate) expires: Instant,
+    /// The Allocate request, to know its retransmission by.
+    pub(crate) transaction_id: TransactionId,
+    /// What is still to be answered while the driver binds the port.
+    pub(crate) opening: Option<Opening>,
+    pub(crate) permissions: Permissions,
+    pub(crate) channels: Channels,
+}
+
+/// An Allocate request that waits for its port.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Opening {
+    pub(crate) integrity: IntegrityKind,
+    pub(crate) fingerprint: bool,
+    pub(crate) even_port: bool,
+    /// Ports the driver could not bind so far.
+    pub(crate) failures: u32,
+}
+
+/// The peers' addresses an Allocation exchanges data with (RFC 8656 §9).
+#[derive(Debug, Default)]
+pub(crate) struct Permissions(Vec<Permission>);
+
+#[derive(Debug)]
+struct Permission {
+    ip: IpAddr,
+    expires: Instant,
+}
+
+impl Permissions {
+    /// Whether `ip` has a Permission at `now`.
+    pub(crate) fn permits(&self, now: Instant, ip: IpAddr) -> bool {
+        self.0
+            .iter()
+            .any(|permission| permission.ip == ip && now < permission.expires)
+    }
+
+    /// Whether all of `ips` fit; what has expired makes room.
+    pub(crate) fn ensure_fit(
+        &mut self,
+        now: Instant,
+        ips: &[IpAddr],
+        limits: &Limits,
+    ) -> Result<(), Refusal> {
+        self.0.retain(|permission| now < permission.expires);
+        let is_new = |(at, ip): &(usize, &IpAddr)| {
+            !ips[..*at].contains(ip) && self.0.iter().all(|held| held.ip != **ip)
+        };
+        let new = ips.iter().enumerate().filter(is_new).count();
+        if self.0.len() + new > limits.permissions_per_allocation_max {
+            return Err(Refusal::PermissionsExhausted);
+        }
+        Ok(())
+    }
+
+    /// Installs or refreshes the Permission of `ip`, for which [`ensure_fit`](Self::ensure_fit)
+    /// found room.
+    pub(crate) fn permit(&mut self, now: Instant, ip: IpAddr) {
+        let expires = now + PERMISSION_LIFETIME;
+        match self.0.iter_mut().find(|permission| permission.ip == ip) {
+            Some(permission) => permission.expires = expires,
+            None => self.0.push(Permission { ip, expires }),
+        }
+    }
+}
+
+/// The Channels of an Allocation, sorted by number (RFC 8656 §12).
+#[derive(Debug, Default)]
+pub(crate) struct Channels(Vec<Channel>);
+
+#[derive(Debug)]
+struct Channel {
+    number: u16,
+    peer: SocketAddr,
+    expires: Instant,
+}
+
+impl Channels {
+    /// The peer Channel `number` leads to at `now`.
+    pub(crate) fn peer(&self, now: Instant, number: u16) -> Option<SocketAddr> {
+        let at = self
+            .0
+            .binary_search_by_key(&number, |channel| channel.number)
+            .ok()?;
+        let channel = &self.0[at];
+        (now < channel.expires).then_some(channel.peer)
+    }
+
+    /// The number of the Channel that leads to `peer` at `now`.
+    pub(crate) fn number(&self, now: Instant, peer: SocketAddr) -> Option<u16> {
+        let leads = |channel: &&Channel| channel.peer == peer && now < channel.expires;
+        self.0.iter().find(leads).map(|channel| channel.number)
+    }
+
+    /// Whether Channel `number` may lead to `peer`: both are free, or bound to each other
+    /// (RFC 8656 §12.2). What has expired makes room.
+    pub(crate) fn ensure_fits(
+        &mut self,
+        now: Instant,
+        number: u16,
+        peer: SocketAddr,
+        limits: &Limits,
+    ) -> Result<(), Refusal> {
+        self.0.retain(|channel| now < channel.expires);
+        match (self.peer(now, number), self.number(now, peer)) {
+            (Some(bound), _) if bound != peer => Err(Refusal::BadRequest),
+            (_, Some(bound)) if bound != number => Err(Refusal::BadRequest),
+            (None, None) if self.0.len() >= limits.channels_per_allocation_max => {
+                Err(Refusal::ChannelsExhausted)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Binds or refreshes Channel `number`, which [`ensure_fits`](Self::ensure_fits) found free.
+    pub(crate) fn bind(&mut self, now: Instant, number: u16, peer: SocketAddr) {
+        let expires = now + CHANNEL_LIFETIME;
+        match self
+            .0
+            .binary_search_by_key(&number, |channel| channel.number)
+        {
+            Ok(at) => self.0[at].expires = expires,
+            Err(at) => self.0.insert(
+                at,
+                Channel {
+                    number,
+                    peer,
+                    expires,
+                },
+            ),
+        }
+    }
+}

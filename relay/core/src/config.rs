@@ -1,0 +1,70 @@
+//! What an operator decides about the core.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use relay_stun::AddressFamily;
+
+use crate::peer_address::PeerPolicy;
+
+/// The settings of a [`Relay`](crate::Relay).
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The realm of the long-term credentials.
+    pub realm: String,
+    /// Where relayed addresses are taken from.
+    pub addresses: RelayAddresses,
+    /// How much may be held at once.
+    pub limits: Limits,
+    /// The lifetime of an Allocation that asks for none, or for less (RFC 8656 §7.2: 600 s).
+    pub lifetime_default: Duration,
+    /// The longest lifetime granted (RFC 8656 §7.2 suggests 3,600 s).
+    pub lifetime_max: Duration,
+    /// Which peers may be reached.
+    pub peers: PeerPolicy,
+}
+
+/// The relayed addresses as clients and peers see them.
+#[derive(Debug, Clone)]
+pub struct RelayAddresses {
+    /// The IPv4 address; without one such Allocations are refused with 440.
+    pub v4: Option<Ipv4Addr>,
+    /// The IPv6 address; without one such Allocations are refused with 440.
+    pub v6: Option<Ipv6Addr>,
+    /// The ports.
+    pub ports: RangeInclusive<u16>,
+}
+
+impl RelayAddresses {
+    pub(crate) fn ip(&self, family: AddressFamily) -> Option<IpAddr> {
+        match family {
+            AddressFamily::V4 => self.v4.map(IpAddr::V4),
+            AddressFamily::V6 => self.v6.map(IpAddr::V6),
+        }
+    }
+}
+
+/// Everything that grows has a limit here.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Allocations of all Users together; the next is refused with 508.
+    pub allocations_max: usize,
+    /// Allocations of one User; the next is refused with 486.
+    pub allocations_per_user_max: usize,
+    /// Permissions of one Allocation; the next is refused with 508.
+    pub permissions_per_allocation_max: usize,
+    /// Channels of one Allocation; the next is refused with 508.
+    pub channels_per_allocation_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            allocations_max: 10_000,
+            allocations_per_user_max: 64,
+            permissions_per_allocation_max: 64,
+            channels_per_allocation_max: 64,
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The way of a payload: from a client to a peer, from a peer to a client, and from one
+//! Allocation straight to another (RFC 8656 §11, §12).
+
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::time::Instant;
+
+use relay_stun::{
+    AttributeType, CHANNEL_DATA_HEADER_LEN, ChannelData, DATA_INDICATION_PREFIX_MAX, Message,
+    padding_len, write_data_indication,
+};
+
+use crate::relay::{FiveTuple, Forward, Prefix, Relay, RelayPort};
+use crate::requests::understood;
+use crate::{Refusal, Route};
+
+impl Relay {
+    /// Relays ChannelData to the peer its Channel is bound to (RFC 8656 §12.6).
+    ///
+    /// The binding itself allows the sending; a Permission is asked for only on the way back
+    /// (RFC 8656 §9).
+    pub(crate) fn on_channel_data(
+        &mut self,
+        now: Instant,
+        from: FiveTuple,
+        packet: &[u8],
+    ) -> Result<Forward, Refusal> {
+        let data = ChannelData::parse(packet).map_err(|_| Refusal::Malformed)?;
+        let index = self.index_of(&from).ok_or(Refusal::NoAllocation)?;
+        let peer = self.allocations[index]
+            .channels
+            .peer(now, data.channel)
+            .ok_or(Refusal::NoChannel)?;
+        let payload = CHANNEL_DATA_HEADER_LEN..CHANNEL_DATA_HEADER_LEN + data.payload.len();
+
+        self.relay_to_peer(now, index, peer, payload)
+    }
+
+    /// Relays a Send indication (RFC 8656 §11.2); what it refuses is dropped in silence.
+    pub(crate) fn on_send(
+        &mut self,
+        now: Instant,
+        from: FiveTuple,
+        message: &Message<'_>,
+    ) -> Result<Forward, Refusal> {
+        // Attributes that must be understood and are not make us drop the whole indication.
+        if message
+            .attributes()
+            .any(|(a, _)| a.comprehension_required() && !understood(a))
+        {
+            return Err(Refusal::Malformed);
+        }
+        let (Some(peer), Some(data)) = (
+            message.xor_address(AttributeType::XOR_PEER_ADDRESS),
+            message.attribute(AttributeType::DATA),
+        ) else {
+            return Err(Refusal::Malformed);
+        };
+        let index = self.index_of(&from).ok_or(Refusal::NoAllocation)?;
+        if !self.allocations[index].permissions.permits(now, peer.ip()) {
+            return Err(Refusal::NoPermission);
+        }
+        let start = data.as_ptr() as usize - message.bytes().as_ptr() as usize;
+
+        self.relay_to_peer(now, index, peer, start..start + data.len())
+    }
+
+    /// Relays what a peer sent to a relayed port (RFC 8656 §11.3, §12.7).
+    pub(crate) fn on_peer_datagram(
+        &mut self,
+        now: Instant,
+        port: RelayPort,
+        from: SocketAddr,
+        len: usize,
+    ) -> Result<Forward, Refusal> {
+        let held = self
+            .allocations
+            .get(port.index)
+            .ok_or(Refusal::NoAllocation)?;
+        if held.relayed != port.address {
+            return Err(Refusal::NoAllocation);
+        }
+        // A Permission of an own address is for what is handed over in memory. From the network
+        // it would let any process on this machine in.
+        self.config
+            .peers
+            .check(from, |_| false)
+            .map_err(Refusal::Forbidden)?;
+
+        self.relay_to_client(now, port.index, from, 0..len)
+    }
+
+    fn relay_to_peer(
+        &mut self,
+        now: Instant,
+        index: usize,
+        peer: SocketAddr,
+        payload: Range<usize>,
+    ) -> Result<Forward, Refusal> {
+        let held = &self.allocations[index];
+        let (relayed, transport) = (held.relayed, held.five_tuple.transport);
+        let mut own = None;
+        let route = self
+            .config
+            .peers
+            .check(peer, |address| {
+                own = self.live_relayed(address);
+                own.is_some()
+            })
+            .map_err(Refusal::Forbidden)?;
+        self.stats.from_clients[transport.index()].count(payload.len());
+
+        match (route, own) {
+            (Route::Own, Some(own)) => {
+                let len = payload.len();
+                let forward = self.relay_to_client(now, own, relayed, payload)?;
+                self.stats.handed_over.count(len);
+                Ok(forward)
+            }
+            _ => Ok(Forward::ToPeer {
+                port: RelayPort {
+                    index,
+                    address: relayed,
+                },
+                to: peer,
+                payload,
+            }),
+        }
+    }
+
+    fn relay_to_client(
+        &mut self,
+        now: Instant,
+        index: usize,
+        from: SocketAddr,
+        payload: Range<usize>,
+    ) -> Result<Forward, Refusal> {
+        let held = &self.allocations[index];
+        if !held.permissions.permits(now, from.ip()) {
+            return Err(Refusal::NoPermission);
+        }
+        let to = held.five_tuple;
+        let len = u16::try_from(payload.len()).map_err(|_| Refusal::TooLong)?;
+        let mut bytes = [0; DATA_INDICATION_PREFIX_MAX];
+
+        let (prefix_len, padding) = match held.channels.number(now, from) {
+            Some(channel) => {
+                bytes[..CHANNEL_DATA_HEADER_LEN]
+                    .copy_from_slice(&ChannelData::header(channel, len));
+                let padding = match to.transport.is_stream() {
+                    true => padding_len(payload.len()),
+                    false => 0,
+                };
+                (CHANNEL_DATA_HEADER_LEN, padding)
+            }
+            None => {
+                let id = self.new_transaction_id();
+                let prefix_len =
+                    write_data_indication(&mut bytes, id, from, len).ok_or(Refusal::TooLong)?;
+                (prefix_len, padding_len(payload.len()))
+            }
+        };
+        self.stats.to_clients[to.transport.index()].count(payload.len());
+
+        Ok(Forward::ToClient {
+            to,
+            prefix: Prefix {
+                bytes,
+                len: prefix_len,
+            },
+            payload,
+            padding,
+        })
+    }
+
+    /// The Allocation behind a relayed address, once its port is open.
+    pub(crate) fn live_relayed(&self, address: SocketAddr) -> Option<usize> {
+        let index = *self.allocation_by_relayed.get(&address)?;
+        self.allocations[index].opening.is_none().then_some(index)
+    }
+}

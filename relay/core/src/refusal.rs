@@ -1,0 +1,151 @@
+//! Why the relay declines, with the code of the RFC where it answers at all.
+
+use relay_stun::ErrorCode;
+
+use crate::peer_address::Denial;
+
+/// A request declined, or a packet dropped in silence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The request is malformed, or contradicts what is set up.
+    #[error("bad request")]
+    BadRequest,
+    /// No credentials: the ordinary first step of every client.
+    #[error("credentials wanted")]
+    CredentialsMissing,
+    /// The user name is not one of ours.
+    #[error("unknown user")]
+    UnknownUser,
+    /// The user name's expiry has passed.
+    #[error("credentials expired")]
+    CredentialsExpired,
+    /// The message was made with another key.
+    #[error("wrong message integrity")]
+    WrongIntegrity,
+    /// The nonce is not ours, not this client's, or too old.
+    #[error("stale nonce")]
+    StaleNonce,
+    /// An attribute that must be understood is not.
+    #[error("unknown attribute")]
+    UnknownAttribute,
+    /// The 5-tuple has an Allocation already, or has none.
+    #[error("allocation mismatch")]
+    AllocationMismatch,
+    /// The Allocation is another User's.
+    #[error("wrong credentials")]
+    WrongCredentials,
+    /// A transport other than UDP toward the peer.
+    #[error("unsupported transport protocol")]
+    UnsupportedTransportProtocol,
+    /// No relayed address of that family here.
+    #[error("address family not supported")]
+    AddressFamilyNotSupported,
+    /// The peer's family is not the relayed address's.
+    #[error("peer address family mismatch")]
+    PeerAddressFamilyMismatch,
+    /// The one address check says no.
+    #[error("peer forbidden: {0}")]
+    Forbidden(Denial),
+    /// The User holds as many Allocations as allowed.
+    #[error("allocation quota reached")]
+    AllocationQuotaReached,
+    /// The relay holds as many Allocations as allowed.
+    #[error("allocations exhausted")]
+    AllocationsExhausted,
+    /// No relayed port could be had.
+    #[error("ports exhausted")]
+    PortsExhausted,
+    /// The Allocation holds as many Permissions as allowed.
+    #[error("permissions exhausted")]
+    PermissionsExhausted,
+    /// The Allocation holds as many Channels as allowed.
+    #[error("channels exhausted")]
+    ChannelsExhausted,
+    /// Neither STUN nor ChannelData.
+    #[error("malformed packet")]
+    Malformed,
+    /// FINGERPRINT does not fit the message.
+    #[error("wrong fingerprint")]
+    WrongFingerprint,
+    /// A response, an unknown method, or an indication we do not take.
+    #[error("unexpected message")]
+    Unexpected,
+    /// Data on a 5-tuple without Allocation, or for a relayed port without one.
+    #[error("no allocation")]
+    NoAllocation,
+    /// Data to or from a peer without Permission.
+    #[error("no permission")]
+    NoPermission,
+    /// ChannelData on a Channel that is not bound.
+    #[error("no channel")]
+    NoChannel,
+    /// A payload that does not fit one message.
+    #[error("payload too long")]
+    TooLong,
+}
+
+impl Refusal {
+    /// The code of the error response; `None` where silence is the answer.
+    #[must_use]
+    pub fn code(self) -> Option<ErrorCode> {
+        Some(match self {
+            Refusal::BadRequest => ErrorCode::BAD_REQUEST,
+            Refusal::CredentialsMissing
+            | Refusal::UnknownUser
+            | Refusal::CredentialsExpired
+            | Refusal::WrongIntegrity => ErrorCode::UNAUTHORIZED,
+            Refusal::StaleNonce => ErrorCode::STALE_NONCE,
+            Refusal::UnknownAttribute => ErrorCode::UNKNOWN_ATTRIBUTE,
+            Refusal::AllocationMismatch => ErrorCode::ALLOCATION_MISMATCH,
+            Refusal::WrongCredentials => ErrorCode::WRONG_CREDENTIALS,
+            Refusal::UnsupportedTransportProtocol => ErrorCode::UNSUPPORTED_TRANSPORT_PROTOCOL,
+            Refusal::AddressFamilyNotSupported => ErrorCode::ADDRESS_FAMILY_NOT_SUPPORTED,
+            Refusal::PeerAddressFamilyMismatch => ErrorCode::PEER_ADDRESS_FAMILY_MISMATCH,
+            Refusal::Forbidden(_) => ErrorCode::FORBIDDEN,
+            Refusal::AllocationQuotaReached => ErrorCode::ALLOCATION_QUOTA_REACHED,
+            Refusal::AllocationsExhausted
+            | Refusal::PortsExhausted
+            | Refusal::PermissionsExhausted
+            | Refusal::ChannelsExhausted => ErrorCode::INSUFFICIENT_CAPACITY,
+            Refusal::Malformed
+            | Refusal::WrongFingerprint
+            | Refusal::Unexpected
+            | Refusal::NoAllocation
+            | Refusal::NoPermission
+            | Refusal::NoChannel
+            | Refusal::TooLong => return None,
+        })
+    }
+
+    /// A stable word for metrics; the set of words is fixed.
+    #[must_use]
+    pub fn cause(self) -> &'static str {
+        match self {
+            Refusal::BadRequest => "bad_request",
+            Refusal::CredentialsMissing => "credentials_missing",
+            Refusal::UnknownUser => "unknown_user",
+            Refusal::CredentialsExpired => "credentials_expired",
+            Refusal::WrongIntegrity => "wrong_integrity",
+            Refusal::StaleNonce => "stale_nonce",
+            Refusal::UnknownAttribute => "unknown_attribute",
+            Refusal::AllocationMismatch => "allocation_mismatch",
+            Refusal::WrongCredentials => "wrong_credentials",
+            Refusal::UnsupportedTransportProtocol => "unsupported_transport_protocol",
+            Refusal::AddressFamilyNotSupported => "address_family_not_supported",
+            Refusal::PeerAddressFamilyMismatch => "peer_address_family_mismatch",
+            Refusal::Forbidden(denial) => denial.cause(),
+            Refusal::AllocationQuotaReached => "allocation_quota_reached",
+            Refusal::AllocationsExhausted => "allocations_exhausted",
+            Refusal::PortsExhausted => "ports_exhausted",
+            Refusal::PermissionsExhausted => "permissions_exhausted",
+            Refusal::ChannelsExhausted => "channels_exhausted",
+            Refusal::Malformed => "malformed",
+            Refusal::WrongFingerprint => "wrong_fingerprint",
+            Refusal::Unexpected => "unexpected",
+            Refusal::NoAllocation => "no_allocation",
+            Refusal::NoPermission => "no_permission",
+            Refusal::NoChannel => "no_channel",
+            Refusal::TooLong => "too_long",
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! The relay: what comes in, what goes out, and the Allocations in between.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+use rand::rngs::StdRng;
+use relay_stun::{DATA_INDICATION_PREFIX_MAX, PacketKind, TransactionId, classify};
+use slab::Slab;
+
+use crate::allocation::Allocation;
+use crate::nonce::Nonces;
+use crate::{Config, Credentials, Refusal, Stats};
+
+/// How a client reaches the relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// UDP.
+    Udp,
+    /// TCP.
+    Tcp,
+    /// TLS over TCP.
+    Tls,
+}
+
+impl Transport {
+    /// How many there are.
+    pub const COUNT: usize = 3;
+
+    /// All, in the order of [`index`](Self::index).
+    pub const ALL: [Transport; Transport::COUNT] = [Transport::Udp, Transport::Tcp, Transport::Tls];
+
+    /// A dense number, for tables.
+    #[must_use]
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// A stable word for metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Transport::Udp => "udp",
+            Transport::Tcp => "tcp",
+            Transport::Tls => "tls",
+        }
+    }
+
+    /// Whether messages travel in a byte stream, where ChannelData is padded (RFC 8656 §12.5).
+    #[must_use]
+    pub fn is_stream(self) -> bool {
+        self != Transport::Udp
+    }
+}
+
+/// What an Allocation is known by (RFC 8656 §3.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FiveTuple {
+    /// The client's address, as the server sees it.
+    pub client: SocketAddr,
+    /// The server's address, as the driver listens on it.
+    pub server: SocketAddr,
+    /// The transport between the two.
+    pub transport: Transport,
+}
+
+/// A relayed port the driver binds for an Allocation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RelayPort {
+    /// A dense number, for tables; used again once the port is closed.
+    pub index: usize,
+    /// The relayed address as peers see it. The port is the one to bind, the address may differ
+    /// behind a NAT.
+    pub address: SocketAddr,
+}
+
+/// What the driver should do next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Send `bytes` to a client: a response.
+    Send {
+        /// The client, and the socket to send from.
+        to: FiveTuple,
+        /// One whole message.
+        bytes: Vec<u8>,
+    },
+    /// Bind a relayed port, say so with [`Relay::handle_port_opened`] or
+    /// [`Relay::handle_port_failed`], and hand what arrives there to
+    /// [`Relay::handle_peer_datagram`].
+    OpenPort(RelayPort),
+    /// Release a relayed port.
+    ClosePort(RelayPort),
+}
+
+/// Media on its way out; `payload` is the part of the packet just handled that goes along.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Forward {
+    /// Send the payload from a relayed port, as it is.
+    ToPeer {
+        /// The port to send from.
+        port: RelayPort,
+        /// The peer.
+        to: SocketAddr,
+        /// The payload's place in the packet.
+        payload: Range<usize>,
+    },
+    /// Send the payload to a client, with `prefix` in front and `padding` zero bytes behind.
+    ToClient {
+        /// The client, and the socket to send from.
+        to: FiveTuple,
+        /// What stands in front of the payload.
+        prefix: Prefix,
+        /// The payload's place in the packet.
+        payload: Range<usize>,
+        /// How many zero bytes follow the payload (0 to 3).
+        padding: usize,
+    },
+}
+
+/// What stands in front of a payload: a ChannelData header, or all of a Data indication but its
+/// payload. At most [`DATA_INDICATION_PREFIX_MAX`] bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Prefix {
+    pub(crate) bytes: [u8; DATA_INDICATION_PREFIX_MAX],
+    pub(crate) len: usize,
+}
+
+impl Prefix {
+    /// The bytes to write.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+impl std::fmt::Debug for Prefix {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Prefix of {} bytes", self.len)
+    }
+}
+
+/// A TURN server without sockets; see the crate's page for its two ways in and out.
+#[derive(Debug)]
+pub struct Relay {
+    pub(crate) config: Config,
+    pub(crate) credentials: Credentials,
+    pub(crate) nonces: Nonces,
+    pub(crate) rng: StdRng,
+    /// When the relay's own time began; nonces count seconds from here.
+    pub(crate) epoch: Instant,
+    /// The time since 1970 at some instant, for the expiry in user names.
+    pub(crate) wall_clock: (Instant, Duration),
+    pub(crate) allocations: Slab<Allocation>,
+    pub(crate) allocation_by_five_tuple: HashMap<FiveTuple, usize>,
+    pub(crate) allocation_by_relayed: HashMap<SocketAddr, usize>,
+    pub(crate) allocations_by_user: HashMap<Box<str>, usize>,
+    /// When each Allocation ends, earliest first.
+    pub(crate) deadlines: BTreeSet<(Instant, usize)>,
+    pub(crate) outputs: VecDeque<Output>,
+    pub(crate) stats: Stats,
+}
+
+impl Relay {
+    /// A relay without Allocations. `rng` must be seeded from the system's entropy outside of
+    /// tests: relayed ports and the key of the nonces come from it. `unix_now` is the time since
+    /// 1970.
+    #[must_use]
+    pub fn new(
+        mut config: Config,
+        credentials: Credentials,
+        mut rng: StdRng,
+        now: Instant,
+        unix_now: Duration,
+    ) -> Relay {
+        let relayed = [
+            config.addresses.v4.map(IpAddr::V4),
+            config.addresses.v6.map(IpAddr::V6),
+        ];
+        config.peers.own.extend(relayed.into_iter().flatten());
+        let mut nonce_secret = [0; 32];
+        rng.fill_bytes(&mut nonce_secret);
+
+        Relay {
+            config,
+            credentials,
+            nonces: Nonces::new(&nonce_secret),
+            rng,
+            epoch: now,
+            wall_clock: (now, unix_now),
+            allocations: Slab::new(),
+            allocation_by_five_tuple: HashMap::new(),
+            allocation_by_relayed: HashMap::new(),
+            allocations_by_user: HashMap::new(),
+            deadlines: BTreeSet::new(),
+            outputs: VecDeque::new(),
+            stats: Stats::default(),
+        }
+    }
+
+    /// Takes one whole message from a client: a datagram, or a frame of a stream without its
+    /// padding. Never fails; what is refused is answered or counted.
+    pub fn handle_client_packet(
+        &mut self,
+        now: Instant,
+        from: FiveTuple,
+        packet: &[u8],
+    ) -> Option<Forward> {
+        self.expire(now);
+        let handled = match classify(packet) {
+            Some(PacketKind::ChannelData) => self.on_channel_data(now, from, packet).map(Some),
+            Some(PacketKind::Stun) => self.on_message(now, from, packet),
+            None => Err(Refusal::Malformed),
+        };
+        self.count_refusal(handled)
+    }
+
+    /// Takes one datagram of `len` bytes that arrived at a relayed port. Never fails.
+    pub fn handle_peer_datagram(
+        &mut self,
+        now: Instant,
+        port: RelayPort,
+        from: SocketAddr,
+        len: usize,
+    ) -> Option<Forward> {
+        self.expire(now);
+        let handled = self.on_peer_datagram(now, port, from, len).map(Some);
+        self.count_refusal(handled)
+    }
+
+    /// Takes the driver's word that `port` is bound, which grants its Allocation.
+    pub fn handle_port_opened(&mut self, now: Instant, port: RelayPort) {
+        self.expire(now);
+        if self.is_allocated(port) {
+            self.on_port_opened(now, port);
+        }
+    }
+
+    /// Takes the driver's word that `port` could not be bound; another is tried, a few times.
+    pub fn handle_port_failed(&mut self, now: Instant, port: RelayPort) {
+        self.expire(now);
+        if self.is_allocated(port) {
+            self.on_port_failed(port);
+        }
+    }
+
+    /// Takes the end of a client's stream, which ends its Allocation.
+    pub fn handle_stream_closed(&mut self, now: Instant, five_tuple: FiveTuple) {
+        self.expire(now);
+        if let Some(&index) = self.allocation_by_five_tuple.get(&five_tuple) {
+            self.remove(index);
+        }
+    }
+
+    /// Takes the time since 1970, which may have been set anew since the last call.
+    pub fn handle_wall_clock(&mut self, now: Instant, unix_now: Duration) {
+        self.wall_clock = (now, unix_now);
+    }
+
+    /// Ends every Allocation whose time has come.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.expire(now);
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is next of use.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// What the driver should do next; call until `None` after every `handle_*`.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// Whether this 5-tuple has an Allocation.
+    #[must_use]
+    pub fn has_allocation(&self, five_tuple: &FiveTuple) -> bool {
+        self.allocation_by_five_tuple.contains_key(five_tuple)
+    }
+
+    /// A snapshot of the counters.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats {
+            allocations: self.allocations.len(),
+            ..self.stats.clone()
+        }
+    }
+
+    /// The place of the Allocation of this 5-tuple.
+    pub(crate) fn index_of(&self, five_tuple: &FiveTuple) -> Option<usize> {
+        self.allocation_by_five_tuple.get(five_tuple).copied()
+    }
+
+    fn is_allocated(&self, port: RelayPort) -> bool {
+        self.allocations
+            .get(port.index)
+            .is_some_and(|held| held.relayed == port.address)
+    }
+
+    /// Makes everything before `now` happen, so that no handler sees what has expired.
+    fn expire(&mut self, now: Instant) {
+        while let Some(&(deadline, index)) = self.deadlines.first()
+            && deadline <= now
+        {
+            self.remove(index);
+        }
+    }
+
+    /// Ends an Allocation: its port, its place in the quota and all it holds.
+    pub(crate) fn remove(&mut self, index: usize) {
+        let Some(allocation) = self.allocations.try_remove(index) else {
+            return;
+        };
+        self.deadlines.remove(&(allocation.expires, index));
+        self.allocation_by_five_tuple.remove(&allocation.five_tuple);
+        self.allocation_by_relayed.remove(&allocation.relayed);
+        if let Some(count) = self.allocations_by_user.get_mut(&allocation.user) {
+            *count -= 1;
+            if *count == 0 {
+                self.allocations_by_user.remove(&allocation.user);
+            }
+        }
+        let port = RelayPort {
+            index,
+            address: allocation.relayed,
+        };
+        self.outputs.push_back(Output::ClosePort(port));
+    }
+
+    pub(crate) fn new_transaction_id(&mut self) -> TransactionId {
+        let mut id = [0; 12];
+        self.rng.fill_bytes(&mut id);
+        id
+    }
+
+    fn count_refusal(&mut self, handled: Result<Option<Forward>, Refusal>) -> Option<Forward> {
+        handled.unwrap_or_else(|refusal| {
+            self.stats.refuse(refusal);
+            None
+        })
+    }
+}

@@ -1,0 +1,124 @@
+//! Responses: challenges, refusals and successes, written into the output queue.
+
+use std::time::Instant;
+
+use relay_stun::{
+    AttributeType, Class, ErrorCode, IntegrityKey, IntegrityKind, Message, MessageWriter, Method,
+    TransactionId,
+};
+
+use crate::relay::{FiveTuple, Output, Relay};
+use crate::requests::{Authenticated, has_fingerprint, not_understood, seconds_of};
+use crate::{NONCE_LIFETIME, Refusal};
+
+/// The longest response we write, in bytes; REALM is the only part an operator can lengthen.
+const RESPONSE_LEN_MAX: usize = 1280;
+
+/// What a response takes over from its request.
+#[derive(Clone, Copy)]
+pub(crate) struct Head {
+    pub(crate) id: TransactionId,
+    pub(crate) method: Method,
+    /// Whether the client uses FINGERPRINT, so that the answer carries one too.
+    pub(crate) fingerprint: bool,
+}
+
+impl Relay {
+    /// Refuses a request whose sender is not known: no integrity, as small as it can be, and for
+    /// 401 and 438 with what the client needs to try again (RFC 8489 §9.2.4).
+    pub(crate) fn send_challenge(
+        &mut self,
+        now: Instant,
+        to: FiveTuple,
+        request: &Message<'_>,
+        refusal: Refusal,
+    ) {
+        let Some(code) = refusal.code() else {
+            return;
+        };
+        let expiry = self.seconds(now).saturating_add(seconds_of(NONCE_LIFETIME));
+        let nonce = self.nonces.issue(expiry, to.client);
+        let realm = self.config.realm.clone();
+        let challenge = code != ErrorCode::BAD_REQUEST;
+        self.send(to, request, Class::Error, None, |mut writer| {
+            writer = writer.error_code(code);
+            if challenge {
+                writer = writer
+                    .attribute(AttributeType::REALM, realm.as_bytes())
+                    .attribute(AttributeType::NONCE, &nonce);
+            }
+            writer
+        });
+    }
+
+    pub(crate) fn send_refusal(
+        &mut self,
+        to: FiveTuple,
+        request: &Message<'_>,
+        refusal: Refusal,
+        protection: Option<(IntegrityKind, &IntegrityKey)>,
+    ) {
+        let Some(code) = refusal.code() else {
+            return;
+        };
+        self.send(to, request, Class::Error, protection, |mut writer| {
+            writer = writer.error_code(code);
+            if code == ErrorCode::UNKNOWN_ATTRIBUTE {
+                writer = writer.unknown_attributes(not_understood(request));
+            }
+            writer
+        });
+    }
+
+    pub(crate) fn send_success(
+        &mut self,
+        to: FiveTuple,
+        request: &Message<'_>,
+        authenticated: &Authenticated<'_>,
+        build: impl FnOnce(MessageWriter<'_>) -> MessageWriter<'_>,
+    ) {
+        let protection = Some((authenticated.integrity, &authenticated.key));
+        self.send(to, request, Class::Success, protection, build);
+    }
+
+    pub(crate) fn send(
+        &mut self,
+        to: FiveTuple,
+        request: &Message<'_>,
+        class: Class,
+        protection: Option<(IntegrityKind, &IntegrityKey)>,
+        build: impl FnOnce(MessageWriter<'_>) -> MessageWriter<'_>,
+    ) {
+        let head = Head {
+            id: request.transaction_id(),
+            method: request.method(),
+            fingerprint: has_fingerprint(request),
+        };
+        self.write(to, head, class, protection, build);
+    }
+
+    pub(crate) fn write(
+        &mut self,
+        to: FiveTuple,
+        head: Head,
+        class: Class,
+        protection: Option<(IntegrityKind, &IntegrityKey)>,
+        build: impl FnOnce(MessageWriter<'_>) -> MessageWriter<'_>,
+    ) {
+        let mut buffer = [0; RESPONSE_LEN_MAX];
+        let mut writer = build(MessageWriter::new(&mut buffer, class, head.method, head.id));
+        if let Some((integrity, key)) = protection {
+            writer = writer.integrity(integrity, key);
+        }
+        if head.fingerprint {
+            writer = writer.fingerprint();
+        }
+        // Only a realm of a kilobyte would not fit; the service refuses one at start.
+        if let Ok(bytes) = writer.finish() {
+            self.outputs.push_back(Output::Send {
+                to,
+                bytes: bytes.to_vec(),
+            });
+        }
+    }
+}
