@@ -1,1 +1,29 @@
-//! signaling-wire.
+//! `calls.v1`: the frames between a Device and the server, their limits and their schema.
+//!
+//! Text goes in and [`Frame`]s come out, or a [`DecodeError`] that says which `error` to answer; server frames go the
+//! other way as JSON text. The contract for people is `docs/calls.v1.md`; the one for machines is generated from these
+//! types by [`schema()`] and [`asyncapi()`].
+
+mod client;
+mod error;
+mod frame;
+mod schema;
+mod sdp;
+mod server;
+
+pub use client::{
+    Accept, Candidate, Candidates, ClientFrame, Decline, DeclineReason, DeviceInfo, Empty, Hangup,
+    Hello, HistoryList, Hold, IceRestart, Invite, OnCall, PresenceSet, PresenceSubscribe, Resume,
+    Sdp, Shown, Sync, TransferRequest, Verify,
+};
+pub use error::{CloseCode, DecodeError, ErrorCode};
+pub use frame::{FRAME_LEN_MAX, Frame, Head, decode, encode};
+pub use schema::{asyncapi, schema};
+pub use sdp::{Fingerprint, Fingerprints, SdpError};
+pub use server::{
+    CallEvent, ErrorData, Goaway, HistoryNews, IceServer, Incoming, OkData, PresenceNews,
+    ServerFrame, ServerLimits, Update, UserPresence, Welcome,
+};
+
+/// The WebSocket subprotocol.
+pub const SUBPROTOCOL: &str = "calls.v1";

@@ -1,0 +1,271 @@
+//! What the server sends. The doc comments become the descriptions in the schema.
+
+use model::record::HistoryEntry;
+use model::{AccountId, CallState, DeviceId, SessionId, Status, UserId};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::client::{Candidates, Empty, IceRestart, Sdp, Verify};
+use crate::error::ErrorCode;
+use crate::schema::FrameInfo;
+
+macro_rules! server_frames {
+    ($($(#[doc = $doc:literal])* $variant:ident($data:ty) = $name:literal, $reliable:literal;)*) => {
+        /// A server's frame: its `type` chooses the variant, its `data` is the content.
+        #[derive(Debug, Clone, PartialEq)]
+        pub enum ServerFrame {
+            $($(#[doc = $doc])* $variant($data),)*
+        }
+
+        impl ServerFrame {
+            /// The `type`.
+            pub const fn kind(&self) -> &'static str {
+                match self { $(Self::$variant(_) => $name,)* }
+            }
+
+            /// The `data` as JSON.
+            pub fn data(&self) -> String {
+                match self {
+                    // Every data type is made of plain fields with string keys, so writing it as JSON cannot fail.
+                    $(Self::$variant(data) => serde_json::to_string(data).unwrap_or_default(),)*
+                }
+            }
+
+            pub(crate) const INFO: &[FrameInfo] = &[$(FrameInfo {
+                kind: $name,
+                about: concat!($($doc,)*),
+                reliable: $reliable,
+                data: schemars::SchemaGenerator::subschema_for::<$data>,
+            },)*];
+        }
+    };
+}
+
+server_frames! {
+    /// Answers `hello`.
+    Welcome(Box<Welcome>) = "welcome", false;
+    /// A command was done.
+    Ok(OkData) = "ok", true;
+    /// A command was refused; without a `seq` when it answers no reliable frame.
+    Error(ErrorData) = "error", true;
+    /// Says what was received, when nothing else is to be sent.
+    Ack(Empty) = "ack", false;
+    /// Asks for `pong`.
+    Ping(Empty) = "ping", false;
+    /// Answers `ping`.
+    Pong(Empty) = "pong", false;
+    /// Asks the client to connect again.
+    Goaway(Goaway) = "goaway", false;
+    /// A User's status changed.
+    Presence(PresenceNews) = "presence", true;
+    /// The User is rung.
+    CallIncoming(Box<Incoming>) = "call.incoming", true;
+    /// A Call changed.
+    CallUpdate(Box<Update>) = "call.update", true;
+    /// A step of the short code from the other Device.
+    CallVerify(Verify) = "call.verify", true;
+    /// An SDP offer of the other Device.
+    SdpOffer(Sdp) = "sdp.offer", true;
+    /// An SDP answer of the other Device.
+    SdpAnswer(Sdp) = "sdp.answer", true;
+    /// ICE candidates of the other Device.
+    IceCandidates(Candidates) = "ice.candidates", true;
+    /// The other Device wants an offer with an ICE restart.
+    IceRestart(IceRestart) = "ice.restart", true;
+    /// A Call ended or the missed ones were seen.
+    History(HistoryNews) = "history", true;
+}
+
+/// The Session, and what the client needs to know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Welcome {
+    /// The Session.
+    pub session: SessionId,
+    /// The secret that resumes it; a new one with every `welcome`.
+    pub key: String,
+    /// The last `seq` the server received.
+    pub ack: u64,
+    /// Whether the Session goes on; otherwise `seq` starts again at 1 on both sides.
+    pub resumed: bool,
+    /// The Account of the access token.
+    pub account: AccountId,
+    /// The User of the access token.
+    pub user: UserId,
+    /// The User's name.
+    pub name: Option<String>,
+    /// For the `RTCPeerConnection`.
+    pub ice_servers: Vec<IceServer>,
+    /// What the server will refuse beyond.
+    pub limits: ServerLimits,
+    /// How long the Session outlives its socket, in milliseconds.
+    pub resume_ms: u64,
+    /// How often each side may ask for a `pong`, in milliseconds.
+    pub ping_ms: u64,
+    /// The server's name and version.
+    pub server: String,
+}
+
+/// An entry for `RTCConfiguration.iceServers`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct IceServer {
+    /// `stun:`, `turn:` and `turns:` addresses.
+    pub urls: Vec<String>,
+    /// For TURN.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// For TURN.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<String>,
+}
+
+/// What the server will refuse beyond.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ServerLimits {
+    /// The longest frame, in bytes.
+    pub frame_bytes_max: u32,
+    /// Commands per second in the long run.
+    pub commands_per_second: u32,
+    /// Commands at once.
+    pub commands_burst: u32,
+    /// Calls of one User at once.
+    pub calls_per_user_max: u32,
+    /// The longest SDP, in bytes.
+    pub sdp_bytes_max: u32,
+    /// ICE candidates in one frame.
+    pub candidates_max: u32,
+}
+
+/// The answer to a command; which form depends on the command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum OkData {
+    /// To `call.*`, except `call.verify`.
+    Call {
+        /// The state that holds now.
+        state: Box<CallState>,
+        /// The same, sealed for `call.sync`.
+        sealed: String,
+    },
+    /// To `presence.subscribe`.
+    Presence {
+        /// The Users and their status.
+        users: Vec<UserPresence>,
+    },
+    /// To `turn.refresh`.
+    IceServers {
+        /// With fresh credentials.
+        ice_servers: Vec<IceServer>,
+    },
+    /// To `history.list`.
+    History {
+        /// Newest first.
+        entries: Vec<HistoryEntry>,
+        /// For `before` of the next page; absent on the last one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        next: Option<String>,
+        /// How many missed Calls are unseen.
+        missed: u32,
+    },
+    /// To every other command.
+    Empty(Empty),
+}
+
+/// Why a command was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ErrorData {
+    /// Stable: clients decide by it.
+    pub code: ErrorCode,
+    /// For people.
+    pub message: String,
+    /// With `conflict`: the state that holds now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<Box<CallState>>,
+    /// With `conflict`: the same, sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<String>,
+}
+
+/// The server will close the socket soon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Goaway {
+    /// How soon, in milliseconds.
+    pub in_ms: u64,
+    /// For people.
+    pub reason: String,
+}
+
+/// A User's status.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct UserPresence {
+    /// The User.
+    pub user: UserId,
+    /// The name, when known.
+    pub name: Option<String>,
+    /// How reachable.
+    pub status: Status,
+}
+
+/// A User's new status.
+pub type PresenceNews = UserPresence;
+
+/// The User is rung.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Incoming {
+    /// The Call.
+    pub state: CallState,
+    /// The same, sealed for `call.sync`.
+    pub sealed: String,
+    /// Whether the User is in a Call already.
+    pub waiting: bool,
+}
+
+/// A Call changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Update {
+    /// The Call.
+    pub state: CallState,
+    /// The same, sealed for `call.sync`.
+    pub sealed: String,
+    /// What happened.
+    pub event: CallEvent,
+    /// The User who did it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<UserId>,
+    /// The Device that did it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<DeviceId>,
+}
+
+/// What happened to a Call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CallEvent {
+    /// The set of Devices that ring changed.
+    Ringing,
+    /// A Device answered.
+    Answered,
+    /// It is over.
+    Ended,
+    /// A side holds it.
+    Held,
+    /// A side took it back.
+    Resumed,
+    /// A blind transfer rings.
+    Transferring,
+    /// A blind transfer came to nothing.
+    TransferFailed,
+    /// A new Call in which this Device takes part without having dialled.
+    Created,
+    /// It came back after a crash.
+    Adopted,
+}
+
+/// News for the history.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HistoryNews {
+    /// The Call that ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entry: Option<HistoryEntry>,
+    /// How many missed Calls are unseen.
+    pub missed: u32,
+}
