@@ -4,11 +4,16 @@
 //! committed seeds of each target (`corpus/<target>/`) with a bounded number of mutations; `./check long` lets
 //! libFuzzer search by the clock (`src/bin/libfuzzer.rs`).
 
+mod signaling;
+
 /// Feeds `data` to the code under test.
 pub type Target = fn(&[u8]);
 
 /// All targets by name, which is also the name of the folder of their seeds. A new target is one line here.
-pub const TARGETS: &[(&str, Target)] = &[];
+pub const TARGETS: &[(&str, Target)] = &[
+    ("client_frame", signaling::client_frame),
+    ("sdp_fingerprints", signaling::sdp_fingerprints),
+];
 
 /// The target called `name`.
 #[must_use]

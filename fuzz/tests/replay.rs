@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use fuzz::TARGETS;
 
 /// Mutated inputs per target: seconds, not minutes. The search by the clock is `./check long`.
-const MUTATIONS: usize = 20_000;
+const MUTATIONS: usize = 50_000;
 
 #[test]
 fn every_seed_is_survived() {
@@ -31,7 +31,10 @@ fn mutated_seeds_are_survived() {
                 random.mutate(&mut bytes, other);
             }
 
-            let _shown = ShownOnPanic { name, bytes: &bytes };
+            let _shown = ShownOnPanic {
+                name,
+                bytes: &bytes,
+            };
             target(&bytes);
         }
     }
