@@ -1,0 +1,446 @@
+import { makeCertificate } from "./certificate.js";
+import { CodeExchange, makeNonce, wordsOf } from "./code.js";
+import { OffhookError } from "./errors.js";
+import { Emitter } from "./events.js";
+import { Peer } from "./peer.js";
+import { ConnectionReader } from "./stats.js";
+
+/**
+ * @import { Device } from "./device.js"
+ * @import { CallEnd, CallState, Command, Me, MediaKinds, MediaState, Person, Transfer } from "./types.js"
+ */
+
+/** Q.850 causes of ends that are decided here. */
+const CAUSE_NORMAL = 16;
+const CAUSE_REJECTED = 21;
+const CAUSE_ANSWERED_ELSEWHERE = 26;
+const CAUSE_INTERWORKING = 127;
+
+/** Errors that say that the other side is not who it claims to be: such a Call must not go on. */
+const BETRAYALS = new Set(["bad_signature", "fingerprint_mismatch", "commitment_mismatch"]);
+/** Answers to the end of a Call that was over already. */
+const OVER_ALREADY = new Set(["conflict", "wrong_phase", "unknown_call", "not_a_party", "closed"]);
+
+/**
+ * What a Call needs of its client.
+ * @typedef {object} CallContext
+ * @property {Me} me
+ * @property {Device} device
+ * @property {Command} command
+ * @property {() => RTCConfiguration} configuration
+ * @property {(error: OffhookError) => void} report
+ * @property {(call: Call, confirmed: Promise<any>) => void} ended the Call is over here; `confirmed` settles when the server knows
+ */
+
+/**
+ * @typedef {object} CallEvents
+ * @property {[call: Call]} changed any property of the Call changed
+ * @property {[stream: MediaStream]} stream the tracks of the other side changed; the stream stays the same object
+ * @property {[words: string[]]} code
+ * @property {[end: CallEnd]} ended
+ */
+
+/**
+ * One Call, as this Device sees it. Properties are facts: they follow what the server says; methods ask for a change.
+ * The one exception is an end: hanging up takes effect here at once, with or without a connection.
+ * @extends {Emitter<CallEvents & Record<string, any[]>>}
+ */
+export class Call extends Emitter {
+  /** @type {"ringing"|"active"|"ended"} */
+  phase = "ringing";
+  /** Whether it came in while this User was in a Call already. */
+  waiting = false;
+  /** @type {string|null} the Call this one continues, after a transfer or merge */
+  replaces = null;
+  /** @type {Transfer|null} while a blind transfer rings */
+  transferring = null;
+  /** @type {MediaStream|null} */
+  localStream = null;
+  /** @type {MediaStream|null} */
+  remoteStream = null;
+  heldByMe = false;
+  heldByPeer = false;
+  /** @type {number|null} milliseconds since 1970 */
+  answeredAt = null;
+  answeredElsewhere = false;
+  /** @type {CallEnd|null} */
+  end = null;
+  /** @type {string[]|null} the short code, once both sides have shown themselves */
+  code = null;
+  /** @type {"new"|"known"|"changed"|null} whether this Device of the other side was seen before, with the same key */
+  peerDevice = null;
+
+  #context;
+  #peer;
+  #reader = new ConnectionReader();
+  /** Made before anything is said, see "The short code". */
+  #identity = makeCertificate().then((made) => ({ ...made, nonce: makeNonce() }));
+  /** @type {CallState|null} */
+  #state = null;
+  #sealed = "";
+  /** @type {string|null} the first one heard, for a later one could have been made to fit */
+  #commitment = null;
+  /** @type {Promise<CodeExchange>|null} */
+  #exchange = null;
+  /** Messages of the exchange, one after the other, from the moment the Call is active. */
+  #beginCode = () => {};
+  /** @type {Promise<void>} */
+  #codeQueue = new Promise((resolve) => (this.#beginCode = resolve));
+  /** @type {Promise<any>|null} */
+  #accepting = null;
+
+  /**
+   * @internal
+   * @param {CallContext} context
+   * @param {{id: string, direction: "out"|"in", peer: Person, media: MediaKinds}} call
+   */
+  constructor(context, { id, direction, peer, media }) {
+    super();
+    this.id = id;
+    this.direction = direction;
+    this.peer = peer;
+    this.media = media;
+    this.#context = context;
+    this.#peer = new Peer({
+      call: id,
+      device: context.device,
+      command: context.command,
+      configuration: context.configuration,
+      onChange: () => this.#changed(),
+      onStream: (stream) => this.emit("stream", stream),
+      onFailure: (error) => this.#failed(error),
+    });
+    this.#identity.catch((error) => this.#failed(OffhookError.from(error, "media_failed")));
+  }
+
+  /** @returns {MediaState} */
+  get connectionState() {
+    return this.#peer.state;
+  }
+
+  /**
+   * Answers the Call with the tracks of `stream`. Rejects with `conflict` when it was decided elsewhere meanwhile.
+   * @param {{stream?: MediaStream|null}} [options]
+   */
+  accept({ stream } = {}) {
+    if (this.direction === "out") return Promise.reject(new OffhookError("wrong_phase", "only the callee accepts"));
+    this.useStream(stream);
+    this.#accepting ??= this.#atRevision("call.accept").finally(() => (this.#accepting = null));
+    return this.#accepting;
+  }
+
+  /** @param {"declined"|"busy"} [reason] */
+  decline(reason = "declined") {
+    return this.#endHere(reason, CAUSE_REJECTED, () => this.#atRevision("call.decline", { reason }));
+  }
+
+  /** Stops calling. When the other side answered in the same moment, this hangs up. */
+  cancel() {
+    return this.#endHere("cancelled", CAUSE_NORMAL, async () => {
+      // The invite may still be on its way, with no revision known yet; a hangup needs none.
+      if (!this.#state) return this.#command("call.hangup");
+      try {
+        await this.#atRevision("call.cancel");
+      } catch {
+        await this.#command("call.hangup");
+      }
+    });
+  }
+
+  hangup() {
+    if (this.phase === "ringing") return this.direction === "out" ? this.cancel() : this.decline();
+    return this.#endHere("hangup", CAUSE_NORMAL, () => this.#command("call.hangup"));
+  }
+
+  hold() {
+    return this.#hold(true);
+  }
+
+  resume() {
+    return this.#hold(false);
+  }
+
+  /** Blind transfer: the other side rings `user`. @param {string} user */
+  async transfer(user) {
+    this.#applyReply(await this.#command("call.transfer", { to: user }));
+  }
+
+  /** Attended transfer: connects the other sides of both Calls and leaves. @param {Call} other */
+  async transferTo(other) {
+    this.#applyReply(await this.#command("call.transfer", { with: other.id }));
+  }
+
+  /**
+   * Replaces what is sent. A screen is sent in the camera's place; `null` brings the camera back.
+   * @param {"audio"|"video"|"screen"} kind
+   * @param {MediaStreamTrack|null} track stays the page's: it is never stopped here
+   */
+  async setTrack(kind, track) {
+    if (this.phase === "ended") return;
+    const { media } = this.#peer;
+    const before = media.tracks[kind];
+    if (before === track) return;
+    media.tracks[kind] = track;
+    if (kind === "screen") {
+      // Text stays sharp this way, at a lower frame rate.
+      if (track && !track.contentHint) track.contentHint = "detail";
+      // The browser's own "stop sharing" button.
+      track?.addEventListener("ended", () => this.#peer.media.tracks.screen === track && this.setTrack("screen", null));
+    } else {
+      this.localStream ??= new MediaStream();
+      if (before) this.localStream.removeTrack(before);
+      if (track) this.localStream.addTrack(track);
+    }
+    const sent = this.#peer.sendMedia();
+    this.#changed();
+    // Before the Call is active there is nothing to wait for.
+    if (this.phase === "active") await sent;
+  }
+
+  /** How the Call is connected, with rates since the last reading. */
+  async connection() {
+    const report = await this.#peer.stats();
+    /** @type {any[]} */
+    const stats = [];
+    report?.forEach((stat) => stats.push(stat));
+    return this.#reader.read(stats);
+  }
+
+  // From here on: for the client, not for pages.
+
+  /** @internal */
+  get sealed() {
+    return this.#sealed;
+  }
+
+  /** @internal @param {number} [ttl] */
+  async invite(ttl) {
+    const { commitment } = /** @type {any} */ (await (await this.#codeExchange()).repeat());
+    if (this.phase === "ended") throw new OffhookError("aborted", "the Call was cancelled before it rang");
+    const data = { to: this.peer.user, media: this.media, commitment, ...(ttl && { ttl_ms: ttl }) };
+    this.#applyReply(await this.#command("call.invite", data));
+  }
+
+  /** @internal */
+  async ring() {
+    try {
+      this.#applyReply(await this.#command("call.ringing"));
+    } catch {
+      // Whatever became of the Call comes as its own update.
+    }
+  }
+
+  /** @internal Sends the tracks of `stream`, as the page or an earlier Call had them. @param {MediaStream|null} [stream] */
+  useStream(stream) {
+    if (!stream) return;
+    for (const track of stream.getTracks()) this.setTrack(/** @type {"audio"|"video"} */ (track.kind), track);
+  }
+
+  /** @internal Takes over a state the server told. @param {CallState} state @param {string} sealed */
+  apply(state, sealed) {
+    if (this.#state && !isNewer(state, this.#state)) return;
+    this.#state = state;
+    this.#sealed = sealed;
+    this.#commitment ??= state.commitment;
+    if (this.phase === "ended") return;
+
+    const [mine, theirs] = this.#parties(state);
+    this.peer = { user: theirs.user, name: theirs.name };
+    this.media = state.media;
+    this.replaces = state.replaces;
+    this.transferring = state.transfer;
+    this.answeredAt = state.answered_at;
+    this.heldByMe = state.held_by.includes(mine.user);
+    this.heldByPeer = state.held_by.includes(theirs.user);
+
+    if (state.phase === "ended" && state.end) return this.#finish(state.end);
+    if (state.phase === "active") {
+      if (mine.device !== this.#context.device.id) return this.#wasAnsweredElsewhere();
+      this.#start(theirs.key ?? "");
+      this.#peer.hold(state.held_by.length > 0);
+    }
+    this.#changed();
+  }
+
+  /** @internal @param {string} type @param {any} data */
+  handle(type, data) {
+    if (type === "call.verify") this.#enqueueCode((exchange) => this.#verify(exchange, data));
+    else this.#peer.handle(type, data);
+  }
+
+  /** @internal What was queued for this Device may be lost: says again what the other side may wait for. */
+  resync() {
+    if (this.phase !== "active") return;
+    this.#peer.resync();
+    if (!this.code) this.#enqueueCode(async (exchange) => this.#say(await exchange.repeat()));
+  }
+
+  /** @internal */
+  networkChanged() {
+    if (this.phase === "active") this.#peer.restart();
+  }
+
+  /** @internal */
+  configure() {
+    this.#peer.configure();
+  }
+
+  /** @internal Ends the Call here only. @param {string} reason @param {number} [cause] */
+  abandon(reason, cause = CAUSE_INTERWORKING) {
+    this.#finish({ reason, cause, by: null, into: null });
+  }
+
+  /** @param {string} type @param {Record<string, any>} [data] */
+  #command(type, data) {
+    return this.#context.command(type, { call: this.id, ...data });
+  }
+
+  /**
+   * Sends a command that names the revision it expects, again after a conflict as long as the Call still rings.
+   * @param {string} type
+   * @param {Record<string, any>} [data]
+   */
+  async #atRevision(type, data) {
+    for (;;) {
+      const rev = this.#state?.rev ?? 0;
+      try {
+        return this.#applyReply(await this.#command(type, { rev, ...data }));
+      } catch (error) {
+        const { code, details } = OffhookError.from(error, "internal");
+        if (code !== "conflict" || !details.state) throw error;
+        this.apply(details.state, details.sealed);
+        if (details.state.phase !== "ringing" || details.state.rev === rev) throw error;
+      }
+    }
+  }
+
+  /** @param {{state: CallState, sealed: string}} reply */
+  #applyReply({ state, sealed }) {
+    if (state.call === this.id) this.apply(state, sealed);
+  }
+
+  /** @param {boolean} on */
+  async #hold(on) {
+    // Silence must not wait for the server; sound may.
+    if (on) this.#peer.hold(true);
+    try {
+      this.#applyReply(await this.#command("call.hold", { on }));
+    } finally {
+      this.#peer.hold(this.heldByMe || this.heldByPeer);
+    }
+  }
+
+  /**
+   * @param {string} reason
+   * @param {number} cause
+   * @param {() => Promise<any>} tell
+   */
+  async #endHere(reason, cause, tell) {
+    if (this.phase === "ended") return;
+    const told = tell().catch((error) => {
+      if (!OVER_ALREADY.has(error.code)) throw error;
+    });
+    this.#finish({ reason, cause, by: this.#context.me.user, into: null }, told);
+    await told;
+  }
+
+  /** @param {CallEnd} end @param {Promise<any>} [confirmed] */
+  #finish(end, confirmed = Promise.resolve()) {
+    if (this.phase === "ended") return;
+    this.phase = "ended";
+    this.end = end;
+    this.transferring = null;
+    this.#peer.close();
+    this.#context.ended(this, confirmed);
+    this.#changed();
+    this.emit("ended", end);
+  }
+
+  #wasAnsweredElsewhere() {
+    this.answeredElsewhere = true;
+    this.#finish({ reason: "answered_elsewhere", cause: CAUSE_ANSWERED_ELSEWHERE, by: this.#context.me.user, into: null });
+  }
+
+  /** @param {OffhookError} error */
+  #failed(error) {
+    if (this.phase === "ended") return;
+    this.#context.report(error);
+    if (!BETRAYALS.has(error.code)) return;
+    this.#endHere(error.code, CAUSE_INTERWORKING, () => this.#command("call.hangup", { cause: CAUSE_INTERWORKING }));
+  }
+
+  /** @param {CallState} state @returns {[mine: import("./types.js").Party, theirs: import("./types.js").Party]} */
+  #parties({ caller, callee }) {
+    return this.direction === "out" ? [caller, callee] : [callee, caller];
+  }
+
+  /** The Call is active and ours. @param {string} key the other Device's */
+  #start(key) {
+    if (this.phase === "active") return;
+    this.phase = "active";
+    this.remoteStream = this.#peer.media.remoteStream;
+    const isCaller = this.direction === "out";
+    this.#identity.then(({ certificate }) => this.#peer.start({ certificate, isCaller, key })).catch(() => {});
+
+    this.#enqueueCode(async (exchange) => {
+      if (!isCaller && this.#commitment) await this.#verify(exchange, { commitment: this.#commitment });
+      // A Call that nobody dialled here: the commitment was in no invite.
+      if (isCaller && !this.#commitment) await this.#say(await exchange.repeat());
+    });
+    this.#beginCode();
+  }
+
+  #codeExchange() {
+    this.#exchange ??= this.#identity.then(({ fingerprint, nonce }) => {
+      const own = { key: this.#context.device.key, fingerprint, nonce };
+      return new CodeExchange({ call: this.id, isCaller: this.direction === "out", own });
+    });
+    return this.#exchange;
+  }
+
+  /** @param {(exchange: CodeExchange) => Promise<any>} step */
+  #enqueueCode(step) {
+    this.#codeQueue = this.#codeQueue.then(async () => {
+      if (this.phase === "ended") return;
+      try {
+        await step(await this.#codeExchange());
+      } catch (error) {
+        this.#failed(OffhookError.from(error, "internal"));
+      }
+    });
+  }
+
+  /** @param {object|null|undefined} data */
+  #say(data) {
+    if (!data) return;
+    // What gets lost is said again by resync().
+    this.#command("call.verify", data).catch(() => {});
+  }
+
+  /** @param {CodeExchange} exchange @param {any} message */
+  async #verify(exchange, message) {
+    const { reply, code } = await exchange.receive(message);
+    this.#say(reply);
+    if (!code || !exchange.peer || !this.#state) return;
+
+    const theirs = this.#parties(this.#state)[1];
+    const { key, fingerprint } = exchange.peer;
+    if (key !== theirs.key) throw new OffhookError("bad_signature", "the other Device showed another key than it signs with");
+    this.#peer.expectFingerprint(fingerprint);
+    const { account } = this.#context.me;
+    this.peerDevice = await this.#context.device.recognise(`${account}/${theirs.user}/${theirs.device}`, key);
+    this.code = await wordsOf(code);
+    this.emit("code", this.code);
+    this.#changed();
+  }
+
+  #changed() {
+    this.emit("changed", this);
+  }
+}
+
+/** An ended state always wins, then the highest (`epoch`, `rev`). @param {CallState} a @param {CallState} b */
+function isNewer(a, b) {
+  if ((a.phase === "ended") !== (b.phase === "ended")) return a.phase === "ended";
+  return a.epoch !== b.epoch ? a.epoch > b.epoch : a.rev > b.rev;
+}

@@ -1,0 +1,375 @@
+import { Call } from "./call.js";
+import { openDevice } from "./device.js";
+import { OffhookError } from "./errors.js";
+import { Emitter } from "./events.js";
+import { Session } from "./session.js";
+import { ulid } from "./ulid.js";
+
+/**
+ * @import { CallState, ConnectionState, HistoryEntry, Me, MediaKinds, Presence, Status, Welcome } from "./types.js"
+ * @import { Device } from "./device.js"
+ */
+
+/** The part of their life after which TURN credentials are renewed, and the least pause between two renewals. */
+const CREDENTIALS_SHARE = 0.8;
+const CREDENTIALS_PAUSE_MS = 30_000;
+/** The longest delay a timer can hold. */
+const TIMER_MS_MAX = 2 ** 31 - 1;
+
+/** Errors after which a Call that was handed back to the server is lost. */
+const LOST = new Set(["unknown_call", "not_a_party", "forged_snapshot", "wrong_phase"]);
+
+/**
+ * @typedef {object} ClientOptions
+ * @property {string} [url] default: `/v1/calls` where the page came from
+ * @property {string | (() => string | Promise<string>)} token an access token, or what brings a fresh one
+ * @property {{name?: string}} [device]
+ * @property {{iceTransportPolicy?: RTCIceTransportPolicy}} [rtc] for tests
+ */
+
+/**
+ * @typedef {object} ClientEvents
+ * @property {[state: ConnectionState, reason?: string]} stateChanged
+ * @property {[presence: Presence]} presence
+ * @property {[call: Call]} incoming
+ * @property {[call: Call]} call a Call that nobody dialled here: made by a transfer or merge
+ * @property {[{entry?: HistoryEntry, missed: number}]} history
+ * @property {[error: OffhookError]} error what no promise tells
+ */
+
+/**
+ * A User's connection to Offhook. Facts are events, commands are promises.
+ * @extends {Emitter<ClientEvents & Record<string, any[]>>}
+ */
+export class OffhookClient extends Emitter {
+  /** @type {Me|null} known once connected */
+  me = null;
+  /** @type {Map<string, Call>} the Calls that have not ended, by id */
+  calls = new Map();
+
+  #options;
+  /** @type {Session|null} */
+  #session = null;
+  /** @type {Device|null} */
+  #device = null;
+  /** @type {RTCIceServer[]} */
+  #iceServers = [];
+  /** @type {ReturnType<typeof setTimeout>|undefined} */
+  #credentialsTimer;
+  /** Calls that ended here while the server has not confirmed it. @type {Map<string, Call>} */
+  #ending = new Map();
+  /** What the last Call that went into another one had sent. @type {{into: string, stream: MediaStream|null}|null} */
+  #handedOver = null;
+  /** @type {{users?: string[]}|null} */
+  #presenceWatched = null;
+  /** @type {{status?: Status, call_waiting?: boolean}} */
+  #presenceSet = {};
+  #isConnecting = false;
+  #unwatch = () => {};
+
+  /** @param {ClientOptions} options */
+  constructor(options) {
+    super();
+    this.#options = options;
+  }
+
+  /** @returns {ConnectionState} */
+  get state() {
+    return this.#isConnecting ? "connecting" : (this.#session?.state ?? "idle");
+  }
+
+  /**
+   * Connects; resolves once the server knows this Device. Later interruptions mend by themselves: `state` tells.
+   * @param {{signal?: AbortSignal}} [options]
+   */
+  async connect({ signal } = {}) {
+    if (this.state !== "idle" && this.state !== "closed") throw new OffhookError("wrong_phase", `already ${this.state}`);
+    this.#isConnecting = true;
+    try {
+      this.#device = await openDevice();
+      this.#session = new Session({
+        url: socketUrl(this.#options.url),
+        token: this.#options.token,
+        device: { id: this.#device.id, key: this.#device.key, name: this.#options.device?.name ?? "browser" },
+        handlers: {
+          onState: (state, reason) => this.#stateChanged(state, reason),
+          onWelcome: (welcome) => this.#welcomed(welcome),
+          onMessage: (type, data) => this.#receive(type, data),
+          onError: (error) => this.emit("error", error),
+        },
+      });
+    } finally {
+      this.#isConnecting = false;
+    }
+    await this.#session.connect(signal);
+    this.#unwatch = watchPage(this);
+  }
+
+  /** Hangs up what is left and ends the Session; the promise of every open command rejects with `closed`. */
+  async close() {
+    for (const call of [...this.calls.values()]) {
+      (call.direction === "in" && call.phase === "ringing" ? Promise.resolve() : call.hangup()).catch(() => {});
+    }
+    this.#session?.close();
+  }
+
+  /**
+   * Names the Users whose presence is wanted, or everybody; later changes come as `presence` events.
+   * @param {string[]} [users]
+   * @returns {Promise<Presence[]>}
+   */
+  async subscribePresence(users) {
+    const data = users ? { users } : {};
+    const reply = await this.#command("presence.subscribe", data);
+    this.#presenceWatched = data;
+    return reply.users;
+  }
+
+  /** @param {{status?: Status, callWaiting?: boolean}} presence */
+  async setPresence({ status, callWaiting }) {
+    const data = { ...(status && { status }), ...(callWaiting !== undefined && { call_waiting: callWaiting }) };
+    await this.#command("presence.set", data);
+    Object.assign(this.#presenceSet, data);
+  }
+
+  /**
+   * Calls a User; resolves as soon as the server has taken the Call on, which then rings or has ended already (`busy`,
+   * `unavailable`).
+   * @param {string} user
+   * @param {{media?: MediaKinds, stream?: MediaStream|null, signal?: AbortSignal, ttlMs?: number}} [options]
+   * @returns {Promise<Call>}
+   */
+  async call(user, { media = { audio: true, video: true }, stream, signal, ttlMs } = {}) {
+    if (signal?.aborted) throw new OffhookError("aborted", "calling was aborted");
+    const call = this.#add({ id: ulid(), direction: "out", peer: { user, name: user }, media });
+    call.useStream(stream);
+
+    /** @type {Promise<never>} */
+    const aborted = new Promise((_, reject) => {
+      signal?.addEventListener("abort", () => reject(new OffhookError("aborted", "calling was aborted")), { once: true });
+    });
+    try {
+      await Promise.race([call.invite(ttlMs), aborted]);
+      return call;
+    } catch (error) {
+      if (signal?.aborted) call.cancel().catch(() => {});
+      else call.abandon("failed");
+      throw OffhookError.from(error, "media_failed");
+    }
+  }
+
+  /**
+   * @param {{before?: string, limit?: number}} [page]
+   * @returns {Promise<{entries: HistoryEntry[], next?: string, missed: number}>} newest first
+   */
+  history(page = {}) {
+    return this.#command("history.list", page);
+  }
+
+  /** Marks missed Calls as seen. */
+  async historySeen() {
+    await this.#command("history.seen");
+  }
+
+  /** @internal The page woke up or went online. @param {boolean} isNewNetwork */
+  networkChanged(isNewNetwork) {
+    this.#session?.probe();
+    if (isNewNetwork) for (const call of this.calls.values()) call.networkChanged();
+  }
+
+  /** @param {string} type @param {Record<string, any>} [data] @returns {Promise<any>} */
+  #command(type, data) {
+    return this.#session?.command(type, data) ?? Promise.reject(new OffhookError("closed", "not connected"));
+  }
+
+  /** @param {ConnectionState} state @param {string} [reason] */
+  #stateChanged(state, reason) {
+    if (state === "closed") {
+      this.#unwatch();
+      clearTimeout(this.#credentialsTimer);
+      this.#device?.release();
+      for (const call of [...this.calls.values()]) call.abandon("gone");
+      this.#ending.clear();
+    }
+    this.emit("stateChanged", state, reason);
+  }
+
+  /** @param {Welcome} welcome */
+  #welcomed({ account, user, name, ice_servers, resumed }) {
+    this.me = { account, user, name };
+    this.#useIceServers(ice_servers);
+    if (resumed) return;
+
+    for (const call of [...this.calls.values(), ...this.#ending.values()]) this.#handBack(call);
+    this.#presenceAgain().catch((error) => this.emit("error", error));
+  }
+
+  /** The server lost this Session, perhaps all of them: shows it the last state it sealed for us. @param {Call} call */
+  async #handBack(call) {
+    // Without a state the invite is unanswered, and the Session sends it again.
+    if (!call.sealed) return;
+    try {
+      const { state, sealed } = await this.#command("call.sync", { call: call.id, sealed: call.sealed });
+      call.apply(state, sealed);
+      call.resync();
+    } catch (thrown) {
+      const error = OffhookError.from(thrown, "internal");
+      if (LOST.has(error.code)) call.abandon("gone");
+      else if (error.code !== "network" && error.code !== "closed") this.emit("error", error);
+    }
+  }
+
+  async #presenceAgain() {
+    if (Object.keys(this.#presenceSet).length) await this.#command("presence.set", this.#presenceSet);
+    if (!this.#presenceWatched) return;
+    const { users } = await this.#command("presence.subscribe", this.#presenceWatched);
+    for (const presence of users) this.emit("presence", presence);
+  }
+
+  /** @param {string} type @param {any} data */
+  #receive(type, data) {
+    switch (type) {
+      case "call.incoming":
+        return this.#incoming(data);
+      case "call.update":
+        return this.#update(data);
+      case "call.verify":
+      case "sdp.offer":
+      case "sdp.answer":
+      case "ice.candidates":
+      case "ice.restart":
+        return this.calls.get(data.call)?.handle(type, data);
+      case "presence":
+        return this.emit("presence", data);
+      case "history":
+        return this.emit("history", data);
+    }
+    // Other types are of a later version, and nothing we could miss.
+  }
+
+  /** @param {{state: CallState, sealed: string, waiting?: boolean}} data */
+  #incoming({ state, sealed, waiting = false }) {
+    if (this.calls.has(state.call) || this.#ending.has(state.call)) return;
+    const call = this.#addState(state);
+    call.waiting = waiting;
+    call.apply(state, sealed);
+    call.ring();
+    this.emit("incoming", call);
+  }
+
+  /** @param {{state: CallState, sealed: string, event: string}} data */
+  #update({ state, sealed, event }) {
+    const known = this.calls.get(state.call) ?? this.#ending.get(state.call);
+    if (known) {
+      known.apply(state, sealed);
+      // After a crash what was on its way to the other side may be lost, even if our own Session was not.
+      if (event === "adopted") known.resync();
+    } else if (state.phase !== "ended" && this.#takesPart(state)) {
+      const call = this.#addState(state);
+      call.useStream(this.#streamFor(state));
+      call.apply(state, sealed);
+      this.emit("call", call);
+    }
+  }
+
+  /** @param {CallState} state */
+  #takesPart({ caller, callee }) {
+    return [caller.device, callee.device].includes(this.#device?.id ?? "");
+  }
+
+  /** @param {CallState} state */
+  #addState({ call, caller, callee, media }) {
+    const direction = caller.user === this.me?.user ? "out" : "in";
+    const { user, name } = direction === "out" ? callee : caller;
+    return this.#add({ id: call, direction, peer: { user, name }, media });
+  }
+
+  /** @param {{id: string, direction: "out"|"in", peer: {user: string, name: string}, media: MediaKinds}} described */
+  #add(described) {
+    const { me } = this;
+    const device = this.#device;
+    if (!me || !device) throw new OffhookError("closed", "not connected");
+    const call = new Call(
+      {
+        me,
+        device,
+        command: (type, data) => this.#command(type, data),
+        configuration: () => ({ ...this.#options.rtc, iceServers: this.#iceServers }),
+        report: (error) => this.emit("error", error),
+        ended: (ended, confirmed) => this.#ended(ended, confirmed),
+      },
+      described,
+    );
+    this.calls.set(call.id, call);
+    this.#session?.setInCall(true);
+    return call;
+  }
+
+  /** @param {Call} call @param {Promise<any>} confirmed */
+  #ended(call, confirmed) {
+    this.calls.delete(call.id);
+    this.#ending.set(call.id, call);
+    confirmed.catch(() => {}).finally(() => this.#ending.delete(call.id));
+    this.#session?.setInCall(this.calls.size > 0);
+
+    const into = call.end?.into;
+    if (!into) return;
+    const next = this.calls.get(into);
+    if (!next) this.#handedOver = { into, stream: call.localStream };
+    else if (!next.localStream) next.useStream(call.localStream);
+  }
+
+  /** The tracks for a Call that continues another: the end of that one may come before or after. @param {CallState} state */
+  #streamFor({ call, replaces }) {
+    if (this.#handedOver?.into === call) return this.#handedOver.stream;
+    return this.calls.get(replaces ?? "")?.localStream;
+  }
+
+  /** @param {RTCIceServer[]} servers */
+  #useIceServers(servers) {
+    this.#iceServers = servers;
+    for (const call of this.calls.values()) call.configure();
+
+    clearTimeout(this.#credentialsTimer);
+    const left = expiryOf(servers) - Date.now();
+    if (left === Infinity) return;
+    const pause = Math.min(TIMER_MS_MAX, Math.max(CREDENTIALS_PAUSE_MS, left * CREDENTIALS_SHARE));
+    this.#credentialsTimer = setTimeout(async () => {
+      try {
+        const { ice_servers } = await this.#command("turn.refresh");
+        this.#useIceServers(ice_servers);
+      } catch {
+        // The next welcome brings new ones.
+      }
+    }, pause);
+  }
+}
+
+/** When the first of the credentials ends: their usernames begin with that time in seconds. @param {RTCIceServer[]} servers */
+function expiryOf(servers) {
+  const times = servers.map(({ username }) => Number(/^\d+/.exec(username ?? "")?.[0]) * 1000);
+  return Math.min(Infinity, ...times.filter((time) => time > 0));
+}
+
+/** @param {string} [url] */
+function socketUrl(url = "/v1/calls") {
+  const absolute = new URL(url, globalThis.location?.href);
+  absolute.protocol = absolute.protocol.replace("http", "ws");
+  return absolute.href;
+}
+
+/**
+ * Tells the client what happens to its page. Leaving the page ends the Session, or the other side would look at a
+ * frozen picture until the server gives up.
+ * @param {OffhookClient} client
+ * @returns {() => void} stops watching
+ */
+function watchPage(client) {
+  if (!globalThis.window) return () => {};
+  const page = new AbortController();
+  const { signal } = page;
+  addEventListener("pagehide", ({ persisted }) => !persisted && client.close(), { signal });
+  addEventListener("online", () => client.networkChanged(true), { signal });
+  document.addEventListener("visibilitychange", () => !document.hidden && client.networkChanged(false), { signal });
+  return () => page.abort();
+}

@@ -1,0 +1,75 @@
+// The shapes this package shares between its files; there is no code here. Names with underscores are those of
+// docs/calls.v1.md, as they travel.
+
+/** @typedef {"idle"|"connecting"|"connected"|"reconnecting"|"closed"} ConnectionState the state of a client */
+/** @typedef {"new"|"connecting"|"connected"|"reconnecting"|"failed"} MediaState how the media of a Call is connected */
+/** @typedef {"available"|"away"|"do_not_disturb"|"in_call"|"offline"} Status */
+/** @typedef {{user: string, name: string, status: Status}} Presence */
+/** @typedef {{audio: boolean, video: boolean}} MediaKinds */
+/** @typedef {{user: string, name: string}} Person */
+/** @typedef {{account: string, user: string, name: string}} Me */
+/** @typedef {{reason: string, cause: number, by: string|null, into: string|null}} CallEnd */
+/** @typedef {{by: string, to: string, call: string}} Transfer */
+
+/**
+ * @typedef {object} Party
+ * @property {string} user
+ * @property {string} name
+ * @property {string|null} device
+ * @property {string|null} key the Device key
+ */
+
+/**
+ * @typedef {object} CallState
+ * @property {string} call
+ * @property {number} rev
+ * @property {number} epoch
+ * @property {"ringing"|"active"|"ended"} phase
+ * @property {MediaKinds} media
+ * @property {Party} caller
+ * @property {Party} callee
+ * @property {string[]} ringing
+ * @property {string[]} held_by
+ * @property {number} created_at
+ * @property {number|null} answered_at
+ * @property {number|null} ended_at
+ * @property {string|null} commitment
+ * @property {Transfer|null} transfer
+ * @property {string|null} replaces
+ * @property {CallEnd|null} end
+ */
+
+/**
+ * @typedef {object} HistoryEntry
+ * @property {string} call
+ * @property {Person} peer
+ * @property {"out"|"in"} direction
+ * @property {MediaKinds} media
+ * @property {string} reason
+ * @property {boolean} missed
+ * @property {number} created_at
+ * @property {number|null} answered_at
+ * @property {number|null} ended_at
+ */
+
+/**
+ * @typedef {object} Welcome
+ * @property {string} session
+ * @property {string} key
+ * @property {number} ack
+ * @property {boolean} resumed
+ * @property {string} account
+ * @property {string} user
+ * @property {string} name
+ * @property {RTCIceServer[]} ice_servers
+ * @property {Record<string, number>} limits
+ * @property {number} resume_ms
+ * @property {number} ping_ms
+ */
+
+/**
+ * Sends a command through the Session; resolves with the data of its `ok`.
+ * @typedef {(type: string, data?: Record<string, any>) => Promise<any>} Command
+ */
+
+export {};

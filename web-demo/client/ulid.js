@@ -1,0 +1,33 @@
+const ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+
+let lastTime = 0;
+/** @type {number[]} the 16 random characters of the last ULID, as digits of base 32 */
+let lastDigits = [];
+
+/**
+ * A new ULID: 10 characters of time, 16 of randomness. Within one millisecond the random part counts up,
+ * so the ids of one page sort in the order they were made.
+ * @param {number} [now] milliseconds since 1970
+ */
+export function ulid(now = Date.now()) {
+  if (now <= lastTime) {
+    increment(lastDigits);
+  } else {
+    lastTime = now;
+    lastDigits = [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte & 31);
+  }
+
+  let time = "";
+  for (let rest = lastTime, i = 0; i < 10; i++, rest = Math.floor(rest / 32)) {
+    time = ALPHABET[rest % 32] + time;
+  }
+  return time + lastDigits.map((digit) => ALPHABET[digit]).join("");
+}
+
+/** @param {number[]} digits */
+function increment(digits) {
+  for (let i = digits.length - 1; i >= 0; i--) {
+    digits[i] = (digits[i] + 1) & 31;
+    if (digits[i] !== 0) return;
+  }
+}
