@@ -1,0 +1,177 @@
+/**
+ * The live part: connects the client, keeps the state up to date with what it says, and puts the views on the page.
+ */
+
+import { OffhookClient, OffhookError } from "../client/index.js";
+import { announce, toast } from "./announce.js";
+import { attempt } from "./attempt.js";
+import { adopt, follow, isBusy, useClient } from "./calls.js";
+import { errorWords } from "./messages.js";
+import { startRinging } from "./ringing.js";
+import { tokenOf } from "./session.js";
+import { listenForShortcuts } from "./shortcuts.js";
+import { unlockOnGesture } from "./sounds.js";
+import { onStage, store } from "./state.js";
+import { mountHome } from "./views/home.js";
+
+/** @typedef {import("./session.js").Identity} Identity */
+/** @typedef {import("./messages.js").Words} Words */
+
+const HISTORY_PAGE = 30;
+
+/** @type {OffhookClient} */
+let client;
+/** @type {(words: Words | null) => void} */
+let finish;
+let mounted = false;
+
+unlockOnGesture();
+
+/**
+ * Runs a session of the page.
+ *
+ * @param {Identity} identity
+ * @param {string | null} token a fresh one, when the sign-in has just brought it
+ * @returns {Promise<Words | null>} settles when it is over: with the reason, or `null` when the person signed out
+ */
+export async function start(identity, token) {
+  store.reset();
+  if (!mounted) mount();
+  const over = new Promise((/** @type {(words: Words | null) => void} */ resolve) => (finish = resolve));
+
+  client = new OffhookClient({
+    token: tokenOf(identity, token),
+    device: { name: deviceName() },
+    rtc: { iceTransportPolicy: new URLSearchParams(location.search).get("relay") === "1" ? "relay" : "all" },
+  });
+  useClient(client);
+  listen();
+  void connect();
+  return over;
+}
+
+/** Goes on after the connection was taken over or closed. */
+export function connectAgain() {
+  location.reload();
+}
+
+export async function signOut() {
+  await client.close().catch(() => {});
+  finish(null);
+}
+
+/** @param {Partial<import("./state.js").State["presence"]>} change */
+export async function setPresence(change) {
+  const before = store.state.presence;
+  store.set({ presence: { ...before, ...change } });
+  try {
+    await client.setPresence(change);
+  } catch (error) {
+    store.set({ presence: before });
+    const words = errorWords(error);
+    toast(words.title, words.detail, { tone: "bad" });
+  }
+}
+
+/** Loads the newest history, or what comes after what is there. */
+export async function loadHistory({ older = false } = {}) {
+  await attempt(async () => {
+    const before = older ? (store.state.historyNext ?? undefined) : undefined;
+    const page = await client.history({ before, limit: HISTORY_PAGE });
+    const kept = older ? store.state.history : [];
+    store.set({ history: [...kept, ...page.entries], historyNext: page.next ?? null, historyKnown: true, missed: page.missed });
+  });
+}
+
+/** Tells every Device of this User that the missed calls were seen. */
+export async function historySeen() {
+  if (store.state.missed === 0) return;
+  store.set({ missed: 0 });
+  await client.historySeen().catch(() => {});
+}
+
+function mount() {
+  mounted = true;
+  document.head.append(Object.assign(document.createElement("link"), { rel: "stylesheet", href: "/app/call.css" }));
+  mountHome();
+  startRinging();
+  listenForShortcuts();
+  addEventListener("online", () => store.set({ online: true }));
+  addEventListener("offline", () => store.set({ online: false }));
+  addEventListener("beforeunload", (event) => {
+    if (isBusy()) event.preventDefault();
+  });
+}
+
+async function connect() {
+  try {
+    await client.connect({});
+  } catch (error) {
+    // The first connection is the page's to repeat; later ones are the client's.
+    if (isFinal(error)) finish(errorWords(error));
+    else setTimeout(() => void connect(), 2000);
+  }
+}
+
+function listen() {
+  client.on("stateChanged", (state, reason) => {
+    const before = store.state.link;
+    store.set({ link: state, linkReason: reason ?? "" });
+    if (state === "connected") {
+      store.set({ me: client.me });
+      if (before === "reconnecting") announce("Connected to the server again");
+      void refresh();
+    }
+    if (state === "closed" && isFinalCode(reason)) finish(errorWords(new OffhookError(reason ?? "", "")));
+  });
+  client.on("presence", (person) => {
+    const people = new Map(store.state.people);
+    people.set(person.user, person);
+    store.set({ people });
+  });
+  client.on("incoming", (call) => follow(call));
+  client.on("call", (call) => adopt(call));
+  client.on("history", ({ entry, missed }) => {
+    const { history } = store.state;
+    const others = history.filter((other) => other.call !== entry?.call);
+    store.set({ missed, history: entry && store.state.historyKnown ? [entry, ...others] : history });
+    // Who looks at the list has seen it.
+    if (store.state.tab === "history" && !document.hidden && missed > 0) void historySeen();
+  });
+  client.on("error", (error) => {
+    if (isFinal(error)) return;
+    const words = errorWords(error);
+    toast(words.title, words.detail, { tone: "bad", key: `error-${error.code}` });
+  });
+}
+
+/** Asks for what may have been missed while there was no connection. */
+async function refresh() {
+  await attempt(async () => {
+    const people = await client.subscribePresence();
+    store.set({ people: new Map(people.map((person) => [person.user, person])), peopleKnown: true });
+  });
+  await loadHistory();
+  for (const call of client.calls.values()) {
+    if (!onStage(store.state).includes(call) && call.phase !== "ended") follow(call);
+  }
+}
+
+/** @param {unknown} error */
+function isFinal(error) {
+  return error instanceof OffhookError && isFinalCode(error.code);
+}
+
+/** @param {string | undefined} code */
+function isFinalCode(code) {
+  return ["unauthorized", "token_expired", "forbidden", "origin_refused", "insecure_context"].includes(code ?? "");
+}
+
+/** @returns {string} `Firefox on Linux`, as the other devices of this User are shown it */
+function deviceName() {
+  const agent = navigator.userAgent;
+  const first = (/** @type {[RegExp, string][]} */ table, /** @type {string} */ fallback) => table.find(([pattern]) => pattern.test(agent))?.[1] ?? fallback;
+  const browser = first([[/Edg\//, "Edge"], [/Firefox\//, "Firefox"], [/Chrom(e|ium)\//, "Chrome"], [/Safari\//, "Safari"]], "Browser");
+  const system = first([[/Android/, "Android"], [/iPhone|iPad/, "iOS"], [/Windows/, "Windows"], [/Mac OS/, "macOS"], [/Linux/, "Linux"]], "");
+  return system ? `${browser} on ${system}` : browser;
+}

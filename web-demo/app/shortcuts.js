@@ -1,0 +1,106 @@
+/**
+ * The keys of the page. Single letters act only when nobody types, and can be switched off (WCAG 2.1.4).
+ */
+
+import * as calls from "./calls.js";
+import { toggleCamera, toggleMute, toggleScreen } from "./local-media.js";
+import { recall, remember } from "./storage.js";
+import { currentCall, ringingIn, store } from "./state.js";
+import { openHelp } from "./views/help.js";
+import { openTransfer } from "./views/transfer.js";
+
+/** What each key does, in the words of the help. */
+export const SHORTCUTS = /** @type {[string, string][]} */ ([
+  ["A", "Accept a call as it was offered"],
+  ["Shift A", "Accept with sound only"],
+  ["D", "Decline"],
+  ["B", "Say that you are busy"],
+  ["M", "Microphone off or on"],
+  ["V", "Camera off or on"],
+  ["S", "Share the screen or stop"],
+  ["H", "Hold or resume"],
+  ["N", "Switch to the other call"],
+  ["T", "Transfer"],
+  ["I", "How this call is connected"],
+  ["X", "Hang up"],
+  ["/", "Search people"],
+  ["?", "This list"],
+  ["Esc", "Close what is open"],
+]);
+
+/** A ring may pop up in the middle of a word: its keys wait until the fingers have rested this long. */
+const REST_MS = 700;
+
+let lastKey = 0;
+
+/** @returns {boolean} */
+export function shortcutsOn() {
+  return recall("shortcuts") !== "off";
+}
+
+/** @param {boolean} on */
+export function setShortcuts(on) {
+  remember("shortcuts", on ? null : "off");
+}
+
+export function listenForShortcuts() {
+  addEventListener("keydown", (event) => {
+    const rested = performance.now() - lastKey > REST_MS;
+    lastKey = performance.now();
+    if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
+    if (!shortcutsOn() || isTyping(event.target)) return;
+    const run = commandFor(event.key.toLowerCase(), event.shiftKey, rested);
+    if (!run) return;
+    event.preventDefault();
+    run();
+  });
+}
+
+/**
+ * @param {string} key
+ * @param {boolean} shift
+ * @param {boolean} rested
+ * @returns {(() => void) | null}
+ */
+function commandFor(key, shift, rested) {
+  const [ringing] = ringingIn(store.state);
+  if (ringing && rested) {
+    if (key === "a") return () => void calls.accept(ringing, { video: ringing.media.video && !shift });
+    if (key === "d") return () => void calls.decline(ringing, "declined");
+    if (key === "b") return () => void calls.decline(ringing, "busy");
+  }
+  if (document.querySelector("dialog:modal")) return null;
+  if (key === "?") return openHelp;
+  if (key === "/") return () => document.querySelector(/** @type {"input"} */ ("#people-search"))?.focus();
+
+  if (key === "x" && store.state.preparing) return calls.stopDialling;
+  const call = currentCall(store.state);
+  if (!call || call.phase === "ended") return null;
+  if (key === "x") return () => void calls.end(call);
+  if (call.phase !== "active") return null;
+  switch (key) {
+    case "m":
+      return () => toggleMute(call);
+    case "v":
+      return () => void toggleCamera(call);
+    case "s":
+      return () => void toggleScreen(call);
+    case "h":
+      return () => void calls.toggleHold(call);
+    case "t":
+      return () => openTransfer(call);
+    case "i":
+      return () => store.set({ panelOpen: !store.state.panelOpen });
+    case "n": {
+      const other = store.state.calls.find((one) => one !== call && one.phase === "active");
+      return other ? () => void calls.switchTo(other) : null;
+    }
+    default:
+      return null;
+  }
+}
+
+/** @param {EventTarget | null} target */
+function isTyping(target) {
+  return target instanceof HTMLElement && (target.isContentEditable || target.matches("input:not([type=checkbox], [type=radio]), textarea, select"));
+}

@@ -1,0 +1,74 @@
+/** The page of a person who is signed in: lists at the side, the stage beside them, the own status in the header. */
+
+import { h, setAttribute, setText } from "../dom.js";
+import { icon } from "../icons.js";
+import { historySeen } from "../live.js";
+import { store } from "../state.js";
+import { linkBanner } from "./banner.js";
+import { historyView } from "./history.js";
+import { mountIncoming } from "./incoming.js";
+import { meButton } from "./me.js";
+import { peopleView } from "./people.js";
+import { openSettings } from "./settings.js";
+import { stageView } from "./stage.js";
+
+export function mountHome() {
+  const home = /** @type {HTMLElement} */ (document.getElementById("home"));
+  const tools = /** @type {HTMLElement} */ (document.getElementById("tools"));
+
+  const settings = h(
+    "button",
+    { class: "icon-button", type: "button", "aria-label": "Camera and sound", title: "Camera and sound", data: { test: "devices" }, on: { click: () => openSettings() } },
+    icon("settings"),
+  );
+  const me = meButton();
+  tools.prepend(settings);
+  tools.append(me.element);
+
+  const people = peopleView();
+  const history = historyView();
+  const badge = h("span", { class: "badge", data: { test: "missed-badge" }, hidden: true });
+  const badgeWords = h("span", { class: "visually-hidden" });
+  const peopleTab = tabButton("people", "People", [icon("people")]);
+  const historyTab = tabButton("history", "History", [icon("clock")], [badge, badgeWords]);
+  const banner = linkBanner();
+  const stage = stageView();
+
+  home.append(
+    banner.element,
+    h("div", { class: "side" }, people.element, history.element, h("nav", { class: "tabs", "aria-label": "Lists" }, peopleTab, historyTab)),
+    stage.element,
+  );
+  mountIncoming();
+
+  store.watch((state) => {
+    me.update(state);
+    banner.update(state);
+    people.update(state);
+    history.update(state);
+    stage.update(state);
+
+    people.element.hidden = state.tab !== "people";
+    history.element.hidden = state.tab !== "history";
+    setAttribute(peopleTab, "aria-current", state.tab === "people" ? "true" : null);
+    setAttribute(historyTab, "aria-current", state.tab === "history" ? "true" : null);
+    badge.hidden = state.missed === 0;
+    setText(badge, state.missed > 99 ? "99+" : String(state.missed));
+    setText(badgeWords, state.missed > 0 ? " missed" : "");
+    setAttribute(home, "data-stage", stage.showing(state));
+  });
+}
+
+/**
+ * @param {"people" | "history"} tab
+ * @param {string} label
+ * @param {Node[]} before
+ * @param {Node[]} after
+ */
+function tabButton(tab, label, before, after = []) {
+  const show = () => {
+    store.set({ tab, minimised: true });
+    if (tab === "history") void historySeen();
+  };
+  return h("button", { type: "button", class: "tab", data: { test: `tab-${tab}` }, on: { click: show } }, ...before, h("span", null, label), ...after);
+}
