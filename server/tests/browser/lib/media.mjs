@@ -13,43 +13,33 @@ export function keepConnections() {
 }
 
 /**
- * What the page receives now, over its connected RTCPeerConnections: frames and samples since they began, and the candidate
- * pair in use, as `type/protocol[/relay protocol]` and address of either end.
+ * What the page receives now, one entry for each RTCPeerConnection that is connected: frames, packets and loudness since it
+ * began, and the candidate pair in use, each end as `type/protocol[/protocol to the relay]`.
  */
 export async function readMedia() {
-  const media = { connections: 0, framesDecoded: 0, frameWidth: 0, audioPackets: 0, audioEnergy: 0, bytesReceived: 0, pairs: [] };
-
-  for (const connection of globalThis.keptConnections) {
+  const connections = [];
+  for (const [index, connection] of globalThis.keptConnections.entries()) {
     if (connection.connectionState !== 'connected') continue;
-    media.connections += 1;
+    const media = { index, framesDecoded: 0, audioPackets: 0, audioEnergy: 0, local: null, remote: null, localAddress: null, remoteAddress: null };
+    connections.push(media);
 
     const reports = [...(await connection.getStats()).values()];
     const byId = new Map(reports.map((report) => [report.id, report]));
-
     for (const report of reports) {
-      if (report.type === 'inbound-rtp' && report.kind === 'video') {
-        media.framesDecoded += report.framesDecoded ?? 0;
-        media.frameWidth = Math.max(media.frameWidth, report.frameWidth ?? 0);
-      }
-      if (report.type === 'inbound-rtp' && report.kind === 'audio') {
-        media.audioPackets += report.packetsReceived ?? 0;
-        media.audioEnergy += report.totalAudioEnergy ?? 0;
-      }
-      if (report.type === 'inbound-rtp') media.bytesReceived += report.bytesReceived ?? 0;
+      if (report.type !== 'inbound-rtp') continue;
+      if (report.kind === 'video') media.framesDecoded += report.framesDecoded ?? 0;
+      if (report.kind === 'audio') media.audioPackets += report.packetsReceived ?? 0;
+      if (report.kind === 'audio') media.audioEnergy += report.totalAudioEnergy ?? 0;
     }
 
     // Chromium names the pair in the transport's report; Firefox marks the pair itself.
     const chosen = new Set(reports.map((report) => report.type === 'transport' && report.selectedCandidatePairId));
-    for (const pair of reports) {
-      if (pair.type !== 'candidate-pair' || !(chosen.has(pair.id) || pair.selected)) continue;
-      const [local, remote] = [byId.get(pair.localCandidateId), byId.get(pair.remoteCandidateId)];
-      media.pairs.push({
-        local: [local?.candidateType, local?.protocol, local?.relayProtocol].filter(Boolean).join('/'),
-        remote: [remote?.candidateType, remote?.protocol].filter(Boolean).join('/'),
-        localAddress: local?.address ?? null,
-        remoteAddress: remote?.address ?? null,
-      });
-    }
+    const pair = reports.find((report) => report.type === 'candidate-pair' && (chosen.has(report.id) || report.selected));
+    const [local, remote] = [byId.get(pair?.localCandidateId), byId.get(pair?.remoteCandidateId)];
+    media.local = [local?.candidateType, local?.protocol, local?.relayProtocol].filter(Boolean).join('/');
+    media.remote = [remote?.candidateType, remote?.protocol].filter(Boolean).join('/');
+    media.localAddress = local?.address ?? null;
+    media.remoteAddress = remote?.address ?? null;
   }
-  return media;
+  return connections;
 }

@@ -11,7 +11,8 @@ import { fileURLToPath } from 'node:url';
 
 import { eventually } from './wait.mjs';
 
-const ROOT = fileURLToPath(new URL('../../../../', import.meta.url));
+/** The repository. */
+export const ROOT = fileURLToPath(new URL('../../../../', import.meta.url));
 
 /** The binary under test. */
 export const OFFHOOK = process.env.OFFHOOK_BINARY ?? path.join(ROOT, 'target/release/offhook');
@@ -32,7 +33,8 @@ export async function startOffhook({ args = ['serve'], env = {} } = {}) {
   const server = new Offhook([OFFHOOK, ...args], {
     OFFHOOK_LISTEN: JSON.stringify([`127.0.0.1:${port}`, `[::1]:${port}`]),
     OFFHOOK_DATA_DIR: path.join(folder, 'data'),
-    OFFHOOK_RELAY__LISTEN: JSON.stringify([`127.0.0.1:${relayPort}`, `[::1]:${relayPort}`]),
+    OFFHOOK_RELAY__LISTEN_UDP: JSON.stringify([`127.0.0.1:${relayPort}`, `[::1]:${relayPort}`]),
+    OFFHOOK_RELAY__LISTEN_TCP: JSON.stringify([`127.0.0.1:${relayPort}`, `[::1]:${relayPort}`]),
     ...env,
   }, async () => (await fetch(`${url}/readyz`)).ok);
   Object.assign(server, { folder, port, relayPort, url });

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { readMedia } from './media.mjs';
 import { eventually, PATIENCE_MS, standsStill } from './wait.mjs';
 
-/** The page's own handles for tests, listed in web-demo/app/README.md. */
+/** The page's own handles for tests; web-demo/app/README.md lists them. */
 const hook = (name) => `[data-test="${name}"]`;
 
 /** A page in either browser. */
@@ -14,88 +14,160 @@ export class Person {
     this.kind = kind;
     this.page = page;
     this.problems = [];
+    this.console = [];
     page.on('pageerror', (error) => this.problems.push(error.message));
+    page.on('console', (message) => this.console.push(message.text()));
   }
+
+  // --- hands
+
+  async press(name) {
+    const element = await eventually(`${this.name ?? 'somebody'} can press "${name}"`, () => this.#shown(name));
+    await element.click();
+  }
+
+  async type(name, text) {
+    const element = await eventually(`${this.name ?? 'somebody'} can type into "${name}"`, () => this.#shown(name));
+    await element.focus();
+    await element.evaluate((input) => input.select());
+    await this.page.keyboard.type(text);
+  }
+
+  // --- eyes
+
+  /** Whether something is there and shown. */
+  async shows(name) {
+    return (await this.#shown(name)) !== null;
+  }
+
+  async sees(name, options) {
+    await eventually(`${this.name ?? 'somebody'} sees "${name}"`, () => this.shows(name), options);
+  }
+
+  async seesNo(name, options) {
+    await eventually(`${this.name ?? 'somebody'} no longer sees "${name}"`, async () => !(await this.shows(name)), options);
+  }
+
+  /** The text of something that is shown. */
+  async reads(name) {
+    const element = await eventually(`${this.name ?? 'somebody'} sees "${name}"`, () => this.#shown(name));
+    return element.evaluate((node) => node.innerText.replace(/\s+/g, ' ').trim());
+  }
+
+  /** Waits until something says what it must, and returns its words. */
+  async readsThat(name, pattern, options) {
+    return eventually(`${this.name ?? 'somebody'} reads ${pattern} in "${name}"`, async () => {
+      const text = await this.reads(name);
+      return pattern.test(text) ? text : Promise.reject(new Error(text));
+    }, options);
+  }
+
+  // --- the demo
 
   async signIn(name) {
     this.name = name;
     await this.type('name-input', name);
     await this.press('sign-in');
-    await this.sees('directory');
+    await this.isSignedIn();
   }
 
-  async press(name) {
-    const locator = this.page.locator(`${hook(name)}:not([hidden])`);
-    if (this.kind === 'chromium') await locator.first().click({ timeout: PATIENCE_MS });
-    else await locator.setTimeout(PATIENCE_MS).click();
+  async isSignedIn() {
+    await this.sees('status');
   }
 
-  async type(name, text) {
-    const locator = this.page.locator(hook(name));
-    if (this.kind === 'chromium') await locator.fill(text, { timeout: PATIENCE_MS });
-    else await locator.setTimeout(PATIENCE_MS).fill(text);
+  /** Opens the video call to `user`, once the directory says that they are there. */
+  async calls(user) {
+    await eventually(`${this.name} sees that ${user} is there`, () => this.page.evaluate((selector) => document.querySelector(selector)?.dataset.status !== 'offline', hook(`person-${user}`)));
+    await this.press(`call-video-${user}`);
   }
 
-  /** Whether something is there and shown. */
-  async shows(name) {
-    return this.page.evaluate(isShown, hook(name));
+  async accepts() {
+    await this.press('accept-video');
   }
 
-  async sees(name, options) {
-    await eventually(`${this.name ?? 'the page'} sees "${name}"`, () => this.shows(name), options);
+  /** Waits until the stage shows one of these states: idle, ringing, connecting, connected, held, held-by-peer, reconnecting, ended … */
+  async isIn(...states) {
+    await eventually(`${this.name} is in state ${states.join(' or ')}`, async () => {
+      const state = await this.page.evaluate((selector) => document.querySelector(selector)?.dataset.state, hook('call-state'));
+      return states.includes(state) || Promise.reject(new Error(state));
+    });
   }
 
-  async seesNo(name, options) {
-    await eventually(`${this.name ?? 'the page'} no longer sees "${name}"`, async () => !(await this.shows(name)), options);
+  /** The five words of the Call on the stage. */
+  async code() {
+    if (!(await this.shows('connection-panel'))) await this.press('connection-open');
+    const words = await eventually(`${this.name} has a short code`, () => this.page.evaluate(wordsIn, hook('code')));
+    await this.press('connection-open');
+    return words;
   }
 
-  /** The text of something that is shown. */
-  async reads(name) {
-    await this.sees(name);
-    return this.page.evaluate((selector) => document.querySelector(selector).textContent.replace(/\s+/g, ' ').trim(), hook(name));
+  /** The rows of the history, newest first: whom, what, and whether missed. */
+  async history() {
+    await this.press('tab-history');
+    return this.page.evaluate(historyRows);
   }
 
-  /** Waits until something says what it must. */
-  async hears(name, pattern, options) {
-    let text;
-    await eventually(`"${name}" says ${pattern}`, async () => {
-      text = await this.reads(name);
-      return pattern.test(text) || Promise.reject(new Error(text));
-    }, options);
-    return text;
+  /** Waits until the history reads as it should, each row as `name: detail`. */
+  async remembers(...rows) {
+    await eventually(`the history of ${this.name} reads ${JSON.stringify(rows.map(String))}`, async () => {
+      const history = await this.history();
+      const right = history.length === rows.length && rows.every((row, index) => row.test(history[index]));
+      return right || Promise.reject(new Error(JSON.stringify(history)));
+    });
+    await this.press('tab-people');
   }
+
+  // --- media
 
   media() {
     return this.page.evaluate(readMedia);
   }
 
-  /** Waits until pictures and sound have come in, and go on coming in. */
-  async receivesMedia() {
-    const before = await this.media();
+  /** Waits until pictures and sound come in over one connection, and returns what is known about it. */
+  async seesAndHears() {
+    const before = new Map((await this.media()).map((media) => [media.index, media]));
     return eventually(`${this.name} sees and hears the other side`, async () => {
       const now = await this.media();
-      const moves = now.framesDecoded >= before.framesDecoded + 20 && now.audioPackets >= before.audioPackets + 50;
-      return moves && now.audioEnergy > before.audioEnergy ? now : Promise.reject(new Error(JSON.stringify(now)));
+      const grown = (media, key) => media[key] - (before.get(media.index)?.[key] ?? 0);
+      const alive = now.find((media) => grown(media, 'framesDecoded') >= 20 && grown(media, 'audioPackets') >= 50 && grown(media, 'audioEnergy') > 0);
+      return alive ?? Promise.reject(new Error(JSON.stringify(now)));
     });
   }
 
   /** Waits until no picture comes in any more. */
-  async receivesNoPictures() {
-    await standsStill(`${this.name} gets no more pictures`, async () => (await this.media()).framesDecoded);
-  }
-
-  /** The five words of the Call on the stage. */
-  async code() {
-    await eventually(`${this.name} has a short code`, async () => /^\w+([ ·-]+\w+){4}$/.test(await this.reads('code')));
-    return (await this.reads('code')).split(/\W+/).join(' ');
+  async seesNothingMove() {
+    const frames = async () => (await this.media()).map((media) => media.framesDecoded).join();
+    await standsStill(`${this.name} gets no more pictures`, frames);
   }
 
   /** Nothing on this page threw an error that nobody caught. */
   assertNoProblems() {
     assert.deepEqual(this.problems, [], `errors on the page of ${this.name}`);
   }
+
+  /** The first element under that handle that is shown; the page has some of them once per view. */
+  async #shown(name) {
+    for (const element of await this.page.$$(hook(name))) {
+      if (await element.evaluate(isShown)) return element;
+    }
+    return null;
+  }
 }
 
-function isShown(selector) {
-  return [...document.querySelectorAll(selector)].some((element) => element.checkVisibility({ visibilityProperty: true }) && element.getClientRects().length > 0);
+// What runs inside the page.
+
+function isShown(element) {
+  return element.checkVisibility({ visibilityProperty: true }) && element.getClientRects().length > 0;
+}
+
+function wordsIn(selector) {
+  const words = [...document.querySelectorAll(`${selector} li`)].map((item) => item.textContent.trim());
+  return words.length === 5 && words.every((word) => /^[a-z]+$/.test(word)) && words.join(' ');
+}
+
+function historyRows() {
+  return [...document.querySelectorAll('[data-test="history"] ol > li')].map((row) => {
+    const words = (selector) => row.querySelector(selector).textContent.trim();
+    return `${words('.row-name')}: ${words('.row-detail')}`;
+  });
 }

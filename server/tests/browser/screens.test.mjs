@@ -1,0 +1,164 @@
+// Every screen of the page, light and dark, on a phone and on a desktop: axe-core must find nothing, and pictures are kept for
+// people to look at.
+
+import assert from 'node:assert/strict';
+import { mkdtemp, readFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+
+import { story } from './lib/story.mjs';
+import { eventually } from './lib/wait.mjs';
+
+const AXE = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+const RULES = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'];
+const SIZES = { phone: { width: 390, height: 844 }, desktop: { width: 1280, height: 720 } };
+
+const PICTURES = await mkdtemp(path.join(tmpdir(), 'offhook-screens-'));
+process.on('exit', () => console.log(`pictures of every screen are in ${PICTURES}`));
+
+/** A name that leads to this machine, but that browsers don't trust as they trust localhost. */
+const ELSEWHERE = 'elsewhere.test';
+
+story('the way in: welcome, token, insecure page, no server', {}, async (world) => {
+  const chromium = await world.browser('chromium', { flags: [`--host-resolver-rules=MAP ${ELSEWHERE} 127.0.0.1`] });
+
+  const visitor = await world.visitor(chromium);
+  await visitor.sees('name-input');
+  await looksRight(visitor, 'welcome');
+
+  const insecure = await world.visitor(chromium, { url: world.server.url.replace('localhost', ELSEWHERE) });
+  await insecure.page.getByText('not secure').waitFor();
+  await looksRight(insecure, 'insecure');
+
+  // As a configured server, which has no open sign-in, answers it.
+  const guest = await world.visitor(chromium, { serviceWorkers: 'block' });
+  await guest.page.route('**/demo/config', (route) => route.fulfill({ status: 404 }));
+  await guest.page.reload();
+  await guest.sees('token-input');
+  await looksRight(guest, 'token');
+
+  // The service worker shows the page although nothing is behind it.
+  await visitor.page.evaluate(async () => (await navigator.serviceWorker.ready).active.state);
+  await visitor.page.reload();
+  await world.server.stop();
+  await visitor.page.reload();
+  await visitor.page.getByText('cannot be reached').waitFor();
+  await looksRight(visitor, 'no server');
+});
+
+story('at home: alone, with others, dialogs, history', {}, async (world) => {
+  const chromium = await world.browser('chromium');
+  const alice = await world.person(chromium, 'Alice');
+  await alice.sees('invite');
+  await looksRight(alice, 'alone');
+
+  const bob = await world.person(chromium, 'Bob');
+  await alice.sees('call-video-bob');
+  await looksRight(alice, 'people');
+
+  for (const [button, dialog] of [['status', 'me'], ['devices', 'devices-dialog']]) {
+    await alice.press(button);
+    await alice.sees(dialog);
+    await looksRight(alice, dialog);
+    await alice.page.keyboard.press('Escape');
+    await alice.seesNo(dialog);
+  }
+  await alice.page.keyboard.press('?');
+  await alice.sees('help');
+  await looksRight(alice, 'help');
+  await alice.page.keyboard.press('Escape');
+
+  await alice.press('tab-history');
+  await looksRight(alice, 'history, empty');
+  await bob.calls('alice');
+  await alice.sees('incoming');
+  await bob.press('hangup');
+  await bob.isIn('idle', 'ended');
+  await alice.seesNo('incoming');
+  await alice.readsThat('history', /Missed/);
+  await looksRight(alice, 'history, missed');
+});
+
+story('ringing: here, there, declined, without a microphone', {}, async (world) => {
+  const chromium = await world.browser('chromium');
+  const alice = await world.person(chromium, 'Alice');
+  const bob = await world.person(chromium, 'Bob');
+  await alice.calls('bob');
+  await alice.isIn('ringing');
+  await bob.sees('incoming');
+  await looksRight(alice, 'ringing there');
+  await looksRight(bob, 'ringing here');
+  await bob.press('decline');
+  await alice.sees('outcome');
+  await looksRight(alice, 'declined');
+
+  const carol = await world.person(await world.browser('chromium', { mdns: true }, 'without permissions'), 'Carol');
+  await carol.calls('alice');
+  await carol.sees('media-problem');
+  await looksRight(carol, 'microphone blocked');
+});
+
+story('talking: connected, details, hold, transfer, a second call, a server that is away', {}, async (world) => {
+  const chromium = await world.browser('chromium');
+  const [alice, bob, carol] = [await world.person(chromium, 'Alice'), await world.person(chromium, 'Bob'), await world.person(chromium, 'Carol')];
+  await alice.calls('bob');
+  await bob.accepts();
+  for (const person of [alice, bob]) await person.isIn('connected');
+  await alice.seesAndHears();
+  await looksRight(alice, 'connected');
+
+  await alice.press('connection-open');
+  await alice.sees('code');
+  await looksRight(alice, 'details');
+  await alice.press('connection-open');
+
+  await alice.press('transfer');
+  await alice.sees('transfer-dialog');
+  await looksRight(alice, 'transfer');
+  await alice.page.keyboard.press('Escape');
+
+  await carol.calls('alice');
+  await alice.sees('incoming');
+  await looksRight(alice, 'a second caller');
+  await alice.press('hold-and-accept');
+  await bob.isIn('held-by-peer');
+  await alice.sees('line-bob');
+  await looksRight(alice, 'two calls');
+  await looksRight(bob, 'held by the other side');
+  await carol.press('hangup');
+  await eventually('the call with Bob is back on the stage', async () => (await alice.shows('resume')) || alice.press('line-bob').then(() => alice.shows('resume')));
+  await looksRight(alice, 'held');
+  await alice.press('resume');
+  await alice.isIn('connected');
+
+  await world.server.stop();
+  await alice.sees('banner');
+  await looksRight(alice, 'server away');
+  await alice.press('hangup');
+  await alice.isIn('ended', 'idle');
+});
+
+/** Looks at the screen in every way, and fails with everything axe-core found. */
+async function looksRight(person, screen) {
+  const found = [];
+  const before = person.page.viewportSize();
+  for (const colorScheme of ['light', 'dark']) {
+    for (const [size, viewport] of Object.entries(SIZES)) {
+      await person.page.emulateMedia({ colorScheme, reducedMotion: 'reduce' });
+      await person.page.setViewportSize(viewport);
+      const file = `${screen.replace(/\W+/g, '-')}-${size}-${colorScheme}.png`;
+      await person.page.screenshot({ path: path.join(PICTURES, file) });
+      for (const line of await faults(person.page)) found.push(`${size}, ${colorScheme}: ${line}`);
+    }
+  }
+  await person.page.setViewportSize(before);
+  await person.page.emulateMedia({ colorScheme: null, reducedMotion: null });
+  assert.deepEqual(found, [], `axe-core on "${screen}"`);
+}
+
+async function faults(page) {
+  await page.evaluate(AXE);
+  const { violations } = await page.evaluate((rules) => globalThis.axe.run(document, { runOnly: rules, resultTypes: ['violations'] }), RULES);
+  return violations.flatMap(({ id, nodes }) => nodes.map((node) => `${id}: ${node.html.slice(0, 160)} (${node.any.concat(node.all, node.none).map((check) => check.message).join('; ').slice(0, 240)})`));
+}
