@@ -29,7 +29,7 @@ const OVER_ALREADY = new Set(["conflict", "wrong_phase", "unknown_call", "not_a_
  * @property {Command} command
  * @property {() => RTCConfiguration} configuration
  * @property {(error: OffhookError) => void} report
- * @property {(call: Call, confirmed: Promise<any>) => void} ended the Call is over here; `confirmed` settles when the server knows
+ * @property {(call: Call) => void} ended
  */
 
 /**
@@ -43,7 +43,7 @@ const OVER_ALREADY = new Set(["conflict", "wrong_phase", "unknown_call", "not_a_
 /**
  * One Call, as this Device sees it. Properties are facts: they follow what the server says; methods ask for a change.
  * The one exception is an end: hanging up takes effect here at once, with or without a connection.
- * @extends {Emitter<CallEvents & Record<string, any[]>>}
+ * @extends {Emitter<CallEvents>}
  */
 export class Call extends Emitter {
   /** @type {"ringing"|"active"|"ended"} */
@@ -245,7 +245,7 @@ export class Call extends Emitter {
     if (this.phase === "ended") return;
 
     const [mine, theirs] = this.#parties(state);
-    this.peer = { user: theirs.user, name: theirs.name };
+    this.peer = { user: theirs.user, name: theirs.name ?? theirs.user };
     this.media = state.media;
     this.replaces = state.replaces;
     this.transferring = state.transfer;
@@ -337,21 +337,23 @@ export class Call extends Emitter {
    */
   async #endHere(reason, cause, tell) {
     if (this.phase === "ended") return;
-    const told = tell().catch((error) => {
-      if (!OVER_ALREADY.has(error.code)) throw error;
-    });
-    this.#finish({ reason, cause, by: this.#context.me.user, into: null }, told);
-    await told;
+    const told = tell();
+    this.#finish({ reason, cause, by: this.#context.me.user, into: null });
+    try {
+      await told;
+    } catch (error) {
+      if (!OVER_ALREADY.has(OffhookError.from(error, "internal").code)) throw error;
+    }
   }
 
-  /** @param {CallEnd} end @param {Promise<any>} [confirmed] */
-  #finish(end, confirmed = Promise.resolve()) {
+  /** @param {CallEnd} end */
+  #finish(end) {
     if (this.phase === "ended") return;
     this.phase = "ended";
     this.end = end;
     this.transferring = null;
     this.#peer.close();
-    this.#context.ended(this, confirmed);
+    this.#context.ended(this);
     this.#changed();
     this.emit("ended", end);
   }

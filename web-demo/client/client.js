@@ -39,7 +39,7 @@ const LOST = new Set(["unknown_call", "not_a_party", "forged_snapshot", "wrong_p
 
 /**
  * A User's connection to Offhook. Facts are events, commands are promises.
- * @extends {Emitter<ClientEvents & Record<string, any[]>>}
+ * @extends {Emitter<ClientEvents>}
  */
 export class OffhookClient extends Emitter {
   /** @type {Me|null} known once connected */
@@ -56,8 +56,9 @@ export class OffhookClient extends Emitter {
   #iceServers = [];
   /** @type {ReturnType<typeof setTimeout>|undefined} */
   #credentialsTimer;
-  /** Calls that ended here while the server has not confirmed it. @type {Map<string, Call>} */
-  #ending = new Map();
+  /** Calls that ended lately: a server that crashed meanwhile may not know it yet. @type {Map<string, Call>} */
+  #ended = new Map();
+  #endedMs = 60_000;
   /** What the last Call that went into another one had sent. @type {{into: string, stream: MediaStream|null}|null} */
   #handedOver = null;
   /** @type {{users?: string[]}|null} */
@@ -122,7 +123,7 @@ export class OffhookClient extends Emitter {
     const data = users ? { users } : {};
     const reply = await this.#command("presence.subscribe", data);
     this.#presenceWatched = data;
-    return reply.users;
+    return reply.users.map(named);
   }
 
   /** @param {{status?: Status, callWaiting?: boolean}} presence */
@@ -162,8 +163,9 @@ export class OffhookClient extends Emitter {
    * @param {{before?: string, limit?: number}} [page]
    * @returns {Promise<{entries: HistoryEntry[], next?: string, missed: number}>} newest first
    */
-  history(page = {}) {
-    return this.#command("history.list", page);
+  async history(page = {}) {
+    const { entries, ...rest } = await this.#command("history.list", page);
+    return { ...rest, entries: entries.map(withPeerNamed) };
   }
 
   /** Marks missed Calls as seen. */
@@ -189,18 +191,19 @@ export class OffhookClient extends Emitter {
       clearTimeout(this.#credentialsTimer);
       this.#device?.release();
       for (const call of [...this.calls.values()]) call.abandon("gone");
-      this.#ending.clear();
+      this.#ended.clear();
     }
     this.emit("stateChanged", state, reason);
   }
 
   /** @param {Welcome} welcome */
-  #welcomed({ account, user, name, ice_servers, resumed }) {
-    this.me = { account, user, name };
+  #welcomed({ account, user, name, ice_servers, resumed, resume_ms }) {
+    this.me = { account, user, name: name ?? user };
+    this.#endedMs = resume_ms;
     this.#useIceServers(ice_servers);
     if (resumed) return;
 
-    for (const call of [...this.calls.values(), ...this.#ending.values()]) this.#handBack(call);
+    for (const call of [...this.calls.values(), ...this.#ended.values()]) this.#handBack(call);
     this.#presenceAgain().catch((error) => this.emit("error", error));
   }
 
@@ -223,7 +226,7 @@ export class OffhookClient extends Emitter {
     if (Object.keys(this.#presenceSet).length) await this.#command("presence.set", this.#presenceSet);
     if (!this.#presenceWatched) return;
     const { users } = await this.#command("presence.subscribe", this.#presenceWatched);
-    for (const presence of users) this.emit("presence", presence);
+    for (const presence of users) this.emit("presence", named(presence));
   }
 
   /** @param {string} type @param {any} data */
@@ -240,16 +243,16 @@ export class OffhookClient extends Emitter {
       case "ice.restart":
         return this.calls.get(data.call)?.handle(type, data);
       case "presence":
-        return this.emit("presence", data);
+        return this.emit("presence", named(data));
       case "history":
-        return this.emit("history", data);
+        return this.emit("history", data.entry ? { ...data, entry: withPeerNamed(data.entry) } : data);
     }
     // Other types are of a later version, and nothing we could miss.
   }
 
   /** @param {{state: CallState, sealed: string, waiting?: boolean}} data */
   #incoming({ state, sealed, waiting = false }) {
-    if (this.calls.has(state.call) || this.#ending.has(state.call)) return;
+    if (this.calls.has(state.call) || this.#ended.has(state.call)) return;
     const call = this.#addState(state);
     call.waiting = waiting;
     call.apply(state, sealed);
@@ -259,7 +262,7 @@ export class OffhookClient extends Emitter {
 
   /** @param {{state: CallState, sealed: string, event: string}} data */
   #update({ state, sealed, event }) {
-    const known = this.calls.get(state.call) ?? this.#ending.get(state.call);
+    const known = this.calls.get(state.call) ?? this.#ended.get(state.call);
     if (known) {
       known.apply(state, sealed);
       // After a crash what was on its way to the other side may be lost, even if our own Session was not.
@@ -281,7 +284,7 @@ export class OffhookClient extends Emitter {
   #addState({ call, caller, callee, media }) {
     const direction = caller.user === this.me?.user ? "out" : "in";
     const { user, name } = direction === "out" ? callee : caller;
-    return this.#add({ id: call, direction, peer: { user, name }, media });
+    return this.#add({ id: call, direction, peer: { user, name: name ?? user }, media });
   }
 
   /** @param {{id: string, direction: "out"|"in", peer: {user: string, name: string}, media: MediaKinds}} described */
@@ -296,7 +299,7 @@ export class OffhookClient extends Emitter {
         command: (type, data) => this.#command(type, data),
         configuration: () => ({ ...this.#options.rtc, iceServers: this.#iceServers }),
         report: (error) => this.emit("error", error),
-        ended: (ended, confirmed) => this.#ended(ended, confirmed),
+        ended: (ended) => this.#callEnded(ended),
       },
       described,
     );
@@ -305,11 +308,11 @@ export class OffhookClient extends Emitter {
     return call;
   }
 
-  /** @param {Call} call @param {Promise<any>} confirmed */
-  #ended(call, confirmed) {
+  /** @param {Call} call */
+  #callEnded(call) {
     this.calls.delete(call.id);
-    this.#ending.set(call.id, call);
-    confirmed.catch(() => {}).finally(() => this.#ending.delete(call.id));
+    this.#ended.set(call.id, call);
+    setTimeout(() => this.#ended.delete(call.id), this.#endedMs);
     this.#session?.setInCall(this.calls.size > 0);
 
     const into = call.end?.into;
@@ -343,6 +346,16 @@ export class OffhookClient extends Emitter {
       }
     }, pause);
   }
+}
+
+/** Who has no name is called by the User's id. @template {{user: string, name: string|null}} Somebody @param {Somebody} somebody */
+function named(somebody) {
+  return { ...somebody, name: somebody.name ?? somebody.user };
+}
+
+/** @param {HistoryEntry} entry @returns {HistoryEntry} */
+function withPeerNamed(entry) {
+  return { ...entry, peer: named(entry.peer) };
 }
 
 /** When the first of the credentials ends: their usernames begin with that time in seconds. @param {RTCIceServer[]} servers */

@@ -1,6 +1,6 @@
 /**
  * A small emitter with typed events: `Events` maps a name to the arguments of its handlers.
- * @template {Record<string, any[]>} Events
+ * @template {{[Name in keyof Events]: any[]}} Events
  */
 export class Emitter {
   /** @type {Map<keyof Events, Set<{handler: (...args: any[]) => void}>>} */

@@ -14,7 +14,7 @@
 /**
  * @typedef {object} Party
  * @property {string} user
- * @property {string} name
+ * @property {string|null} name
  * @property {string|null} device
  * @property {string|null} key the Device key
  */
@@ -60,7 +60,7 @@
  * @property {boolean} resumed
  * @property {string} account
  * @property {string} user
- * @property {string} name
+ * @property {string|null} name
  * @property {RTCIceServer[]} ice_servers
  * @property {Record<string, number>} limits
  * @property {number} resume_ms

@@ -1,0 +1,222 @@
+// The Calls of the fake server: the state machine of docs/calls.v1.md, "Calls", as far as a client can see it.
+
+import { ulid } from "../../ulid.js";
+
+const RELAYED = new Set(["call.verify", "sdp.offer", "sdp.answer", "ice.candidates", "ice.restart"]);
+/** Stands for the AEAD: the client can hand it back but a test can tell it from one made up. */
+const SEAL = "sealed:";
+
+export class Calls {
+  #server;
+  #calls = new Map();
+
+  constructor(server) {
+    this.#server = server;
+  }
+
+  get(id) {
+    return this.#calls.get(id);
+  }
+
+  /** @returns {["ok"|"error", object]} */
+  answer(session, type, data) {
+    if (type === "call.invite") return this.#invite(session, data);
+    if (type === "call.sync") return this.#sync(session, data);
+    const call = this.#calls.get(data.call);
+    if (!call) return ["error", { code: "unknown_call", message: "unknown Call" }];
+    if (RELAYED.has(type)) return this.#relay(session, call, type, data);
+    if (type === "call.state") return ok(call);
+    if (data.rev !== undefined && data.rev !== call.rev) {
+      return ["error", { code: "conflict", message: "the Call moved on", state: call, sealed: seal(call) }];
+    }
+    return this.#act(session, call, type, data);
+  }
+
+  sessionEnded({ device }) {
+    for (const call of this.#calls.values()) {
+      const takesPart = [call.caller.device, call.callee.device].includes(device.id);
+      if (call.phase !== "ended" && takesPart) this.#end(call, "gone", null);
+    }
+  }
+
+  #invite(session, { call: id, to, media, commitment = null }) {
+    const { user, device } = session;
+    const call = {
+      call: id,
+      rev: 1,
+      epoch: 1,
+      phase: "ringing",
+      media,
+      caller: party(user, device),
+      callee: party(to),
+      ringing: [],
+      held_by: [],
+      created_at: Date.now(),
+      answered_at: null,
+      ended_at: null,
+      commitment,
+      transfer: null,
+      replaces: null,
+      end: null,
+    };
+    this.#calls.set(id, call);
+    const crossing = [...this.#calls.values()].find(
+      ({ phase, caller, callee }) => phase === "ringing" && caller.user === to && callee.user === user,
+    );
+    if (crossing) this.#merge(call, crossing);
+    else if (!this.#server.sessionsOf(to).length) this.#end(call, "unavailable", null);
+    else this.#ring(call);
+    return ok(call);
+  }
+
+  #ring(call) {
+    for (const session of this.#server.sessionsOf(call.callee.user)) {
+      const waiting = [...this.#calls.values()].some((other) => other.phase === "active" && involves(other, call.callee.user));
+      this.#server.send(session, "call.incoming", { state: { ...call }, sealed: seal(call), waiting });
+    }
+  }
+
+  /** The lower id goes on with both Devices. */
+  #merge(a, b) {
+    const [kept, given] = a.call < b.call ? [a, b] : [b, a];
+    kept.callee = { ...given.caller };
+    kept.replaces = given.call;
+    this.#step(kept, { phase: "active", answered_at: Date.now() });
+    this.#tell(kept, "answered", [kept.caller.device]);
+    this.#tell(kept, "created", [kept.callee.device]);
+    this.#end(given, "merged", null, kept.call);
+  }
+
+  #act(session, call, type, data) {
+    const { user, device } = session;
+    const wrong = ["error", { code: "wrong_phase", message: `the Call is ${call.phase}` }];
+    if (call.phase === "ended") return wrong;
+
+    switch (type) {
+      case "call.ringing":
+        if (call.phase !== "ringing") return wrong;
+        this.#step(call, { ringing: [...call.ringing, device.id] });
+        this.#tell(call, "ringing");
+        return ok(call);
+      case "call.accept":
+        if (call.phase !== "ringing") return wrong;
+        this.#step(call, { phase: "active", answered_at: Date.now(), callee: party(user, device) });
+        this.#tell(call, "answered");
+        if (call.replaces) this.#end(this.#calls.get(call.replaces), "transferred", null, call.call);
+        return ok(call);
+      case "call.decline":
+        this.#end(call, data.reason, user);
+        return ok(call);
+      case "call.cancel":
+        if (call.phase !== "ringing") return wrong;
+        this.#end(call, "cancelled", user);
+        return ok(call);
+      case "call.hangup":
+        this.#end(call, call.phase === "ringing" ? "cancelled" : "hangup", user);
+        return ok(call);
+      case "call.hold": {
+        const others = call.held_by.filter((holder) => holder !== user);
+        this.#step(call, { held_by: data.on ? [...others, user] : others });
+        this.#tell(call, data.on ? "held" : "resumed");
+        return ok(call);
+      }
+      case "call.transfer":
+        return data.to ? this.#transferBlind(call, user, data.to) : this.#transferAttended(call, user, data.with);
+      default:
+        return ["error", { code: "unknown_type", message: type }];
+    }
+  }
+
+  #transferBlind(call, user, to) {
+    const other = otherSide(call, user);
+    const next = this.#successor(call, other, party(to), "ringing");
+    this.#step(call, { transfer: { by: user, to, call: next.call } });
+    this.#tell(next, "created", [other.device]);
+    this.#tell(call, "transferring");
+    this.#ring(next);
+    return ok(call);
+  }
+
+  #transferAttended(call, user, withId) {
+    const second = this.#calls.get(withId);
+    const next = this.#successor(call, otherSide(call, user), otherSide(second, user), "active");
+    this.#tell(next, "created", [next.caller.device, next.callee.device]);
+    this.#end(call, "transferred", user, next.call);
+    this.#end(second, "transferred", user, next.call);
+    return ok(call);
+  }
+
+  #successor(call, caller, callee, phase) {
+    const next = { ...call, call: ulid(), rev: 1, phase, caller: { ...caller }, callee, ringing: [], held_by: [] };
+    Object.assign(next, { commitment: null, transfer: null, replaces: call.call, end: null });
+    this.#calls.set(next.call, next);
+    return next;
+  }
+
+  #sync(session, { sealed }) {
+    if (!sealed.startsWith(SEAL)) return ["error", { code: "forged_snapshot", message: "not sealed by this server" }];
+    const claimed = JSON.parse(sealed.slice(SEAL.length));
+    const held = this.#calls.get(claimed.call);
+    if (!held || newer(claimed, held)) {
+      const call = { ...claimed, epoch: claimed.epoch + 1 };
+      this.#calls.set(call.call, call);
+      this.#tell(call, "adopted");
+    }
+    return ok(this.#calls.get(claimed.call));
+  }
+
+  #relay(session, call, type, data) {
+    const { caller, callee } = call;
+    const other = caller.device === session.device.id ? callee.device : caller.device;
+    const target = this.#server.ofDevice(other);
+    if (!target) return ["error", { code: "peer_gone", message: "the other Device has no Session" }];
+    this.#server.send(target, type, { ...data, from: session.device.id });
+    return ["ok", {}];
+  }
+
+  #end(call, reason, by, into = null) {
+    this.#step(call, { phase: "ended", ended_at: Date.now(), transfer: null, end: { reason, cause: 16, by, into } });
+    this.#tell(call, "ended");
+  }
+
+  #step(call, changes) {
+    Object.assign(call, changes, { rev: call.rev + 1 });
+  }
+
+  /** To the Devices named, else to all that ring or take part. */
+  #tell(call, event, devices) {
+    const callees = call.callee.device
+      ? [call.callee.device, ...call.ringing]
+      : this.#server.sessionsOf(call.callee.user).map(({ device }) => device.id);
+    for (const device of new Set(devices ?? [call.caller.device, ...callees])) {
+      const session = this.#server.ofDevice(device);
+      if (session) this.#server.send(session, "call.update", { state: { ...call }, sealed: seal(call), event });
+    }
+  }
+}
+
+function party(user, device) {
+  const name = user[0].toUpperCase() + user.slice(1);
+  return { user, name, device: device?.id ?? null, key: device?.key ?? null };
+}
+
+function otherSide({ caller, callee }, user) {
+  return caller.user === user ? callee : caller;
+}
+
+function involves({ caller, callee }, user) {
+  return caller.user === user || callee.user === user;
+}
+
+function newer(a, b) {
+  if ((a.phase === "ended") !== (b.phase === "ended")) return a.phase === "ended";
+  return a.epoch !== b.epoch ? a.epoch > b.epoch : a.rev > b.rev;
+}
+
+function seal(call) {
+  return SEAL + JSON.stringify(call);
+}
+
+function ok(call) {
+  return ["ok", { state: { ...call }, sealed: seal(call) }];
+}
