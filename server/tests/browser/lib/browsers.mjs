@@ -48,15 +48,15 @@ const FIREFOX_PREFERENCES = {
 };
 
 /**
- * Starts Chromium. `program` replaces the executable (a wrapper that enters a network namespace), `home` holds the NSS database
- * whose authorities it trusts, `mdns` hides local addresses as for a page that was given no camera, `flags` are added.
+ * Starts Chromium. `program` replaces the executable (a wrapper that enters a network namespace, told which by `env`), `home` holds
+ * the NSS database whose authorities it trusts, `mdns` gives no camera and so hides local addresses, `flags` are added.
  */
-export async function startChromium({ program = CHROMIUM, home, mdns = false, flags = [] } = {}) {
+export async function startChromium({ program = CHROMIUM, env = {}, home, mdns = false, flags = [] } = {}) {
   const browser = await chromium.launch({
     executablePath: program,
     headless: true,
     args: [...CHROMIUM_FLAGS, ...(mdns ? [] : [CHROMIUM_GRANTS_MEDIA]), CHROMIUM_USES_LOOPBACK, ...flags],
-    env: home ? { ...process.env, HOME: home } : process.env,
+    env: { ...process.env, ...env, ...(home && { HOME: home }) },
   });
   return new Browser('chromium', browser);
 }

@@ -1,0 +1,131 @@
+// Firewalls. Each call connects through the real page, served over TLS, and takes the way it must.
+
+import assert from 'node:assert/strict';
+
+import { story } from '../browser/lib/story.mjs';
+import { eventually } from '../browser/lib/wait.mjs';
+import { makeAuthority, makeHome } from './pki.mjs';
+import { SERVER, SERVER_SECOND, SERVER_V6, startRig } from './rig.mjs';
+
+const DIRECT = /^host\/udp -> (host|prflx)\/udp$/;
+const BETWEEN_ROUTERS = /^(srflx|prflx)\/udp -> (srflx|prflx)\/udp$/;
+const RELAYED_UDP = /^relay\/udp\/udp -> \w+\/udp$|^(prflx|srflx|host)\/udp -> relay\/udp$/;
+const BOTH_RELAYED_UDP = /^relay\/udp\/udp -> (relay|prflx)\/udp$/;
+const RELAYED_TCP = /^relay\/udp\/tcp -> (relay|prflx)\/udp$/;
+const RELAYED_TLS = /^relay\/udp\/tls -> (relay|prflx)\/udp$/;
+
+scenario('a network without walls: host to host', { network: 'open', family: 4 }, DIRECT);
+scenario('cone NAT on both sides: between the routers', { network: 'cone', family: 4 }, BETWEEN_ROUTERS);
+scenario('symmetric NAT on both sides: the relay over UDP', { network: 'symmetric', family: 4 }, RELAYED_UDP);
+scenario('no UDP: the relay over TCP', { network: 'noudp', family: 4 }, RELAYED_TCP);
+scenario('nothing but TCP 443: the relay over TLS', { network: 'tls443', family: 4 }, RELAYED_TLS);
+scenario('both sides ask for nothing but one relay', { network: 'open', family: 4, query: '?relay=1' }, BOTH_RELAYED_UDP);
+
+scenario('IPv6: host to host', { network: 'open', url: `https://[${SERVER_V6}]` }, DIRECT, ({ localAddress, remoteAddress }) => {
+  assert.match(localAddress, /^fd0[12]::2$/);
+  assert.match(remoteAddress, /^fd0[12]::2$/);
+});
+
+scenario('an HTTP CONNECT proxy is the only way out: the relay over TLS', {
+  network: 'proxy',
+  family: 4,
+  async prepare(rig) {
+    await rig.startProxy('ra', '10.1.0.1');
+    await rig.startProxy('rb', '10.2.0.1');
+  },
+  flagsOf: { a: ['--proxy-server=http://10.1.0.1:3128'], b: ['--proxy-server=http://10.2.0.1:3128'] },
+}, RELAYED_TLS);
+
+scenario('nginx in front of page and WebSocket, the relay beside it', {
+  network: 'symmetric',
+  family: 4,
+  listen: ['127.0.0.1:8080'],
+  settings: 'trusted_proxies = ["127.0.0.1"]',
+  prepare: (rig) => rig.startNginx(),
+}, RELAYED_UDP);
+
+story('an authority nobody trusts: not even the page loads', { server: false }, async (world) => {
+  const rig = await startRig('tls443', { family: 4 });
+  world.whenOver(() => rig.close());
+  world.server = await rig.startServer();
+  const stranger = await makeHome(`${rig.folder}/stranger`);
+  const chromium = await world.browser('chromium', rig.browserIn('a', { home: stranger }));
+  await assert.rejects(world.visitor(chromium), /ERR_CERT_AUTHORITY_INVALID/);
+});
+
+story('a relay whose certificate nobody trusts: the page loads, and no call connects', { server: false }, async (world) => {
+  const rig = await startRig('tls443', { family: 4 });
+  world.whenOver(() => rig.close());
+  // nginx has the trusted certificate and the page; the relay has another port 443 and a stranger's certificate.
+  const other = await makeAuthority(`${rig.folder}/other`);
+  world.server = await rig.startServer({
+    listen: ['127.0.0.1:8080'],
+    settings: 'trusted_proxies = ["127.0.0.1"]',
+    relay: `listen_tls = ["${SERVER_SECOND}:443"]`,
+    certificate: await other.sign('relay', [`IP:${SERVER}`, `IP:${SERVER_SECOND}`]),
+  });
+  await rig.startNginx();
+  const [alice, bob] = await meet(world, rig, {});
+  await alice.calls('bob');
+  await bob.accepts();
+  await alice.isIn('failed');
+  for (const person of [alice, bob]) assert.deepEqual(await person.media(), []);
+});
+
+story('a second device over --lan', { server: false }, async (world) => {
+  const rig = await startRig('open', { family: 4 });
+  world.whenOver(() => rig.close());
+  world.server = await rig.startLanServer('a', 'http://localhost:8080');
+  const home = await makeHome(`${rig.folder}/home`, [`${rig.folder}/data/development/authority.pem`]);
+
+  const alice = await world.person(await world.browser('chromium', rig.browserIn('a'), 'a'), 'Alice');
+  const bob = await world.person(await world.browser('chromium', rig.browserIn('b', { home }), 'b'), 'Bob', { url: 'https://10.1.0.2:8443' });
+  await bob.calls('alice');
+  await alice.accepts();
+  for (const person of [alice, bob]) assert.match(wayOf(await person.seesAndHears()), DIRECT);
+  assert.equal(await alice.code(), await bob.code());
+});
+
+/** Alice calls Bob through a network; both must see, hear, and be connected by a pair like `way`. */
+function scenario(title, { network, family, url, listen, settings, prepare, flagsOf, query }, way, check = () => {}) {
+  story(title, { server: false }, async (world) => {
+    const rig = await startRig(network, { family });
+    world.whenOver(() => rig.close());
+    world.server = await rig.startServer({ url, listen, settings });
+    await prepare?.(rig);
+    const [alice, bob] = await meet(world, rig, { flagsOf, query });
+
+    await alice.calls('bob');
+    await bob.accepts();
+    for (const person of [alice, bob]) await person.isIn('connected');
+    for (const person of [alice, bob]) {
+      const media = await person.seesAndHears();
+      console.log(`${person.name}: ${wayOf(media)} (${media.localAddress} -> ${media.remoteAddress})`);
+      assert.match(wayOf(media), way);
+      check(media);
+    }
+    assert.equal(await alice.code(), await bob.code());
+    await alice.press('hangup');
+    await bob.isIn('ended', 'idle');
+  });
+}
+
+/** Alice in office a and Bob in office b, signed in with tokens. */
+async function meet(world, rig, { flagsOf = {}, query = '' }) {
+  const people = [];
+  for (const [node, user, name] of [['a', 'alice', 'Alice'], ['b', 'bob', 'Bob']]) {
+    const browser = await world.browser('chromium', rig.browserIn(node, { flags: flagsOf[node] }), node);
+    const token = await rig.token(user, name);
+    const at = `/${query}#token=${encodeURIComponent(token)}`;
+    // What stands in front of the server may still be starting.
+    const person = await eventually('the page loads', () => world.visitor(browser, { at }));
+    person.name = name;
+    await person.isSignedIn();
+    people.push(person);
+  }
+  return people;
+}
+
+function wayOf({ local, remote }) {
+  return `${local} -> ${remote}`;
+}
