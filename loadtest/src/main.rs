@@ -1,0 +1,135 @@
+//! The load generator: how much memory a connection takes, how many messages and Calls a core carries.
+//!
+//! ```text
+//! loadtest idle     --connections 10000 [--tls]   memory of Sessions that do nothing
+//! loadtest messages [--pairs 100]                 relayed messages per second and core
+//! loadtest calls    [--pairs 100]                 Calls from invite to hang-up
+//! ```
+//!
+//! Without `--url` each starts an `offhook` of its own on loopback with raised limits, measures its process from outside
+//! (`/proc`), and ends it. Figures per core are per second of processor time of the server, so a generator on the same
+//! machine does not distort them, though caches and the scheduler still make single runs differ by some percent.
+
+mod calls;
+mod client;
+mod frame;
+mod idle;
+mod messages;
+mod process;
+mod report;
+mod server;
+mod sign_in;
+mod tls;
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+
+use crate::report::Report;
+use crate::server::Server;
+
+#[derive(Parser)]
+#[command(version, about = "Measures a running or a fresh offhook")]
+struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Opens Sessions that do nothing and tells the memory each takes.
+    Idle(IdleArguments),
+    /// Relays messages between the two Devices of active Calls.
+    Messages(PairsArguments),
+    /// Rings, answers and hangs up, again and again.
+    Calls(PairsArguments),
+}
+
+#[derive(Args)]
+struct IdleArguments {
+    #[command(flatten)]
+    target: TargetArguments,
+    /// How many Sessions.
+    #[arg(long, default_value_t = 10_000)]
+    connections: usize,
+    /// How long they do nothing before the memory is read, in seconds.
+    #[arg(long, default_value_t = 10)]
+    settle: u64,
+}
+
+#[derive(Args)]
+struct PairsArguments {
+    #[command(flatten)]
+    target: TargetArguments,
+    /// How many pairs of Users call each other.
+    #[arg(long, default_value_t = 100)]
+    pairs: usize,
+    /// How long each round is measured, in seconds.
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+    /// How many messages each Device has in flight in the batched round.
+    #[arg(long, default_value_t = 16)]
+    window: usize,
+}
+
+/// Which server, and where the figures go.
+#[derive(Args)]
+pub(crate) struct TargetArguments {
+    /// `http://host:port` or `https://host:port` of a running server in demo mode. Without it one is started.
+    #[arg(long)]
+    url: Option<String>,
+    /// The process id of the server at `--url`, to measure it; needs to be on this machine.
+    #[arg(long, requires = "url")]
+    pid: Option<u32>,
+    /// The certificate authority of the server at `--url`, in PEM.
+    #[arg(long, requires = "url")]
+    ca: Option<PathBuf>,
+    /// The program to start. Without it, `offhook` beside this program.
+    #[arg(long)]
+    server: Option<PathBuf>,
+    /// Uses TLS, with a certificate authority made for the run.
+    #[arg(long)]
+    tls: bool,
+    /// Writes the figures as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Draws the figures beside their targets.
+    #[arg(long)]
+    svg: Option<PathBuf>,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let target = match &arguments.what {
+        What::Idle(IdleArguments { target, .. }) => target,
+        What::Messages(arguments) | What::Calls(arguments) => &arguments.target,
+    };
+    let mut server = Server::reach(target).await?;
+
+    let outcome = match &arguments.what {
+        What::Idle(arguments) => idle::run(&server, arguments).await,
+        What::Messages(arguments) => messages::run(&server, arguments).await,
+        What::Calls(arguments) => calls::run(&server, arguments).await,
+    };
+    let ended = server.end().await;
+    let report = outcome.with_context(|| server.last_words())?;
+    ended?;
+    publish(&report, target)
+}
+
+#[expect(clippy::print_stdout, reason = "the table is what the program is for")]
+fn publish(report: &Report, target: &TargetArguments) -> anyhow::Result<()> {
+    println!("{report}");
+    for (path, text) in [
+        (&target.json, report.to_json()?),
+        (&target.svg, report.to_svg()),
+    ] {
+        if let Some(path) = path {
+            std::fs::write(path, text)
+                .with_context(|| format!("can't write {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
