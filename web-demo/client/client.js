@@ -263,16 +263,16 @@ export class OffhookClient extends Emitter {
   /** @param {{state: CallState, sealed: string, event: string}} data */
   #update({ state, sealed, event }) {
     const known = this.calls.get(state.call) ?? this.#ended.get(state.call);
-    if (known) {
-      known.apply(state, sealed);
-      // After a crash what was on its way to the other side may be lost, even if our own Session was not.
-      if (event === "adopted") known.resync();
-    } else if (state.phase !== "ended" && this.#takesPart(state)) {
-      const call = this.#addState(state);
-      call.useStream(this.#streamFor(state));
-      call.apply(state, sealed);
-      this.emit("call", call);
-    }
+    const isMadeForUs = state.phase !== "ended" && this.#takesPart(state) && (event === "created" || !known);
+    if (!known && !isMadeForUs) return;
+
+    // A merge may make a Call ours that rang here a moment ago.
+    const call = known ?? this.#addState(state);
+    if (isMadeForUs) call.useStream(this.#streamFor(state));
+    call.apply(state, sealed);
+    if (isMadeForUs) this.emit("call", call);
+    // After a crash what was on its way to the other side may be lost, even if our own Session was not.
+    if (event === "adopted") call.resync();
   }
 
   /** @param {CallState} state */

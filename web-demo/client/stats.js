@@ -7,9 +7,9 @@
  * @property {string|null} localType host, srflx, prflx or relay
  * @property {string|null} remoteType
  * @property {number|null} rtt in milliseconds
- * @property {number} bitrateIn in bits per second, since the last reading
+ * @property {number} bitrateIn of audio and video, in bits per second, since the last reading
  * @property {number} bitrateOut
- * @property {number} bytesIn since the beginning
+ * @property {number} bytesIn of audio and video, since the beginning
  * @property {number} bytesOut
  * @property {number|null} lossIn the share of packets lost since the last reading, 0 to 1
  * @property {number|null} lossOut as the other side reports it
@@ -45,9 +45,10 @@ export class ConnectionReader {
     const relayed = [local, remote].some((candidate) => candidate?.candidateType === "relay");
 
     const now = {
-      at: pair?.timestamp ?? 0,
-      bytesIn: pair?.bytesReceived ?? 0,
-      bytesOut: pair?.bytesSent ?? 0,
+      at: Math.max(0, ...[...inbound, ...outbound].map(({ timestamp }) => timestamp)),
+      // Counted in the streams: Firefox brings the counters of the pair up to date only now and then.
+      bytesIn: sum(inbound, "bytesReceived") + sum(inbound, "headerBytesReceived"),
+      bytesOut: sum(outbound, "bytesSent") + sum(outbound, "headerBytesSent"),
       packetsIn: sum(inbound, "packetsReceived"),
       packetsLost: sum(inbound, "packetsLost"),
     };
@@ -80,7 +81,7 @@ export class ConnectionReader {
     const last = this.#last;
     this.#last = now;
     const seconds = last ? (now.at - last.at) / 1000 : 0;
-    // Another pair may have been selected meanwhile, whose counters began anew.
+    // A stream that ended takes its counters with it.
     const isComparable = last !== null && seconds > 0 && now.bytesIn >= last.bytesIn && now.bytesOut >= last.bytesOut;
     if (!isComparable) return { bitrateIn: 0, bitrateOut: 0, lossIn: null };
 
