@@ -2,7 +2,7 @@
  * What a person does with Calls, and what Calls do to the page.
  */
 
-import { announce, toast } from "./announce.js";
+import { announce, dismissToast, toast } from "./announce.js";
 import { attempt } from "./attempt.js";
 import { attach, localMedia, mediaFor, release, stopTracks } from "./local-media.js";
 import { endWords, errorWords } from "./messages.js";
@@ -33,6 +33,7 @@ export async function dial(peer, video) {
   if (!client || store.state.preparing) return;
   const turn = ++dialling;
   store.set({ preparing: { peer, video }, outcome: null, minimised: false });
+  dismissToast("end");
   announce(`Calling ${peer.name}`);
   const given = await mediaFor(video);
   if (turn !== dialling || !given) {
@@ -198,6 +199,11 @@ export function isBusy() {
   return store.state.preparing !== null || onStage(store.state).length > 0;
 }
 
+/** @returns {boolean} */
+export function isTalking() {
+  return activeCalls().length > 0;
+}
+
 /** @param {Call} call */
 function onEnded(call) {
   const { calls, currentId, me, people } = store.state;
@@ -233,7 +239,7 @@ function tellEnd(call, { stage, who }) {
     return;
   }
   const again = { label: "Call back", run: () => void dial(call.peer, call.media.video) };
-  toast(words.title, words.detail, { tone: words.tone, action: words.again ? again : undefined });
+  toast(words.title, words.detail, { tone: words.tone, action: words.again ? again : undefined, key: "end" });
 }
 
 /** @param {Call | null} except */

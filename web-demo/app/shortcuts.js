@@ -14,6 +14,7 @@ export const SHORTCUTS = /** @type {[string, string][]} */ ([
   ["A", "Accept a call as it was offered"],
   ["Shift A", "Accept with sound only"],
   ["D", "Decline"],
+  ["E", "End the call you are in and accept the second one"],
   ["B", "Say that you are busy"],
   ["M", "Microphone off or on"],
   ["V", "Camera off or on"],
@@ -48,7 +49,7 @@ export function listenForShortcuts() {
     const rested = performance.now() - lastKey > REST_MS;
     lastKey = performance.now();
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
-    if (!shortcutsOn() || isTyping(event.target)) return;
+    if (event.key !== "Escape" && (!shortcutsOn() || isTyping(event.target))) return;
     const run = commandFor(event.key.toLowerCase(), event.shiftKey, rested);
     if (!run) return;
     event.preventDefault();
@@ -67,9 +68,11 @@ function commandFor(key, shift, rested) {
   if (ringing && rested) {
     if (key === "a") return () => void calls.accept(ringing, { video: ringing.media.video && !shift });
     if (key === "d") return () => void calls.decline(ringing, "declined");
+    if (key === "e" && calls.isTalking()) return () => void calls.accept(ringing, { video: ringing.media.video, others: "end" });
     if (key === "b") return () => void calls.decline(ringing, "busy");
   }
   if (document.querySelector("dialog:modal")) return null;
+  if (key === "escape" && store.state.panelOpen) return () => store.set({ panelOpen: false });
   if (key === "?") return openHelp;
   if (key === "/") return () => document.querySelector(/** @type {"input"} */ ("#people-search"))?.focus();
 

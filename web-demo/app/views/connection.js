@@ -27,17 +27,15 @@ export function connectionView() {
   const route = routeView();
   const code = codeView();
   const numbers = numbersView();
+  const title = h("h2", { id: "panel-title", tabindex: "-1" }, "How this call is connected");
   const element = h(
     "aside",
     { class: "panel", "aria-labelledby": "panel-title", data: { test: "connection-panel" }, hidden: true },
-    h("div", { class: "panel-head" }, h("h2", { id: "panel-title" }, "How this call is connected"), h("button", { class: "icon-button", type: "button", "aria-label": "Close details", on: { click: close } }, icon("close"))),
+    h("div", { class: "panel-head" }, title, h("button", { class: "icon-button", type: "button", "aria-label": "Close details", on: { click: close } }, icon("close"))),
     route.element,
     code.element,
     numbers.element,
   );
-  element.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") close();
-  });
 
   /** @type {Call | null} */
   let shown = null;
@@ -58,11 +56,14 @@ export function connectionView() {
      */
     update(call) {
       const opened = call && shown !== call;
+      const hadFocus = element.contains(document.activeElement);
       shown = call;
       element.hidden = call === null;
+      if (hadFocus && !call) document.querySelector(/** @type {"button"} */ ("[data-test=connection-open]"))?.focus();
       if (!call) return;
       code.update(call);
       if (opened) {
+        title.focus({ preventScroll: true });
         route.update(call, null);
         void read();
       }

@@ -6,6 +6,7 @@
 import { accept, decline } from "../calls.js";
 import { h, setText } from "../dom.js";
 import { icon } from "../icons.js";
+import { shortcutsOn } from "../shortcuts.js";
 import { ringingIn, store } from "../state.js";
 import { avatar, setAvatar } from "./avatar.js";
 
@@ -58,11 +59,11 @@ function words(call, during) {
 /** @param {Call} call */
 function ringingActions(call) {
   const answers = [
-    action("decline", "hangup", "Decline", "bad", () => decline(call, "declined")),
-    action("busy", "clock", "Busy", "plain", () => decline(call, "busy")),
-    action("accept-audio", "phone", call.media.video ? "Sound only" : "Accept", call.media.video ? "plain" : "good", () => accept(call, { video: false })),
+    action("decline", "hangup", "Decline", "bad", "D", () => decline(call, "declined")),
+    action("busy", "clock", "Busy", "plain", "B", () => decline(call, "busy")),
+    action("accept-audio", "phone", call.media.video ? "Sound only" : "Accept", call.media.video ? "plain" : "good", call.media.video ? "⇧ A" : "A", () => accept(call, { video: false })),
   ];
-  if (call.media.video) answers.push(action("accept-video", "video", "Accept", "good", () => accept(call, { video: true })));
+  if (call.media.video) answers.push(action("accept-video", "video", "Accept", "good", "A", () => accept(call, { video: true })));
   return answers;
 }
 
@@ -70,9 +71,9 @@ function ringingActions(call) {
 function waitingActions(call) {
   const video = call.media.video;
   return [
-    action("decline", "hangup", "Decline", "bad", () => decline(call, "declined")),
-    action("end-and-accept", "close", "End and accept", "plain", () => accept(call, { video, others: "end" })),
-    action("hold-and-accept", "hold", "Hold and accept", "good", () => accept(call, { video })),
+    action("decline", "hangup", "Decline", "bad", "D", () => decline(call, "declined")),
+    action("end-and-accept", "close", "End and accept", "plain", "E", () => accept(call, { video, others: "end" })),
+    action("hold-and-accept", "hold", "Hold and accept", "good", "A", () => accept(call, { video })),
   ];
 }
 
@@ -81,9 +82,10 @@ function waitingActions(call) {
  * @param {import("../icons.js").IconName} picture
  * @param {string} label
  * @param {"good" | "bad" | "plain"} tone
+ * @param {string} key
  * @param {() => Promise<void>} run
  */
-function action(test, picture, label, tone, run) {
+function action(test, picture, label, tone, key, run) {
   const click = async () => {
     // One answer is enough; a second click would be an error.
     button.setAttribute("aria-disabled", "true");
@@ -95,6 +97,8 @@ function action(test, picture, label, tone, run) {
     { class: "answer", type: "button", data: { test, tone }, on: { click: () => button.hasAttribute("aria-disabled") || void click() } },
     h("span", { class: "answer-disc" }, icon(picture)),
     h("span", null, label),
+    // Where there is no pointer to hover with there is hardly a keyboard.
+    matchMedia("(hover: hover)").matches && shortcutsOn() && h("kbd", { "aria-hidden": "true" }, key),
   );
   return button;
 }

@@ -104,7 +104,7 @@ export async function openSettings() {
 
 /** @param {DeviceKind} kind */
 function select(kind) {
-  return h("select", { class: "field", id: `device-${kind}`, data: { test: `device-${kind}` } }, h("option", { value: "" }, "The browser's choice"));
+  return h("select", { class: "field", id: `device-${kind}`, data: { test: `device-${kind}` } }, h("option", { value: "" }, "The browser’s choice"));
 }
 
 /**
@@ -116,7 +116,7 @@ function fillSelect(element, devices, chosen) {
   const options = devices
     .filter((device) => device.deviceId && device.deviceId !== "default")
     .map((device, index) => h("option", { value: device.deviceId }, device.label || `Device ${index + 1}`));
-  element.replaceChildren(h("option", { value: "" }, "The browser's choice"), ...options);
+  element.replaceChildren(h("option", { value: "" }, "The browser’s choice"), ...options);
   element.value = devices.some((device) => device.deviceId === chosen) ? chosen : "";
   element.disabled = options.length === 0;
 }

@@ -27,8 +27,8 @@ export function stageView() {
   const outcome = outcomeView();
   const element = h(
     "section",
-    { class: "stage", "aria-label": "Call", data: { test: "call-state", state: "idle" } },
-    idle, waiting.element, outcome.element,
+    { class: "stage", "aria-label": "Call", tabindex: "-1", data: { test: "call-state", state: "idle" } },
+    idle.element, waiting.element, outcome.element,
     h("div", { class: "talk" }, tiles.element, head.element, lines.element, notice.element, panel.element, controls.element),
     returnBar(),
   );
@@ -42,8 +42,10 @@ export function stageView() {
       const name = stateName(state, call);
       setAttribute(element, "data-state", name);
       const view = name === "idle" ? "idle" : name === "ended" ? "outcome" : name === "preparing" || name === "ringing" ? "waiting" : "talk";
+      if (element.dataset.view !== view) keepFocus(element);
       setAttribute(element, "data-view", view);
 
+      idle.update(state);
       lines.update(state);
       waiting.update(state, call);
       outcome.update(state);
@@ -82,15 +84,36 @@ function stateName(state, call) {
   return call.connectionState === "new" ? "connecting" : call.connectionState;
 }
 
+/**
+ * A view that goes away takes the focused button with it: the focus then moves to the stage instead of getting lost.
+ *
+ * @param {HTMLElement} stage
+ */
+function keepFocus(stage) {
+  setTimeout(() => {
+    const focused = document.activeElement;
+    if (focused instanceof HTMLElement && focused !== document.body && focused.checkVisibility()) return;
+    stage.focus({ preventScroll: true });
+  }, 50);
+}
+
 function idleView() {
-  return h(
+  const face = avatar({ user: "", name: "" });
+  const element = h(
     "div",
     { class: "idle" },
-    h("div", { class: "idle-cord", "aria-hidden": "true" }, h("span", { class: "avatar huge", data: { tint: "2" } }, icon("phone"))),
+    h("div", { class: "idle-cord", "aria-hidden": "true" }, face, h("span", { class: "wire" }), h("span", { class: "avatar open-end" }, icon("phone"))),
     h("h2", null, "Ready when you are"),
     h("p", null, "Choose somebody on the left. To try it alone, open this page in a second window under another name."),
     copyButton(),
   );
+  return {
+    element,
+    /** @param {State} state */
+    update({ me }) {
+      if (me) setAvatar(face, me);
+    },
+  };
 }
 
 /** Who is called, while it rings there or the camera still starts here. */
@@ -160,7 +183,8 @@ function headView() {
   const name = h("h2", { class: "talk-name" });
   const time = h("span", { class: "talk-time", role: "timer", "aria-live": "off" });
   const lock = h("button", { class: "talk-safe", type: "button", on: { click: () => store.set({ panelOpen: true }) } }, icon("shield"), h("span"));
-  const element = h("div", { class: "talk-head" }, h("div", { class: "talk-title" }, name, time), lock);
+  const aside = h("button", { class: "icon-button talk-aside", type: "button", "aria-label": "Show people and history", data: { test: "minimise" }, on: { click: () => store.set({ minimised: true }) } }, icon("back"));
+  const element = h("div", { class: "talk-head" }, aside, h("div", { class: "talk-title" }, name, time), lock);
   /** @type {Call | null} */
   let shown = null;
   let state = "";

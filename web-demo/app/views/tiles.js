@@ -59,7 +59,8 @@ function selfTile() {
   // The attribute alone does not mute an element made by script.
   video.muted = true;
   const words = h("span", { class: "self-words" });
-  const element = h("button", { class: "self", type: "button", title: "Move to the next corner", "aria-label": "Your picture. Move to the next corner", data: { corner: CORNERS[0], test: "self-tile" } }, video, words);
+  const name = h("span", { class: "visually-hidden" }, "Your picture. Move to the next corner. ");
+  const element = h("button", { class: "self", type: "button", title: "Move to the next corner", data: { corner: CORNERS[0], test: "self-tile" } }, video, name, words);
   makeMovable(element);
 
   return {
@@ -70,7 +71,7 @@ function selfTile() {
       const track = media?.screen ?? media?.camera ?? null;
       const shown = video.srcObject instanceof MediaStream ? video.srcObject.getVideoTracks()[0] : null;
       if (shown !== (track ?? undefined)) video.srcObject = track ? new MediaStream([track]) : null;
-      element.hidden = !media;
+      element.hidden = !media || Boolean(call?.heldByMe);
       setAttribute(element, "data-picture", track ? (media?.screen ? "screen" : "camera") : "none");
       setText(words, media?.screen ? "Your screen" : track ? "" : media?.muted ? "Muted, camera off" : "Camera off");
     },
