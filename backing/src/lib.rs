@@ -1,1 +1,6 @@
-//! backing.
+//! What stands behind the roles: [`records`], which last, and the [`bus`] between nodes.
+//!
+//! Each is embedded by default; an engine for a cluster comes in beside it, behind the same type.
+
+pub mod bus;
+pub mod records;

@@ -1,0 +1,231 @@
+//! Records: Accounts, API keys, Users, Devices and the history of Calls.
+//!
+//! ```text
+//! core ── RecordChange ──▶ bounded queue ──▶ writer task ──▶ one transaction for all that waits ──▶ Engine
+//! service ── history, Users, API keys ───────────────────────────────────────────────────────────▶ Engine
+//! ```
+//!
+//! Changes are idempotent, so that a crash between applying and forgetting one does no harm. A full queue makes its
+//! callers wait; nothing is thrown away.
+
+mod engine;
+mod people;
+mod sqlite;
+mod writer;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use model::record::{HistoryEntry, Named};
+use model::{AccountId, CallId, RecordChange, Timestamp, UserId};
+use tokio::sync::{mpsc, oneshot};
+
+use engine::Engine;
+use writer::Job;
+
+pub use people::{Account, ApiKey, ApiKeyId};
+
+/// How many changes may wait to be written.
+pub const QUEUE_LEN_MAX: usize = 4_096;
+/// The most entries of one page of history.
+pub const HISTORY_PAGE_MAX: u32 = 100;
+/// The longest name of an Account, in bytes.
+const ACCOUNT_NAME_LEN_MAX: usize = 200;
+
+/// The records of this installation. Cheap to clone; all clones share one writer.
+#[derive(Clone)]
+pub struct Records {
+    engine: Arc<dyn Engine>,
+    queue: mpsc::Sender<Job>,
+}
+
+/// A page of a User's history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryPage {
+    /// Newest first.
+    pub entries: Vec<HistoryEntry>,
+    /// Where the next page begins; `None` on the last one.
+    pub next: Option<HistoryCursor>,
+    /// How many missed Calls the User has not seen.
+    pub missed: u32,
+}
+
+/// A place in a history: everything older than this Call. As text `<milliseconds>-<call>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HistoryCursor {
+    /// When the Call was invited.
+    pub created_at: Timestamp,
+    /// The Call.
+    pub call: CallId,
+}
+
+impl std::fmt::Display for HistoryCursor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}", self.created_at.as_millis(), self.call)
+    }
+}
+
+impl std::str::FromStr for HistoryCursor {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let (millis, call) = text.split_once('-').context("not a cursor of a history")?;
+
+        Ok(Self {
+            created_at: Timestamp::from_millis(millis.parse()?),
+            call: call.parse()?,
+        })
+    }
+}
+
+impl Records {
+    /// Opens the SQLite database at `path`, making it (readable by its owner only) and bringing its tables up to date.
+    ///
+    /// Must be called within a tokio runtime; the writer lives there. Fails when the file can't be opened or is of a
+    /// newer version.
+    pub async fn open(path: &Path) -> anyhow::Result<Self> {
+        let engine = sqlite::Sqlite::open(path)
+            .await
+            .with_context(|| format!("can't open the records in {}", path.display()))?;
+
+        Ok(Self::with_engine(Arc::new(engine)))
+    }
+
+    fn with_engine(engine: Arc<dyn Engine>) -> Self {
+        let (queue, jobs) = mpsc::channel(QUEUE_LEN_MAX);
+        tokio::spawn(writer::run(Arc::clone(&engine), jobs));
+
+        Self { engine, queue }
+    }
+
+    /// Hands a change to the writer; waits while the queue is full.
+    ///
+    /// The change is on disk after the next [`flush`](Self::flush). Changes are applied in the order of the calls.
+    /// Fails only when the runtime of the writer is gone.
+    pub async fn record(&self, change: RecordChange) -> anyhow::Result<()> {
+        self.queue
+            .send(Job::Change(change))
+            .await
+            .map_err(|_| anyhow::anyhow!("the writer of the records has ended"))
+    }
+
+    /// Waits until everything recorded before is on disk.
+    ///
+    /// Waits as long as the disk refuses to take it; callers that can't, set a deadline.
+    pub async fn flush(&self) -> anyhow::Result<()> {
+        let (done, written) = oneshot::channel();
+        let asked = self.queue.send(Job::Flush(done)).await;
+
+        asked
+            .ok()
+            .context("the writer of the records has ended")
+            .and(written.await.context("the writer of the records has ended"))
+    }
+
+    /// Makes an Account. `name` has 1 to 200 bytes and is for people only.
+    pub async fn create_account(&self, name: &str) -> anyhow::Result<Account> {
+        anyhow::ensure!(
+            (1..=ACCOUNT_NAME_LEN_MAX).contains(&name.trim().len()),
+            "not a name of 1 to {ACCOUNT_NAME_LEN_MAX} bytes: {name:?}"
+        );
+
+        let account = Account {
+            account: AccountId::from_parts(now(), rand::random()),
+            name: name.trim().to_owned(),
+            created_at: now(),
+        };
+        self.engine.insert_account(&account).await?;
+
+        Ok(account)
+    }
+
+    /// All Accounts, oldest first.
+    pub async fn accounts(&self) -> anyhow::Result<Vec<Account>> {
+        self.engine.accounts().await
+    }
+
+    /// Makes an API key for `account`. Fails when there is no such Account.
+    pub async fn create_api_key(&self, account: AccountId) -> anyhow::Result<ApiKey> {
+        let key = ApiKey::generate(account, now());
+        self.engine
+            .insert_api_key(&key)
+            .await
+            .with_context(|| format!("can't make an API key for Account {account}"))?;
+
+        Ok(key)
+    }
+
+    /// The API keys of `account`, revoked ones included, oldest first.
+    pub async fn api_keys(&self, account: AccountId) -> anyhow::Result<Vec<ApiKey>> {
+        self.engine.api_keys(account).await
+    }
+
+    /// One API key, revoked or not; `None` when it never existed.
+    pub async fn api_key(&self, id: ApiKeyId) -> anyhow::Result<Option<ApiKey>> {
+        self.engine.api_key(id).await
+    }
+
+    /// Revokes an API key; an earlier time of revocation stays. Returns whether there is such a key.
+    pub async fn revoke_api_key(&self, id: ApiKeyId) -> anyhow::Result<bool> {
+        self.engine.revoke_api_key(id, now()).await
+    }
+
+    /// A page of the history of `user`: Calls older than `before`, at most `limit` and [`HISTORY_PAGE_MAX`].
+    ///
+    /// Sees every change recorded before.
+    pub async fn history(
+        &self,
+        account: AccountId,
+        user: &UserId,
+        before: Option<HistoryCursor>,
+        limit: u32,
+    ) -> anyhow::Result<HistoryPage> {
+        self.flush().await?;
+        let limit = limit.clamp(1, HISTORY_PAGE_MAX);
+        // One more than wanted tells whether there is another page.
+        let mut entries = self
+            .engine
+            .history(account, user, before, limit + 1)
+            .await?;
+        let missed = self.engine.missed(account, user).await?;
+
+        let more = entries.len() > limit as usize;
+        entries.truncate(limit as usize);
+        let next = entries.last().filter(|_| more).map(|entry| HistoryCursor {
+            created_at: entry.created_at,
+            call: entry.call,
+        });
+
+        Ok(HistoryPage {
+            entries,
+            next,
+            missed,
+        })
+    }
+
+    /// How many missed Calls `user` has not seen. Sees every change recorded before.
+    pub async fn missed(&self, account: AccountId, user: &UserId) -> anyhow::Result<u32> {
+        self.flush().await?;
+        self.engine.missed(account, user).await
+    }
+
+    /// The Users of `account`, last seen first, at most `limit`.
+    pub async fn users(&self, account: AccountId, limit: u32) -> anyhow::Result<Vec<Named>> {
+        self.engine.users(account, limit).await
+    }
+
+    /// Those of `users` that `account` has; unknown ones are left out.
+    pub async fn named(&self, account: AccountId, users: &[UserId]) -> anyhow::Result<Vec<Named>> {
+        self.engine.named(account, users).await
+    }
+}
+
+fn now() -> Timestamp {
+    let since_1970 = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+
+    Timestamp::from_millis(u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX))
+}

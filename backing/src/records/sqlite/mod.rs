@@ -1,0 +1,245 @@
+//! SQLite: one connection that writes, a few that read.
+//!
+//! WAL lets readers go on while the writer commits. `synchronous = FULL` makes a commit survive a power cut: it costs
+//! one fsync per *transaction*, and the writer puts everything that waits into one, so `NORMAL` would gain little and
+//! could lose an API key that an operator has been shown.
+
+mod changes;
+mod row;
+
+use std::fs::OpenOptions;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use model::record::{HistoryEntry, Named};
+use model::{AccountId, RecordChange, Timestamp, UserId};
+use sqlx::SqlitePool;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+};
+
+use super::engine::{Engine, WriteError};
+use super::{Account, ApiKey, ApiKeyId, HistoryCursor};
+use row::millis;
+
+/// How many questions can be answered at once.
+const READERS: u32 = 3;
+/// How long a statement waits for another process that writes, such as `offhook token`.
+const TIMEOUT_BUSY: Duration = Duration::from_secs(10);
+
+/// An SQLite database.
+pub(super) struct Sqlite {
+    /// One connection: SQLite has one writer at a time anyway, and here nobody waits in a busy loop.
+    writer: SqlitePool,
+    readers: SqlitePool,
+}
+
+impl Sqlite {
+    pub(super) async fn open(path: &Path) -> anyhow::Result<Self> {
+        make_private(path)?;
+
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(TIMEOUT_BUSY);
+
+        let writer = SqlitePoolOptions::new()
+            .max_connections(1)
+            .connect_with(options.clone())
+            .await?;
+        sqlx::migrate!("migrations/sqlite").run(&writer).await?;
+
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .connect_with(options.read_only(true))
+            .await?;
+
+        Ok(Self { writer, readers })
+    }
+}
+
+/// Makes the file, so that nobody but its owner can read the secrets in it; its companions take over its mode.
+fn make_private(path: &Path) -> anyhow::Result<()> {
+    let mut options = OpenOptions::new();
+    options.append(true).create(true);
+
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+
+    options.open(path).map(drop).context("can't make the file")
+}
+
+impl Engine for Sqlite {
+    fn apply<'a>(&'a self, changes: &'a [RecordChange]) -> BoxFuture<'a, Result<(), WriteError>> {
+        changes::apply(&self.writer, changes).boxed()
+    }
+
+    fn insert_account<'a>(&'a self, account: &'a Account) -> BoxFuture<'a, anyhow::Result<()>> {
+        const SQL: &str = "INSERT INTO accounts (account_id, name, created_at) VALUES (?, ?, ?)";
+
+        let insert = sqlx::query(SQL)
+            .bind(account.account.to_string())
+            .bind(&account.name)
+            .bind(millis(account.created_at));
+        async { Ok(insert.execute(&self.writer).await.map(drop)?) }.boxed()
+    }
+
+    fn accounts(&self) -> BoxFuture<'_, anyhow::Result<Vec<Account>>> {
+        const SQL: &str =
+            "SELECT account_id, name, created_at FROM accounts ORDER BY created_at, account_id";
+
+        async {
+            all(
+                sqlx::query(SQL).fetch_all(&self.readers).await?,
+                row::account,
+            )
+        }
+        .boxed()
+    }
+
+    fn insert_api_key<'a>(&'a self, key: &'a ApiKey) -> BoxFuture<'a, anyhow::Result<()>> {
+        const SQL: &str =
+            "INSERT INTO api_keys (api_key_id, account_id, secret, created_at, revoked_at)
+            VALUES (?, ?, ?, ?, ?)";
+
+        let insert = sqlx::query(SQL)
+            .bind(key.id.to_string())
+            .bind(key.account.to_string())
+            .bind(&key.secret)
+            .bind(millis(key.created_at))
+            .bind(key.revoked_at.map(millis));
+        async { Ok(insert.execute(&self.writer).await.map(drop)?) }.boxed()
+    }
+
+    fn api_keys(&self, account: AccountId) -> BoxFuture<'_, anyhow::Result<Vec<ApiKey>>> {
+        const SQL: &str = "SELECT api_key_id, account_id, secret, created_at, revoked_at
+            FROM api_keys WHERE account_id = ? ORDER BY api_key_id";
+
+        let select = sqlx::query(SQL).bind(account.to_string());
+        async { all(select.fetch_all(&self.readers).await?, row::api_key) }.boxed()
+    }
+
+    fn api_key(&self, id: ApiKeyId) -> BoxFuture<'_, anyhow::Result<Option<ApiKey>>> {
+        const SQL: &str = "SELECT api_key_id, account_id, secret, created_at, revoked_at
+            FROM api_keys WHERE api_key_id = ?";
+
+        let select = sqlx::query(SQL).bind(id.to_string());
+        async {
+            let row = select.fetch_optional(&self.readers).await?;
+            row.as_ref().map(row::api_key).transpose()
+        }
+        .boxed()
+    }
+
+    fn revoke_api_key(&self, id: ApiKeyId, at: Timestamp) -> BoxFuture<'_, anyhow::Result<bool>> {
+        const SQL: &str =
+            "UPDATE api_keys SET revoked_at = COALESCE(revoked_at, ?) WHERE api_key_id = ?";
+
+        let update = sqlx::query(SQL).bind(millis(at)).bind(id.to_string());
+        async { Ok(update.execute(&self.writer).await?.rows_affected() > 0) }.boxed()
+    }
+
+    fn history<'a>(
+        &'a self,
+        account: AccountId,
+        user: &'a UserId,
+        before: Option<HistoryCursor>,
+        limit: u32,
+    ) -> BoxFuture<'a, anyhow::Result<Vec<HistoryEntry>>> {
+        // Each half walks its own index backwards and stops at the limit.
+        const SQL: &str = "
+            SELECT * FROM (
+                SELECT * FROM calls WHERE account_id = ? AND caller = ? AND (created_at, call_id) < (?, ?)
+                ORDER BY created_at DESC, call_id DESC LIMIT ?
+            ) AS dialled
+            UNION ALL
+            SELECT * FROM (
+                SELECT * FROM calls WHERE account_id = ? AND callee = ? AND (created_at, call_id) < (?, ?)
+                ORDER BY created_at DESC, call_id DESC LIMIT ?
+            ) AS received
+            ORDER BY created_at DESC, call_id DESC LIMIT ?";
+
+        let (created_at, call) = match before {
+            Some(before) => (millis(before.created_at), before.call.to_string()),
+            None => (i64::MAX, String::new()),
+        };
+
+        async move {
+            let mut select = sqlx::query(SQL);
+            for _half in 0..2 {
+                select = select
+                    .bind(account.to_string())
+                    .bind(user.as_str())
+                    .bind(created_at)
+                    .bind(call.clone())
+                    .bind(limit);
+            }
+
+            let rows = select.bind(limit).fetch_all(&self.readers).await?;
+            all(rows, |row| Ok(row::call(row)?.entry_for(user)))
+        }
+        .boxed()
+    }
+
+    fn missed<'a>(
+        &'a self,
+        account: AccountId,
+        user: &'a UserId,
+    ) -> BoxFuture<'a, anyhow::Result<u32>> {
+        const SQL: &str = "SELECT COUNT(*) FROM calls
+            WHERE account_id = ? AND callee = ? AND missed = 1 AND ended_at > COALESCE(
+                (SELECT history_seen_at FROM users WHERE users.account_id = ? AND users.user_id = ?), 0)";
+
+        let select = sqlx::query_scalar(SQL)
+            .bind(account.to_string())
+            .bind(user.as_str())
+            .bind(account.to_string())
+            .bind(user.as_str());
+        async { Ok(select.fetch_one(&self.readers).await?) }.boxed()
+    }
+
+    fn users(&self, account: AccountId, limit: u32) -> BoxFuture<'_, anyhow::Result<Vec<Named>>> {
+        const SQL: &str = "SELECT user_id, name FROM users WHERE account_id = ?
+            ORDER BY seen_at DESC, user_id LIMIT ?";
+
+        let select = sqlx::query(SQL).bind(account.to_string()).bind(limit);
+        async { all(select.fetch_all(&self.readers).await?, row::named) }.boxed()
+    }
+
+    fn named<'a>(
+        &'a self,
+        account: AccountId,
+        users: &'a [UserId],
+    ) -> BoxFuture<'a, anyhow::Result<Vec<Named>>> {
+        const SQL: &str = "SELECT user_id, name FROM users WHERE account_id = ? AND user_id = ?";
+
+        async move {
+            let mut reader = self.readers.acquire().await?;
+            let mut named = Vec::new();
+
+            for user in users {
+                let select = sqlx::query(SQL)
+                    .bind(account.to_string())
+                    .bind(user.as_str());
+                if let Some(row) = select.fetch_optional(&mut *reader).await? {
+                    named.push(row::named(&row)?);
+                }
+            }
+
+            Ok(named)
+        }
+        .boxed()
+    }
+}
+
+fn all<T>(
+    rows: Vec<SqliteRow>,
+    read: impl Fn(&SqliteRow) -> anyhow::Result<T>,
+) -> anyhow::Result<Vec<T>> {
+    rows.into_iter().map(|row| read(&row)).collect()
+}
