@@ -56,7 +56,7 @@ export class OffhookClient extends Emitter {
   #iceServers = [];
   /** @type {ReturnType<typeof setTimeout>|undefined} */
   #credentialsTimer;
-  /** Calls that ended lately: a server that crashed meanwhile may not know it yet. @type {Map<string, Call>} */
+  /** Calls that ended lately, with the time: a server that crashed meanwhile may not know it yet. @type {Map<Call, number>} */
   #ended = new Map();
   #endedMs = 60_000;
   /** What the last Call that went into another one had sent. @type {{into: string, stream: MediaStream|null}|null} */
@@ -203,7 +203,7 @@ export class OffhookClient extends Emitter {
     this.#useIceServers(ice_servers);
     if (resumed) return;
 
-    for (const call of [...this.calls.values(), ...this.#ended.values()]) this.#handBack(call);
+    for (const call of [...this.calls.values(), ...this.#ended.keys()]) this.#handBack(call);
     this.#presenceAgain().catch((error) => this.emit("error", error));
   }
 
@@ -252,7 +252,7 @@ export class OffhookClient extends Emitter {
 
   /** @param {{state: CallState, sealed: string, waiting?: boolean}} data */
   #incoming({ state, sealed, waiting = false }) {
-    if (this.calls.has(state.call) || this.#ended.has(state.call)) return;
+    if (this.#find(state.call)) return;
     const call = this.#addState(state);
     call.waiting = waiting;
     call.apply(state, sealed);
@@ -262,7 +262,7 @@ export class OffhookClient extends Emitter {
 
   /** @param {{state: CallState, sealed: string, event: string}} data */
   #update({ state, sealed, event }) {
-    const known = this.calls.get(state.call) ?? this.#ended.get(state.call);
+    const known = this.#find(state.call);
     const isMadeForUs = state.phase !== "ended" && this.#takesPart(state) && (event === "created" || !known);
     if (!known && !isMadeForUs) return;
 
@@ -273,6 +273,11 @@ export class OffhookClient extends Emitter {
     if (isMadeForUs) this.emit("call", call);
     // After a crash what was on its way to the other side may be lost, even if our own Session was not.
     if (event === "adopted") call.resync();
+  }
+
+  /** @param {string} id */
+  #find(id) {
+    return this.calls.get(id) ?? [...this.#ended.keys()].find((call) => call.id === id);
   }
 
   /** @param {CallState} state */
@@ -311,8 +316,9 @@ export class OffhookClient extends Emitter {
   /** @param {Call} call */
   #callEnded(call) {
     this.calls.delete(call.id);
-    this.#ended.set(call.id, call);
-    setTimeout(() => this.#ended.delete(call.id), this.#endedMs);
+    const now = Date.now();
+    this.#ended.set(call, now);
+    for (const [old, at] of this.#ended) if (at < now - this.#endedMs) this.#ended.delete(old);
     this.#session?.setInCall(this.calls.size > 0);
 
     const into = call.end?.into;

@@ -252,14 +252,10 @@ export class Session {
     if (socket !== this.#socket) return;
 
     this.#detach();
-    if (this.#candidate) {
-      // The successor is on its way already (goaway); the server closed the old one first.
-      this.#setState("reconnecting", "goaway");
-    } else if (code === 4001) {
-      this.#end(new OffhookError("closed", "this Session is used elsewhere"));
-    } else {
-      this.#retry(error.code);
-    }
+    // With a successor on its way (goaway) its welcome is next; the server merely closed the old one first.
+    if (this.#candidate) return;
+    if (code === 4001) this.#end(new OffhookError("closed", "this Session is used elsewhere"));
+    else this.#retry(error.code);
   }
 
   /** Gives up a socket that fell silent, without waiting for a closing handshake that cannot come. */

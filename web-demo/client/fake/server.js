@@ -1,7 +1,7 @@
 // A server of calls.v1 in memory: Sessions, resume, presence and Calls as docs/calls.v1.md tells them, without limits,
 // signatures of tokens or time. Its sockets look like WebSockets to the client; nothing leaves the process.
 
-import { ulid } from "../../ulid.js";
+import { ulid } from "../ulid.js";
 import { Calls } from "./calls.js";
 
 export class FakeServer {
@@ -64,12 +64,13 @@ export class FakeServer {
   receive(socket, frame) {
     if (frame.type === "hello") return this.#hello(socket, frame.data);
     const { session } = socket;
+    session.keyBefore = null;
     this.frames.push([session.user, frame]);
     session.outbox = session.outbox.filter(({ seq }) => seq > (frame.ack ?? 0));
 
     if (frame.seq !== undefined) {
       if (frame.seq <= session.received) return;
-      if (frame.seq > session.received + 1) return socket.fail(4002);
+      if (frame.seq > session.received + 1) return socket.end(4002);
       session.received = frame.seq;
     }
     if (frame.type === "ping") socket.deliver({ type: "pong", id: ulid() });
@@ -82,15 +83,17 @@ export class FakeServer {
     const refusal = this.refusals.get(token);
     if (refusal) {
       socket.deliver({ type: "error", id: ulid(), data: { code: refusal, message: refusal } });
-      return socket.fail(4003);
+      return socket.end(4003);
     }
 
     const old = resume && this.sessions.get(resume.session);
-    const resumed = Boolean(old) && resume.key === old.key;
+    // A welcome can be lost on its way: the key before it stays good until the client speaks.
+    const resumed = Boolean(old) && [old.key, old.keyBefore].includes(resume.key);
     const session = resumed
       ? old
       : { id: ulid(), user: token, device, sent: 0, received: 0, outbox: [], answered: new Map(), watches: false };
-    if (resumed) old.socket?.fail(4001);
+    if (resumed) old.socket?.end(4001);
+    session.keyBefore = resumed ? resume.key : null;
     session.key = ulid();
     session.socket = socket;
     socket.session = session;
@@ -161,7 +164,7 @@ export class FakeServer {
 
   #ended(session) {
     this.sessions.delete(session.id);
-    session.socket?.fail(1000);
+    session.socket?.end(1000);
     this.calls.sessionEnded(session);
     this.announce(session.user);
   }
@@ -173,6 +176,7 @@ class FakeSocket {
   onmessage = null;
   onclose = null;
   session = null;
+  isLost = false;
 
   constructor(server) {
     this.server = server;
@@ -181,14 +185,14 @@ class FakeSocket {
   /** From the client. */
   send(text) {
     const frame = JSON.parse(text);
-    // A task later, as on a network: what was sent before the socket died may or may not arrive.
-    setTimeout(() => this.readyState === 1 && this.server.receive(this, frame), 0);
+    // A task later, as on a network: what was sent before the network died may or may not arrive.
+    setTimeout(() => !this.isLost && this.server.receive(this, frame), 0);
   }
 
-  /** To the client. */
+  /** To the client; what is on its way when the socket dies is lost. */
   deliver(frame) {
     const text = JSON.stringify(frame);
-    setTimeout(() => this.onmessage?.({ data: text }), 0);
+    setTimeout(() => this.readyState === 1 && this.onmessage?.({ data: text }), 0);
   }
 
   close(code) {
@@ -196,11 +200,17 @@ class FakeSocket {
     this.#gone();
   }
 
-  /** Closed from the server's side, or by the network in between. */
+  /** The network in between dies. */
   fail(code) {
     if (this.readyState === 3) return;
+    this.isLost = true;
     this.#gone();
     setTimeout(() => this.onclose?.({ code, reason: "" }), 0);
+  }
+
+  /** The server closes: what it had sent before arrives first. */
+  end(code) {
+    setTimeout(() => this.fail(code), 0);
   }
 
   #gone() {

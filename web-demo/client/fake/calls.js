@@ -1,6 +1,6 @@
 // The Calls of the fake server: the state machine of docs/calls.v1.md, "Calls", as far as a client can see it.
 
-import { ulid } from "../../ulid.js";
+import { ulid } from "../ulid.js";
 
 const RELAYED = new Set(["call.verify", "sdp.offer", "sdp.answer", "ice.candidates", "ice.restart"]);
 /** Stands for the AEAD: the client can hand it back but a test can tell it from one made up. */
