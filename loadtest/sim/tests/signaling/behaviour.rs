@@ -32,7 +32,7 @@ pub fn act(device: &mut Device, users: &[String], io: &mut Io<'_>) {
     }
     match roll {
         0..=64 if mine.iter().all(|view| view.phase == Phase::Ended) || roll < 8 => {
-            invite(device, users, io)
+            invite(device, users, io);
         }
         65..=74 => drop(device.command("history.list", json!({ "limit": 5 }), io)),
         75..=79 => drop(device.command("history.seen", json!({}), io)),

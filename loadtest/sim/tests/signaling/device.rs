@@ -144,14 +144,17 @@ impl Device {
     /// Sends a command, now or once connected, and returns its id.
     pub fn command(&mut self, kind: &str, data: Value, io: &mut Io<'_>) -> String {
         let id = io.ulid();
-        self.command_with_id(
-            Command {
-                id: id.clone(),
-                kind: kind.into(),
-                data,
-            },
-            io,
-        );
+        let command = Command {
+            id: id.clone(),
+            kind: kind.into(),
+            data,
+        };
+        io.oracle.on_command(&self.name, &command);
+        // Without a Session the command goes out once there is one.
+        if self.session.is_some() {
+            self.send_reliable(&command, io);
+        }
+        self.waiting.push(command);
         id
     }
 
@@ -213,7 +216,7 @@ impl Device {
             data["resume"] = json!({ "session": session, "key": key, "ack": self.received });
         }
         let frame = json!({ "type": "hello", "id": io.ulid(), "data": data });
-        self.write(stream, frame, io);
+        self.write(stream, &frame, io);
     }
 
     pub fn on_closed(&mut self, stream: StreamId, io: &mut Io<'_>) {
@@ -346,15 +349,6 @@ impl Device {
 
     // Frames out.
 
-    fn command_with_id(&mut self, command: Command, io: &mut Io<'_>) {
-        io.oracle.on_command(&self.name, &command);
-        self.waiting.push(command.clone());
-        // Without a Session the command goes out once there is one.
-        if self.session.is_some() {
-            self.send_reliable(&command, io);
-        }
-    }
-
     fn send_reliable(&mut self, command: &Command, io: &mut Io<'_>) {
         self.sent += 1;
         let Command { id, kind, data } = command;
@@ -369,12 +363,12 @@ impl Device {
             frame["ack"] = json!(self.received);
             self.since_ack = 0;
             self.timers.remove(&Timer::Ack);
-            self.write(stream, frame, io);
+            self.write(stream, &frame, io);
         }
     }
 
-    fn write(&self, stream: StreamId, frame: Value, io: &mut Io<'_>) {
-        io.trace.arrow(io.net.now(), &self.name, "server", &frame);
+    fn write(&self, stream: StreamId, frame: &Value, io: &mut Io<'_>) {
+        io.trace.arrow(io.net.now(), &self.name, "server", frame);
         io.net
             .send(stream, self.node, Wire::Text(frame.to_string()));
     }
@@ -627,13 +621,8 @@ impl Device {
     fn plan_incoming(&mut self, call: &str, io: &mut Io<'_>) {
         let now = io.now();
         let mut plan = |kind, at| {
-            self.plans.push((
-                at,
-                Plan {
-                    kind,
-                    call: call.into(),
-                },
-            ))
+            let call = call.into();
+            self.plans.push((at, Plan { kind, call }));
         };
         if io.rng.percent(80) {
             plan("ringing", now);

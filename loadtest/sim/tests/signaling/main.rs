@@ -3,7 +3,7 @@
 //! ```text
 //!  behaviour ─▶ Device ◀─▶ Network ◀─▶ System (signaling_core::Signaling, Store)
 //!                 │                        ▲
-//!                 └─ what it saw ─▶ Oracle  └─ crash, restart ─ World
+//!                 └─ what it saw ─▶ Oracle  └─ crash, restart ─ World       (Reference: the naive state machine beside it)
 //! ```
 //!
 //! Every test is one kind of trouble ([`mode`]) and runs `SEEDS` seeds (60 unless told) from `SEED` (0) on. A failing
@@ -30,6 +30,7 @@ mod behaviour;
 mod device;
 mod mode;
 mod oracle;
+mod reference;
 mod store;
 mod system;
 mod text;

@@ -177,7 +177,7 @@ impl Oracle {
             self.ids_by_name[device].clone(),
         );
         let promise = match command.kind.as_str() {
-            "call.accept" => Promise::Winner(id.clone()),
+            "call.accept" => Promise::Winner(id),
             "call.decline" | "call.cancel" | "call.hangup" => Promise::Ended,
             "call.hold" => Promise::Held {
                 user,

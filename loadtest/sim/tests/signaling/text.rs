@@ -94,11 +94,11 @@ impl Trace {
                 ) => {}
                 ("state", state) => parts.push(self.state(state)),
                 ("call" | "with", Value::String(id)) => {
-                    parts.push(format!("{field}={}", self.short(id, "c")))
+                    parts.push(format!("{field}={}", self.short(id, "c")));
                 }
                 ("resume", resume) => parts.push(format!("resume ack={}", resume["ack"])),
                 ("session" | "key", Value::String(id)) => {
-                    parts.push(format!("{field}={}", self.short(id, "s")))
+                    parts.push(format!("{field}={}", self.short(id, "s")));
                 }
                 (_, value) => {
                     let text: String = self.named(&value.to_string()).chars().take(120).collect();

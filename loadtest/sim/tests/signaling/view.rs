@@ -115,15 +115,6 @@ impl View {
             && (self.caller_device == device || self.winner.as_deref() == Some(device))
     }
 
-    /// The Device at the other end of an active Call.
-    pub fn other_device(&self, device: &str) -> Option<&str> {
-        if self.caller_device == device {
-            self.winner.as_deref()
-        } else {
-            Some(&self.caller_device)
-        }
-    }
-
     /// Whether this state takes the place of `held`: an ended one always does and always stays.
     pub fn replaces(&self, held: &Self) -> bool {
         held.phase != Phase::Ended

@@ -77,7 +77,7 @@ impl World {
             }
         }
 
-        let system = System::new(seed, server);
+        let system = System::new(seed, server, devices.len());
         let armed = vec![None; devices.len() + 2];
         Self {
             mode,
@@ -97,7 +97,7 @@ impl World {
 
     /// Runs the seed to its end. What was wrong is then in [`Oracle::failures`].
     pub fn run(&mut self) {
-        self.system.start(&mut self.net);
+        self.system.start();
         for index in 0..self.devices.len() {
             let at = self.rng.millis(0..=300);
             self.net.set_timer(self.fate, at, COME_BACK + index as u64);
@@ -122,6 +122,7 @@ impl World {
         self.oracle.check_quiet();
         self.check_waiting();
         self.check_history();
+        self.check_counts();
     }
 
     pub fn ladder(&self) -> Option<&Ladder> {
@@ -160,9 +161,7 @@ impl World {
     }
 
     fn on_server(&mut self, event: Event<Wire>) {
-        let crashed = self
-            .system
-            .on_event(event, &mut self.net, &mut self.trace, &mut self.oracle);
+        let crashed = self.system.on_event(event, &mut self.net, &mut self.oracle);
         if crashed {
             self.crash();
         }
@@ -242,7 +241,7 @@ impl World {
                 self.net.restart(self.server);
                 self.trace
                     .mark(self.net.now(), "server", || "starts again".into());
-                self.system.start(&mut self.net);
+                self.system.start();
             }
             token => {
                 let index = (token - COME_BACK) as usize;
@@ -430,5 +429,19 @@ impl World {
             }
         }
         self.oracle.failures.extend(problems);
+    }
+
+    /// The server holds what it must and nothing more.
+    fn check_counts(&mut self) {
+        let counts = self.system.counts();
+        let right = counts.sessions_connected == self.devices.len()
+            && counts.sessions_detached == 0
+            && counts.calls_ringing == 0
+            && counts.calls_active == 0;
+        if !right {
+            self.oracle.fail(format!(
+                "the server holds more or less than it should: {counts:?}"
+            ));
+        }
     }
 }
