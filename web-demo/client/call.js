@@ -213,6 +213,11 @@ export class Call extends Emitter {
     return this.#sealed;
   }
 
+  /** @internal Whether it rings here and nobody has asked to accept it. */
+  get isUnasked() {
+    return this.direction === "in" && this.phase === "ringing" && !this.#accepting;
+  }
+
   /** @internal @param {number} [ttl] */
   async invite(ttl) {
     const { commitment } = /** @type {any} */ (await (await this.#codeExchange()).repeat());

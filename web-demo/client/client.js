@@ -263,16 +263,36 @@ export class OffhookClient extends Emitter {
   /** @param {{state: CallState, sealed: string, event: string}} data */
   #update({ state, sealed, event }) {
     const known = this.#find(state.call);
-    const isMadeForUs = state.phase !== "ended" && this.#takesPart(state) && (event === "created" || !known);
-    if (!known && !isMadeForUs) return;
+    if (known?.phase === "ended" || !known) return this.#updateUnknown(known, state, sealed, event);
 
-    // A merge may make a Call ours that rang here a moment ago.
-    const call = known ?? this.#addState(state);
-    if (isMadeForUs) call.useStream(this.#streamFor(state));
-    call.apply(state, sealed);
-    if (isMadeForUs) this.emit("call", call);
+    // A merge answers a Call that rang here a moment ago.
+    const isAnsweredForUs = event === "answered" && known.isUnasked && this.#takesPart(state);
+    if (isAnsweredForUs) known.useStream(this.#streamFor(state));
+    known.apply(state, sealed);
+    if (isAnsweredForUs) this.emit("call", known);
     // After a crash what was on its way to the other side may be lost, even if our own Session was not.
-    if (event === "adopted") call.resync();
+    if (event === "adopted") known.resync();
+  }
+
+  /**
+   * News of a Call that is over here, was made by a transfer or merge, or was this Device's before the page was loaded.
+   * @param {Call|undefined} ended @param {CallState} state @param {string} sealed @param {string} event
+   */
+  #updateUnknown(ended, state, sealed, event) {
+    ended?.apply(state, sealed);
+    if (state.phase === "ended" || !this.#takesPart(state)) return;
+    if (ended) {
+      // Another side brought back a Call from before its end.
+      if (event === "adopted") this.#handBack(ended);
+    } else if (event === "created" || event === "answered") {
+      const call = this.#addState(state);
+      call.useStream(this.#streamFor(state));
+      call.apply(state, sealed);
+      this.emit("call", call);
+    } else {
+      // Its media is gone with the page that had it; nobody should wait for it.
+      this.#command("call.hangup", { call: state.call }).catch(() => {});
+    }
   }
 
   /** @param {string} id */
@@ -329,9 +349,12 @@ export class OffhookClient extends Emitter {
   }
 
   /** The tracks for a Call that continues another: the end of that one may come before or after. @param {CallState} state */
-  #streamFor({ call, replaces }) {
+  #streamFor({ call, replaces, caller }) {
     if (this.#handedOver?.into === call) return this.#handedOver.stream;
-    return this.calls.get(replaces ?? "")?.localStream;
+    const crossing = [...this.calls.values()].find((other) => {
+      return other.phase === "ringing" && other.direction === "out" && other.peer.user === caller.user;
+    });
+    return (this.calls.get(replaces ?? "") ?? crossing)?.localStream;
   }
 
   /** @param {RTCIceServer[]} servers */

@@ -20,6 +20,10 @@ const BACKOFF_MAX_MS = 15_000;
 /** In a Call people wait for the other side to come back, so the pauses stay short. */
 const BACKOFF_IN_CALL_MAX_MS = 1_500;
 
+/** A command that the server had no time for is sent again after a pause, so often. */
+const REFUSED_PAUSE_MS = 1_000;
+const REFUSALS_MAX = 3;
+
 /** Answers to `hello` after which trying again with the same token cannot help. */
 const REFUSALS = new Set(["unauthorized", "token_expired", "forbidden", "origin_refused"]);
 
@@ -52,7 +56,14 @@ const REFUSALS = new Set(["unauthorized", "token_expired", "forbidden", "origin_
  * @property {() => number} [random]
  */
 
-/** @typedef {{type: string, data: any, resolve: (data: any) => void, reject: (error: OffhookError) => void}} Unanswered */
+/**
+ * @typedef {object} Unanswered
+ * @property {string} type
+ * @property {any} data
+ * @property {number} refusals how often the server had no time for it
+ * @property {(data: any) => void} resolve
+ * @property {(error: OffhookError) => void} reject
+ */
 
 /**
  * A reliable Session over WebSockets that come and go (docs/calls.v1.md, "A Session").
@@ -147,7 +158,7 @@ export class Session {
       if (this.#outbox.length >= OUTBOX_FRAMES_MAX || this.#outboxBytes + bytes > OUTBOX_BYTES_MAX) {
         return reject(new OffhookError("session_overflow", "too much waits for the connection"));
       }
-      this.#unanswered.set(id, { type, data, resolve, reject });
+      this.#unanswered.set(id, { type, data, refusals: 0, resolve, reject });
       this.#sendReliable({ type, id, data }, bytes);
     });
   }
@@ -326,12 +337,14 @@ export class Session {
     switch (type) {
       case "ok":
       case "error": {
-        const command = this.#unanswered.get(reply_to ?? "");
+        const id = reply_to ?? "";
+        const command = this.#unanswered.get(id);
         if (!command) {
           if (type === "error") this.#options.handlers.onError(errorOf(data));
           return;
         }
-        this.#unanswered.delete(/** @type {string} */ (reply_to));
+        if (data.code === "rate_limited" && this.#tryLater(id, command)) return;
+        this.#unanswered.delete(id);
         return type === "ok" ? command.resolve(data) : command.reject(errorOf(data));
       }
       case "ping":
@@ -346,6 +359,17 @@ export class Session {
       default:
         return this.#options.handlers.onMessage(type, data);
     }
+  }
+
+  /**
+   * Nothing was done for a command that came too fast: it goes out again, but an invite is for people to repeat.
+   * @param {string} id @param {Unanswered} command
+   */
+  #tryLater(id, command) {
+    if (command.type === "call.invite" || ++command.refusals > REFUSALS_MAX) return false;
+    const frame = { type: command.type, id, data: command.data };
+    setTimeout(() => this.#unanswered.has(id) && this.#sendReliable(frame, byteLength(frame)), REFUSED_PAUSE_MS);
+    return true;
   }
 
   /** @param {Socket} socket @param {Welcome} welcome */

@@ -80,10 +80,8 @@ export class Calls {
   #merge(a, b) {
     const [kept, given] = a.call < b.call ? [a, b] : [b, a];
     kept.callee = { ...given.caller };
-    kept.replaces = given.call;
     this.#step(kept, { phase: "active", answered_at: Date.now() });
-    this.#tell(kept, "answered", [kept.caller.device]);
-    this.#tell(kept, "created", [kept.callee.device]);
+    this.#tell(kept, "answered");
     this.#end(given, "merged", null, kept.call);
   }
 

@@ -245,6 +245,19 @@ test("what waits for the connection is bounded", async (t) => {
   assert.equal(echoes(server).length, 256);
 });
 
+test("a command that came too fast is sent again after a pause, an invite is not", async (t) => {
+  const { server, session } = await connectedStart(t);
+  const [held] = server.sessions.values();
+  const tired = (id) => held.answered.set(id, ["error", { code: "rate_limited" }]);
+  server.receive = ((receive) => (socket, frame) => {
+    if (frame.type !== "bye" && !held.answered.has(frame.id)) tired(frame.id);
+    else held.answered.delete(frame.id);
+    receive.call(server, socket, frame);
+  })(server.receive);
+  assert.deepEqual(await answered(t, session.command("echo", { n: 1 })), { n: 1 });
+  await assert.rejects(answered(t, session.command("call.invite", { n: 2 })), { code: "rate_limited" });
+});
+
 test("closing says bye and rejects what is open", async (t) => {
   const { server, session, states } = await connectedStart(t);
   const open = assert.rejects(session.command("echo"), { code: "closed" });
