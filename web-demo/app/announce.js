@@ -46,6 +46,9 @@ export function toast(title, detail = "", { tone = "calm", action, key, stays = 
     h("button", { class: "icon-button", type: "button", "aria-label": "Close message", on: { click: remove } }, icon("close")),
   );
   toasts.append(element);
+  // Shown anew it lies above a dialog that was opened meanwhile.
+  if (toasts.matches(":popover-open")) toasts.hidePopover();
+  toasts.showPopover();
   while (toasts.children.length > TOASTS_MAX) toasts.firstElementChild?.remove();
   announce(detail ? `${title}. ${detail}` : title, tone === "bad" ? "assertive" : "polite");
   if (!stays) removeWhenRead(element, remove);

@@ -47,7 +47,10 @@ export async function start(identity, token) {
   useClient(client);
   listen();
   void connect();
-  return over;
+  const words = await over;
+  useClient(null);
+  store.reset();
+  return words;
 }
 
 /** Goes on after the connection was taken over or closed. */
@@ -125,6 +128,7 @@ function listen() {
     if (state === "closed" && isFinalCode(reason)) finish(errorWords(new OffhookError(reason ?? "", "")));
   });
   client.on("presence", (person) => {
+    if (person.user === store.state.me?.user) adoptStatus(person.status);
     const people = new Map(store.state.people);
     people.set(person.user, person);
     store.set({ people });
@@ -150,11 +154,22 @@ async function refresh() {
   await attempt(async () => {
     const people = await client.subscribePresence();
     store.set({ people: new Map(people.map((person) => [person.user, person])), peopleKnown: true });
+    adoptStatus(people.find((person) => person.user === store.state.me?.user)?.status);
   });
   await loadHistory();
   for (const call of client.calls.values()) {
     if (!onStage(store.state).includes(call) && call.phase !== "ended") follow(call);
   }
+}
+
+/**
+ * Shows the status this User has already, from another device or before a reload.
+ *
+ * @param {string | undefined} status
+ */
+function adoptStatus(status) {
+  if (status !== "available" && status !== "away" && status !== "do_not_disturb") return;
+  store.set({ presence: { ...store.state.presence, status } });
 }
 
 /** @param {unknown} error */

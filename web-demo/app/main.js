@@ -65,7 +65,7 @@ async function chooseForm() {
     tokenForm.hidden = kind !== "token";
     notice.hidden = true;
     // A phone would cover half the page with its keyboard.
-    if (matchMedia("(hover: hover)").matches) (kind === "demo" ? nameInput : tokenInput).focus();
+    if (matchMedia("(hover: hover)").matches) (kind === "demo" ? nameInput : tokenInput).focus({ preventScroll: true });
   } catch {
     const again = h("button", { class: "button small", type: "button", on: { click: () => void chooseForm() } }, "Try again");
     if (navigator.onLine) tell("The server cannot be reached", "It may be restarting. Nothing is lost; try again in a moment.", again);

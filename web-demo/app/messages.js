@@ -157,7 +157,7 @@ export function endWords(call, { me, nameOf }) {
  */
 export function linkWords(state) {
   const talking = state.calls.some((call) => call.phase === "active");
-  const goesOn = talking ? " Your call goes on: it does not run through the server." : "";
+  const goesOn = talking ? " A call that runs directly goes on meanwhile." : "";
 
   if (!state.online) {
     const detail = talking ? "Your call continues as soon as the network is back." : "You can call again when the network is back.";

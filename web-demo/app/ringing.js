@@ -2,9 +2,9 @@
  * Decides from the state alone what has to be heard and who must be alerted, so that no event can leave a ring behind.
  */
 
-import { announce, toast } from "./announce.js";
+import { announce } from "./announce.js";
 import { startAttention, stopAttention } from "./notify.js";
-import { canSound, playLoop } from "./sounds.js";
+import { playLoop } from "./sounds.js";
 import { onStage, ringingIn, store } from "./state.js";
 
 /** @type {string | null} the Call that calls for attention */
@@ -28,6 +28,5 @@ export function startRinging() {
     startAttention(ringing.peer.name, ringing.media.video);
     const kind = ringing.media.video ? "video call" : "voice call";
     announce(`Incoming ${kind} from ${ringing.peer.name}. A accepts, D declines.`, "assertive");
-    if (!canSound()) toast("The ring is silent", "Browsers let a page make sounds only after a click in it.", { key: "silent" });
   });
 }

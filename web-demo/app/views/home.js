@@ -18,7 +18,7 @@ export function mountHome() {
 
   const settings = h(
     "button",
-    { class: "icon-button", type: "button", "aria-label": "Camera and sound", title: "Camera and sound", data: { test: "devices" }, on: { click: () => openSettings() } },
+    { class: "icon-button only-home", type: "button", "aria-label": "Camera and sound", title: "Camera and sound", data: { test: "devices" }, on: { click: () => openSettings() } },
     icon("settings"),
   );
   const me = meButton();

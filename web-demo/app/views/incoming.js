@@ -7,6 +7,7 @@ import { accept, decline } from "../calls.js";
 import { h, setText } from "../dom.js";
 import { icon } from "../icons.js";
 import { shortcutsOn } from "../shortcuts.js";
+import { canSound } from "../sounds.js";
 import { ringingIn, store } from "../state.js";
 import { avatar, setAvatar } from "./avatar.js";
 
@@ -18,14 +19,17 @@ export function mountIncoming() {
   const picture = avatar({ user: "", name: "" }, "large");
   const title = h("h2", { id: "incoming-title", tabindex: "-1", autofocus: true });
   const kind = h("p", { class: "incoming-kind" });
+  // Browsers let a page make sounds only after a click in it; any click unlocks them.
+  const silent = h("p", { class: "incoming-silent" }, "The ring is silent until you click once.");
   const actions = h("div", { class: "incoming-actions" });
   const dialog = h(
     "dialog",
     { class: "incoming", "aria-labelledby": "incoming-title", data: { test: "incoming" } },
     h("div", { class: "ripples", "aria-hidden": "true" }, h("i"), h("i"), h("i"), picture),
-    h("div", { class: "incoming-words" }, title, kind),
+    h("div", { class: "incoming-words" }, title, kind, silent),
     actions,
   );
+  addEventListener("pointerdown", () => (silent.hidden = true));
   // Esc would only hide the ring; it takes a decision to end it.
   dialog.addEventListener("cancel", (event) => event.preventDefault());
   document.body.append(dialog);
@@ -40,6 +44,7 @@ export function mountIncoming() {
     setAvatar(picture, call.peer);
     setText(title, call.peer.name);
     setText(kind, words(call, during));
+    silent.hidden = canSound();
     dialog.dataset.during = String(during);
     actions.replaceChildren(...(during ? waitingActions(call) : ringingActions(call)));
     if (during) dialog.show();
@@ -61,7 +66,7 @@ function ringingActions(call) {
   const answers = [
     action("decline", "hangup", "Decline", "bad", "D", () => decline(call, "declined")),
     action("busy", "clock", "Busy", "plain", "B", () => decline(call, "busy")),
-    action("accept-audio", "phone", call.media.video ? "Sound only" : "Accept", call.media.video ? "plain" : "good", call.media.video ? "⇧ A" : "A", () => accept(call, { video: false })),
+    action("accept-audio", "phone", call.media.video ? "Sound only" : "Accept", call.media.video ? "plain" : "good", call.media.video ? "Shift A" : "A", () => accept(call, { video: false })),
   ];
   if (call.media.video) answers.push(action("accept-video", "video", "Accept", "good", "A", () => accept(call, { video: true })));
   return answers;

@@ -15,6 +15,9 @@ import { tilesView } from "./tiles.js";
 /** @typedef {import("../state.js").Call} Call */
 /** @typedef {"idle" | "call" | "minimised"} Showing */
 
+/** Devices start faster than this; what takes longer is the browser asking for permission. */
+const PROMPT_MS = 1500;
+
 export function stageView() {
   const idle = idleView();
   const lines = linesView();
@@ -127,6 +130,9 @@ function waitingView() {
     else if (call) void end(call);
   };
   const hangup = h("button", { class: "control", type: "button", data: { test: "hangup", tone: "bad" }, "aria-keyshortcuts": "X", on: { click: stop } }, h("span", { class: "control-disc" }, icon("hangup")), h("span", { class: "control-words" }, "Cancel"));
+  /** @type {State["preparing"]} */
+  let prepared = null;
+  let patience = 0;
   const element = h("div", { class: "waiting" }, h("div", { class: "ripples", "aria-hidden": "true" }, h("i"), h("i"), h("i"), face), name, words, hangup);
 
   return {
@@ -136,6 +142,12 @@ function waitingView() {
      * @param {Call | null} call
      */
     update({ preparing }, call) {
+      const isNew = preparing !== prepared;
+      if (isNew) {
+        prepared = preparing;
+        clearTimeout(patience);
+        if (preparing) patience = window.setTimeout(() => setText(words, "The browser asks for permission. Please allow it."), PROMPT_MS);
+      }
       const peer = preparing?.peer ?? call?.peer;
       const shown = Boolean(preparing) || (call?.phase === "ringing" && call.direction === "out");
       // The same control exists once on the page, so that keys, tests and screen readers find one of it.
@@ -143,7 +155,8 @@ function waitingView() {
       if (!peer || !shown) return;
       setAvatar(face, peer);
       setText(name, peer.name);
-      setText(words, preparing ? (preparing.video ? "Starting camera and microphone…" : "Starting the microphone…") : "Ringing…");
+      if (!preparing) setText(words, "Ringing…");
+      else if (isNew) setText(words, preparing.video ? "Starting camera and microphone…" : "Starting the microphone…");
     },
   };
 }
