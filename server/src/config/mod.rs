@@ -1,0 +1,305 @@
+//! What `offhook.toml` can say: one struct per table, whose doc comments are the manual (`offhook config --example` prints them).
+
+pub mod example;
+pub mod load;
+mod network;
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+
+use anyhow::bail;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use network::Network;
+
+/// The whole of `offhook.toml`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The TCP addresses that serve HTTP, WebSocket and TURN together, told apart by their first bytes. Behind a firewall that
+    /// lets nothing else out, clients need port 443: `["0.0.0.0:443", "[::]:443"]`.
+    pub listen: Vec<SocketAddr>,
+    /// What people type to get here, such as `https://calls.example.com`. Clients get the TURN addresses of this host, plain HTTP is
+    /// redirected to it, and `offhook doctor` checks it.
+    #[schemars(extend("examples" = ["https://calls.example.com"]))]
+    pub public_url: Option<PublicUrl>,
+    /// The web origins that may open a WebSocket, such as `https://app.example.com`, besides this server's own. `"*"` allows all:
+    /// safe only because every Session needs a token.
+    pub allowed_origins: Vec<String>,
+    /// The proxies and load balancers whose word about the client's address is taken: their PROXY protocol v2 header, and the
+    /// header of `forwarded_header`. Addresses or networks, such as `["10.0.0.0/8"]`.
+    pub trusted_proxies: Vec<Network>,
+    /// The HTTP header in which trusted proxies name the client: `x-forwarded` (X-Forwarded-For, -Proto and -Host) or `forwarded`
+    /// (RFC 7239). The other one is never read, since a proxy that doesn't know it passes on whatever the client wrote.
+    pub forwarded_header: ForwardedHeader,
+    /// What this process does: `signaling` (calls.v1), `relay` (STUN and TURN) and `web` (the page).
+    pub roles: Vec<Role>,
+    /// Where state is kept: the database, the secrets, the development certificate. Made when missing, readable by its owner only.
+    pub data_dir: PathBuf,
+    /// Serves the page from this folder instead of the files in the binary, for work on the page: the folder that holds `app` and
+    /// `client`.
+    #[schemars(extend("examples" = ["web-demo"]))]
+    pub web_dir: Option<PathBuf>,
+    /// How long Sessions may take to move elsewhere when the server is asked to end, in seconds.
+    pub drain_seconds: u64,
+    /// The certificate for HTTPS, WSS and TURN over TLS.
+    pub tls: Tls,
+    /// What the log shows, and how.
+    pub log: Log,
+    /// Figures for Prometheus.
+    pub metrics: Metrics,
+    /// How many connections may be open and how patient the server is with them.
+    pub limits: Limits,
+    /// Calls, presence, tokens.
+    pub signaling: signaling_service::Config,
+    /// STUN and TURN.
+    pub relay: relay_service::Config,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: vec![
+                (Ipv4Addr::LOCALHOST, 8080).into(),
+                (Ipv6Addr::LOCALHOST, 8080).into(),
+            ],
+            public_url: None,
+            allowed_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
+            forwarded_header: ForwardedHeader::default(),
+            roles: vec![Role::Signaling, Role::Relay, Role::Web],
+            data_dir: "./offhook-data".into(),
+            web_dir: None,
+            drain_seconds: 20,
+            tls: Tls::default(),
+            log: Log::default(),
+            metrics: Metrics::default(),
+            limits: Limits::default(),
+            signaling: signaling_service::Config::default(),
+            relay: relay_service::Config::default(),
+        }
+    }
+}
+
+/// One thing a process can do.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Calls, presence and tokens over calls.v1.
+    Signaling,
+    /// STUN and TURN.
+    Relay,
+    /// The page.
+    Web,
+}
+
+/// Which header trusted proxies name the client in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ForwardedHeader {
+    /// X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Host.
+    #[default]
+    XForwarded,
+    /// Forwarded (RFC 7239).
+    Forwarded,
+}
+
+/// The `[tls]` table.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tls {
+    /// The certificate and the intermediate ones that lead to a root, in PEM (`fullchain.pem`). Without it the server speaks plain
+    /// HTTP only, and a proxy in front has to speak TLS.
+    #[schemars(extend("examples" = ["/etc/letsencrypt/live/calls.example.com/fullchain.pem"]))]
+    pub certificate_file: Option<PathBuf>,
+    /// The certificate's private key, in PEM.
+    #[schemars(extend("examples" = ["/etc/letsencrypt/live/calls.example.com/privkey.pem"]))]
+    pub key_file: Option<PathBuf>,
+}
+
+/// The `[log]` table.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// What is logged: `warn`, `info`, `debug`, or by part, such as `info,relay_service=debug`. Addresses appear at `debug` only.
+    pub filter: String,
+    /// `text` for people, `json` for machines.
+    pub format: LogFormat,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            filter: "info".to_owned(),
+            format: LogFormat::default(),
+        }
+    }
+}
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One readable line.
+    #[default]
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+/// The `[metrics]` table.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metrics {
+    /// A TCP address that serves `/metrics`, `/healthz` and `/readyz` to anybody who reaches it. Without it, `/metrics` answers
+    /// clients on this machine only.
+    #[schemars(extend("examples" = ["10.0.0.5:9090"]))]
+    pub listen: Option<SocketAddr>,
+}
+
+/// The `[limits]` table.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// TCP connections in total.
+    pub connections_max: usize,
+    /// TCP connections of one address (one /64 for IPv6); trusted proxies are exempt.
+    pub connections_per_address_max: usize,
+    /// TCP connections in total that have not yet shown what they are or are in their TLS handshake.
+    pub newcomers_max: usize,
+    /// The same for one address.
+    pub newcomers_per_address_max: usize,
+    /// How long a connection may take to show what it is and to finish its TLS handshake, in seconds.
+    pub handshake_seconds: u64,
+    /// How long the head of an HTTP request may take, and a connection may idle between two, in seconds.
+    pub request_head_seconds: u64,
+    /// How long an HTTP request may take from its head to the head of its answer, in seconds.
+    pub request_seconds: u64,
+    /// The largest head of an HTTP request, in bytes (at least 8192).
+    pub request_head_bytes_max: usize,
+    /// The largest body of an HTTP request, in bytes.
+    pub request_body_bytes_max: usize,
+    /// How long a connection may refuse to take what the server has to say, in seconds.
+    pub write_stall_seconds: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 100_000,
+            connections_per_address_max: 2_000,
+            newcomers_max: 4_096,
+            newcomers_per_address_max: 256,
+            handshake_seconds: 10,
+            request_head_seconds: 30,
+            request_seconds: 30,
+            request_head_bytes_max: 16 * 1024,
+            request_body_bytes_max: 256 * 1024,
+            write_stall_seconds: 60,
+        }
+    }
+}
+
+/// `https://host` or `http://host`, with a port or without, and nothing behind it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct PublicUrl(String);
+
+impl PublicUrl {
+    /// Checks `text` and keeps it without a trailing slash; fails with what it should look like.
+    pub fn new(text: &str) -> anyhow::Result<Self> {
+        let url = Self(text.trim_end_matches('/').to_owned());
+        url.check()?;
+        Ok(url)
+    }
+
+    /// Whether this is `https`.
+    pub fn is_secure(&self) -> bool {
+        self.0.starts_with("https://")
+    }
+
+    /// The host and, where given, the port.
+    pub fn authority(&self) -> &str {
+        self.0
+            .split_once("://")
+            .map_or("", |(_, rest)| rest.trim_end_matches('/'))
+    }
+
+    /// The host alone, an IPv6 address without its brackets.
+    pub fn host(&self) -> &str {
+        let authority = self.authority();
+        if let Some(bracketed) = authority.strip_prefix('[') {
+            return bracketed.split(']').next().unwrap_or_default();
+        }
+        authority.split(':').next().unwrap_or_default()
+    }
+
+    /// The port, 443 or 80 where none is given.
+    pub fn port(&self) -> u16 {
+        let behind_host = self
+            .authority()
+            .rsplit_once(']')
+            .map_or(self.authority(), |(_, rest)| rest);
+        let standard = if self.is_secure() { 443 } else { 80 };
+        behind_host
+            .rsplit_once(':')
+            .and_then(|(_, port)| port.parse().ok())
+            .unwrap_or(standard)
+    }
+
+    /// The text, without a slash at the end.
+    pub fn as_str(&self) -> &str {
+        self.0.trim_end_matches('/')
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        let host = self.host();
+        let legal = |c: char| c.is_ascii_alphanumeric() || "-.:_[]".contains(c);
+        let schemed = self.0.starts_with("https://") || self.0.starts_with("http://");
+        if !schemed || host.is_empty() || !self.authority().chars().all(legal) {
+            bail!(
+                "`public_url` is `{}`; write `https://host` or `https://host:port`",
+                self.0
+            );
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_public_url_has_a_host_and_a_port() {
+        let rows = [
+            ("https://calls.example.com", "calls.example.com", 443, true),
+            ("https://calls.example.com/", "calls.example.com", 443, true),
+            ("http://localhost:8080", "localhost", 8080, false),
+            ("https://[2001:db8::1]", "2001:db8::1", 443, true),
+            ("https://[2001:db8::1]:8443/", "2001:db8::1", 8443, true),
+        ];
+        for (text, host, port, secure) in rows {
+            let url = PublicUrl::new(text).unwrap();
+            assert_eq!(
+                (url.host(), url.port(), url.is_secure()),
+                (host, port, secure),
+                "{text}"
+            );
+        }
+        for text in [
+            "",
+            "calls.example.com",
+            "https://",
+            "ftp://a",
+            "https://a/b",
+            "https://a b",
+            "https://u@a",
+        ] {
+            assert!(PublicUrl::new(text).is_err(), "{text}");
+        }
+    }
+}
