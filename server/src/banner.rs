@@ -1,0 +1,99 @@
+//! What a person sees who starts the server: where it is, what it keeps where, what to do next.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::config::Role;
+use crate::plan::{LAN_PORT, Mode, Plan};
+use crate::run::Server;
+
+/// The words for standard output.
+pub fn text(plan: &Plan, server: &Server) -> String {
+    let mut out = format!("\n  Offhook {} is ready.\n\n", env!("CARGO_PKG_VERSION"));
+    let mut line = |title: &str, text: &str| {
+        // Writing to a string can't fail.
+        let _ = writeln!(out, "  {title:<10} {text}");
+    };
+    let port = server.addresses().first().map_or(0, SocketAddr::port);
+    match &plan.mode {
+        Mode::Local => {
+            line(
+                "Open",
+                &format!("http://localhost:{port} in two windows, pick two names, call"),
+            );
+        }
+        Mode::Lan { addresses } => {
+            let mut title = "Open";
+            for ip in addresses.iter().filter(|ip| !ip.is_loopback()) {
+                line(title, &format!("https://{}", host_and_port(*ip, port)));
+                title = "";
+            }
+            line("", &format!("https://localhost:{port} on this machine"));
+            line(
+                "",
+                "The browser warns once per device: the certificate is for development, made here. Go on anyway.",
+            );
+        }
+        Mode::Configured => {
+            let listening = plan
+                .config
+                .public_url
+                .as_ref()
+                .map_or_else(|| list(server.addresses()), |url| url.as_str().to_owned());
+            line("Serving", &listening);
+        }
+    }
+    line(
+        "TCP",
+        &format!("{} for HTTP, WebSocket and TURN", list(server.addresses())),
+    );
+    if plan.has(Role::Relay) {
+        line(
+            "UDP",
+            &format!("{} for STUN and TURN", list(server.relay_addresses())),
+        );
+    }
+    let data =
+        std::path::absolute(&plan.config.data_dir).unwrap_or_else(|_| plan.config.data_dir.clone());
+    line("State", &data.display().to_string());
+    match &plan.mode {
+        Mode::Local => {
+            line(
+                "Sign-in",
+                "open: whoever uses this machine may take any name",
+            );
+            line(
+                "Next",
+                &format!(
+                    "--lan              serves your local network over HTTPS on {LAN_PORT}, for a phone"
+                ),
+            );
+            line(
+                "",
+                "config --example   prints every setting, for a server of your own",
+            );
+        }
+        Mode::Lan { .. } => line(
+            "Sign-in",
+            "open: whoever is on your network may take any name",
+        ),
+        Mode::Configured => line(
+            "Sign-in",
+            "with tokens: `offhook token --user alice` mints one",
+        ),
+    }
+    out.push('\n');
+    out
+}
+
+fn list(addresses: &[SocketAddr]) -> String {
+    addresses
+        .iter()
+        .map(SocketAddr::to_string)
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn host_and_port(ip: IpAddr, port: u16) -> String {
+    SocketAddr::new(ip, port).to_string()
+}

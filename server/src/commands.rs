@@ -1,0 +1,93 @@
+//! `offhook token` and `offhook account`: what a backend needs, straight from the records.
+
+use std::fmt::Write as _;
+
+use anyhow::{Context, bail};
+use backing::records::{ApiKey, Records};
+use model::{AccountId, Grants, UserId};
+
+use crate::cli::{AccountCommand, TokenOptions};
+use crate::config::Config;
+use crate::state::DataDir;
+
+/// Mints an access token with an API key of the Account; returns it with a line break.
+///
+/// Fails when there is no such Account or no key of it that holds, or when several Accounts leave a choice.
+pub async fn token(config: &Config, options: &TokenOptions) -> anyhow::Result<String> {
+    let records = records(config).await?;
+    let account = account_of(&records, options.account.as_deref()).await?;
+    let key = key_of(&records, account).await?;
+    let user: UserId = options
+        .user
+        .parse()
+        .with_context(|| format!("`{}`", options.user))?;
+    let grants = Grants {
+        dial: !options.no_dial,
+        answer: !options.no_answer,
+        transfer: !options.no_transfer,
+        directory: !options.no_directory,
+        max_concurrent: options.max_concurrent,
+    };
+    let token = signaling_service::tokens::mint(
+        &key,
+        &user,
+        options.name.as_deref(),
+        &grants,
+        options.ttl,
+    )?;
+    Ok(format!("{token}\n"))
+}
+
+/// Makes or lists Accounts; returns the words for standard output.
+pub async fn account(config: &Config, command: &AccountCommand) -> anyhow::Result<String> {
+    let records = records(config).await?;
+    match command {
+        AccountCommand::Create { name } => {
+            let account = records.create_account(name).await?;
+            let key = records.create_api_key(account.account).await?;
+            Ok(format!(
+                "account  {}\nkey      {}\nsecret   {}\n\n\
+                 Your backend signs access tokens (JWT, HS256) with the secret and names the key in `iss`.\n",
+                account.account, key.id, key.secret
+            ))
+        }
+        AccountCommand::List => {
+            let mut out = String::new();
+            for account in records.accounts().await? {
+                writeln!(out, "{}  {}", account.account, account.name)?;
+            }
+            if out.is_empty() {
+                out.push_str("There is no Account yet; `offhook account create NAME` makes one.\n");
+            }
+            Ok(out)
+        }
+    }
+}
+
+async fn records(config: &Config) -> anyhow::Result<Records> {
+    let data = DataDir::open(&config.data_dir)?;
+    Records::open(&data.prepare_database()?).await
+}
+
+/// The Account that was named, or the only one.
+async fn account_of(records: &Records, named: Option<&str>) -> anyhow::Result<AccountId> {
+    if let Some(named) = named {
+        return named
+            .parse()
+            .with_context(|| format!("`{named}` is no Account"));
+    }
+    match records.accounts().await?.as_slice() {
+        [] => bail!("there is no Account yet; `offhook account create NAME` makes one"),
+        [only] => Ok(only.account),
+        [first, ..] => bail!(
+            "there are several Accounts; choose one with --account, such as {}",
+            first.account
+        ),
+    }
+}
+
+async fn key_of(records: &Records, account: AccountId) -> anyhow::Result<ApiKey> {
+    let keys = records.api_keys(account).await?;
+    let newest = keys.into_iter().rev().find(|key| key.revoked_at.is_none());
+    newest.with_context(|| format!("Account {account} has no API key that holds"))
+}
