@@ -1,0 +1,148 @@
+//! `offhook doctor`: checks what operators get wrong, and says what to do.
+//!
+//! In: the settings (or why they can't be read) and a URL. Out: a [`Report`]. It asks the running server as its clients do, over real
+//! sockets, and needs to run where the data directory is, for the secret that makes TURN credentials.
+
+mod certificate;
+mod network;
+mod relay;
+pub mod report;
+mod site;
+
+use std::sync::Arc;
+
+use rustls::{ClientConfig, RootCertStore};
+
+use crate::cli::DoctorOptions;
+use crate::config::load::Loaded;
+use crate::config::{Config, PublicUrl, Role};
+use crate::state::{DataDir, Secrets};
+use crate::tls::{self, development};
+
+use report::Finding;
+pub use report::Report;
+
+/// What the checks are about.
+struct Patient {
+    config: Config,
+    /// What people type; `None` when nobody said.
+    url: Option<PublicUrl>,
+    /// `None` when they can't be read; a finding said so.
+    secrets: Option<Secrets>,
+    /// Trusts what this machine trusts, and the development authority.
+    tls: Arc<ClientConfig>,
+}
+
+/// Runs every check; a check that can't be made says why.
+pub async fn examine(loaded: anyhow::Result<Loaded>, options: &DoctorOptions) -> Report {
+    let mut report = Report::default();
+    let loaded = match loaded {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            report.add(Finding::bad(
+                "settings",
+                format!("{error:#}"),
+                "correct it; `offhook config --example` explains every setting",
+            ));
+            return report;
+        }
+    };
+    let config = loaded.config;
+    match config.relay.check() {
+        Ok(()) if loaded.from_file => report.add(Finding::good("settings", "the file can be read")),
+        Ok(()) => report.add(Finding::good(
+            "settings",
+            "no file: the defaults, for this machine only",
+        )),
+        Err(error) => report.add(Finding::bad(
+            "settings",
+            format!("[relay]: {error:#}"),
+            "correct it",
+        )),
+    }
+    let secrets = state(&mut report, &config);
+    let url = options.url.clone().or_else(|| config.public_url.clone());
+    let tls = match trust(&mut report, &config) {
+        Ok(tls) => tls,
+        Err(error) => {
+            report.add(Finding::bad(
+                "TLS",
+                format!("{error:#}"),
+                "this build of offhook is broken, get another one",
+            ));
+            return report;
+        }
+    };
+    let patient = Patient {
+        config,
+        url,
+        secrets,
+        tls,
+    };
+
+    network::check(&mut report, &patient).await;
+    certificate::check(&mut report, &patient);
+    site::check(&mut report, &patient).await;
+    if patient.config.roles.contains(&Role::Relay) {
+        relay::check(&mut report, &patient).await;
+    }
+    report
+}
+
+fn state(report: &mut Report, config: &Config) -> Option<Secrets> {
+    let path = &config.data_dir;
+    if !path.exists() {
+        report.add(Finding::bad(
+            "state",
+            format!("{} does not exist", path.display()),
+            "start `offhook serve` once, or name the server's data directory with --data",
+        ));
+        return None;
+    }
+    let loose = DataDir::loose(path);
+    if loose.is_empty() {
+        report.add(Finding::good(
+            "state",
+            format!("{} is for its owner's eyes only", path.display()),
+        ));
+    } else {
+        let names: Vec<_> = loose
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
+        report.add(Finding::bad(
+            "state",
+            format!("others can read {}", names.join(", ")),
+            format!("chmod -R go-rwx {}", path.display()),
+        ));
+    }
+    match DataDir::read_secrets(path) {
+        Ok(secrets) => Some(secrets),
+        Err(error) => {
+            report.add(Finding::bad(
+                "secrets",
+                format!("{error:#}"),
+                "run doctor as the server's user, with the server's --data",
+            ));
+            None
+        }
+    }
+}
+
+/// Whom to trust: this machine's authorities, and the development one where there is one.
+fn trust(report: &mut Report, config: &Config) -> anyhow::Result<Arc<ClientConfig>> {
+    let mut roots = RootCertStore::empty();
+    let native = rustls_native_certs::load_native_certs();
+    roots.add_parsable_certificates(native.certs);
+    let files = development::files(&config.data_dir);
+    if let Ok(chain) = tls::read_chain(&files.authority) {
+        roots.add_parsable_certificates(chain);
+    }
+    if roots.is_empty() {
+        report.add(Finding::note(
+            "authorities",
+            "this machine trusts nobody, so no certificate can be checked: install ca-certificates",
+        ));
+    }
+    Ok(Arc::new(tls::client_config(roots)?))
+}
