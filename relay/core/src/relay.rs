@@ -258,6 +258,11 @@ impl Relay {
         self.wall_clock = (now, unix_now);
     }
 
+    /// Puts other secrets in place of those in use; Allocations live on.
+    pub fn set_credentials(&mut self, credentials: Credentials) {
+        self.credentials = credentials;
+    }
+
     /// Ends every Allocation whose time has come.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.expire(now);

@@ -343,7 +343,9 @@ impl Relay {
     ) {
         let held = &self.allocations[index];
         let (to, relayed, key) = (held.five_tuple, held.relayed, held.key.clone());
-        let lifetime = seconds_of(held.expires.saturating_duration_since(now));
+        // Binding the port took a moment, which is no reason to say 599.
+        let remaining = held.expires.saturating_duration_since(now);
+        let lifetime = seconds_of(remaining + Duration::from_millis(999));
         let head = Head {
             id: held.transaction_id,
             method: Method::ALLOCATE,

@@ -9,8 +9,9 @@ pub const CHANNEL_DATA_HEADER_LEN: usize = 4;
 /// The lowest channel number (RFC 8656 §12).
 pub const CHANNEL_MIN: u16 = 0x4000;
 
-/// The highest channel number (RFC 8656 §12).
-pub const CHANNEL_MAX: u16 = 0x4FFF;
+/// The highest channel number. RFC 8656 §12 ends at 0x4FFF, but clients of RFC 5766 §11, coturn's
+/// own among them, draw from this longer range, and nothing else claims its first bytes.
+pub const CHANNEL_MAX: u16 = 0x7FFF;
 
 /// A ChannelData message seen in place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,11 +73,11 @@ mod tests {
         };
 
         check(&[0x40, 0, 0, 0], "0x4000 []");
-        check(&[0x4F, 0xFF, 0, 2, 7, 8], "0x4fff [7, 8]");
+        check(&[0x7F, 0xFF, 0, 2, 7, 8], "0x7fff [7, 8]");
         check(&[0x40, 1, 0, 1, 9, 0, 0, 0], "0x4001 [9]");
         check(&[0x40, 1, 0], "truncated: 4 bytes needed, 3 there");
         check(&[0x40, 1, 0, 2, 9], "truncated: 6 bytes needed, 5 there");
-        check(&[0x50, 0, 0, 0], "channel number 0x5000 out of range");
+        check(&[0x80, 0, 0, 0], "channel number 0x8000 out of range");
         check(&[0x3F, 0xFF, 0, 0], "channel number 0x3fff out of range");
     }
 

@@ -154,9 +154,9 @@ fn crc32_update(crc: u32, bytes: &[u8]) -> u32 {
 
 const CRC32_TABLE: [u32; 256] = {
     let mut table = [0; 256];
-    let mut i = 0;
+    let mut i: u32 = 0;
     while i < 256 {
-        let mut crc = i as u32;
+        let mut crc = i;
         let mut bit = 0;
         while bit < 8 {
             crc = if crc & 1 == 1 {
@@ -166,7 +166,7 @@ const CRC32_TABLE: [u32; 256] = {
             };
             bit += 1;
         }
-        table[i] = crc;
+        table[i as usize] = crc;
         i += 1;
     }
     table

@@ -34,7 +34,7 @@ pub use writer::{
 pub enum PacketKind {
     /// A STUN message: the two leading bits are zero.
     Stun,
-    /// A ChannelData message: the leading byte is 64 to 79.
+    /// A ChannelData message: the leading byte is 64 to 127 (see [`CHANNEL_MAX`]).
     ChannelData,
 }
 
@@ -44,7 +44,7 @@ pub enum PacketKind {
 pub fn classify(packet: &[u8]) -> Option<PacketKind> {
     match packet.first()? {
         0..=3 => Some(PacketKind::Stun),
-        64..=79 => Some(PacketKind::ChannelData),
+        64..=127 => Some(PacketKind::ChannelData),
         _ => None,
     }
 }

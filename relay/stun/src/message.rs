@@ -62,7 +62,7 @@ pub enum DecodeError {
     /// More attributes than [`ATTRIBUTES_MAX`].
     #[error("more than {ATTRIBUTES_MAX} attributes")]
     TooManyAttributes,
-    /// A channel number outside 0x4000 to 0x4FFF.
+    /// A channel number outside 0x4000 to 0x7FFF.
     #[error("channel number {got:#06x} out of range")]
     WrongChannel {
         /// The number.
@@ -159,6 +159,13 @@ impl ErrorCode {
     pub const ALLOCATION_QUOTA_REACHED: ErrorCode = ErrorCode(486);
     /// The server has nothing left to give (RFC 8656 §19).
     pub const INSUFFICIENT_CAPACITY: ErrorCode = ErrorCode(508);
+
+    /// The hundreds digit and the rest, as ERROR-CODE holds them (RFC 8489 §14.8).
+    pub(crate) fn class_and_number(self) -> [u8; 2] {
+        let class = u8::try_from(self.0 / 100).unwrap_or(u8::MAX) & 0x07;
+        let number = u8::try_from(self.0 % 100).unwrap_or_default(); // Below 100.
+        [class, number]
+    }
 
     /// The reason phrase, kept short since answers to strangers must stay small.
     #[must_use]
@@ -519,7 +526,7 @@ mod tests {
         );
         check(
             &|b| {
-                let len = (ATTRIBUTES_MAX as u16 + 1) * 4;
+                let len = u16::try_from((ATTRIBUTES_MAX + 1) * 4).unwrap();
                 b[2..4].copy_from_slice(&len.to_be_bytes());
                 b.extend(std::iter::repeat_n([0x80, 6, 0, 0], ATTRIBUTES_MAX + 1).flatten());
             },

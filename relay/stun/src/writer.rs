@@ -54,18 +54,15 @@ impl<'b> MessageWriter<'b> {
             let value_len = u16::try_from(value.len()).ok()?;
             let end = at + 4 + value.len();
             let next = end.next_multiple_of(4);
-            u16::try_from(next - HEADER_LEN).ok()?;
+            let message_len = u16::try_from(next - HEADER_LEN).ok()?;
             let room = self.buffer.get_mut(at..next)?;
             room[..2].copy_from_slice(&attribute.0.to_be_bytes());
             room[2..4].copy_from_slice(&value_len.to_be_bytes());
             room[4..end - at].copy_from_slice(value);
             room[end - at..].fill(0);
+            self.buffer[2..4].copy_from_slice(&message_len.to_be_bytes());
             Some(next)
         });
-        if let Some(len) = self.len {
-            let len = (len - HEADER_LEN) as u16; // Checked above.
-            self.buffer[2..4].copy_from_slice(&len.to_be_bytes());
-        }
         self
     }
 
@@ -88,8 +85,7 @@ impl<'b> MessageWriter<'b> {
     pub fn error_code(self, code: ErrorCode) -> Self {
         let phrase = code.reason().as_bytes();
         let mut value = [0; 64];
-        value[2] = (code.0 / 100) as u8 & 0x07;
-        value[3] = (code.0 % 100) as u8;
+        [value[2], value[3]] = code.class_and_number();
         let end = (4 + phrase.len()).min(value.len());
         value[4..end].copy_from_slice(&phrase[..end - 4]);
         self.attribute(AttributeType::ERROR_CODE, &value[..end])
@@ -197,7 +193,7 @@ mod tests {
         for (peer, payload) in [("192.0.2.7:9", &b"hello"[..]), ("[2001:db8::7]:65535", b"")] {
             let peer: SocketAddr = peer.parse().unwrap();
             let mut prefix = [0; DATA_INDICATION_PREFIX_MAX];
-            let payload_len = payload.len() as u16;
+            let payload_len = u16::try_from(payload.len()).unwrap();
             let len = write_data_indication(&mut prefix, [3; 12], peer, payload_len).unwrap();
             let mut bytes = prefix[..len].to_vec();
             bytes.extend_from_slice(payload);

@@ -1,5 +1,7 @@
 //! The test vectors of RFC 5769.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use relay_stun::{
     AttributeType, Class, IntegrityKey, IntegrityKind, Message, MessageWriter, Method,
 };
@@ -121,7 +123,7 @@ fn one_flipped_bit_anywhere_is_noticed() {
 fn hex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> = text
         .bytes()
-        .map(|digit| (digit as char).to_digit(16).unwrap() as u8)
+        .map(|digit| u8::try_from((digit as char).to_digit(16).unwrap()).unwrap())
         .collect();
     digits
         .chunks_exact(2)

@@ -1,0 +1,282 @@
+//! What an operator decides about the relay.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use relay_core::{Limits, Network, PeerPolicy, RelayAddresses};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The longest realm, in bytes: it stands in every answer to a stranger, which must stay small.
+const REALM_LEN_MAX: usize = 64;
+
+/// The `[relay]` table of `offhook.toml`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The UDP addresses for STUN and TURN. On a machine with several addresses name each of them:
+    /// an answer must leave from the address it was asked at.
+    pub listen_udp: Vec<SocketAddr>,
+    /// TCP addresses for TURN alone, besides those the server shares with HTTP.
+    pub listen_tcp: Vec<SocketAddr>,
+    /// TLS addresses for TURN alone, besides those the server shares with HTTPS.
+    pub listen_tls: Vec<SocketAddr>,
+    /// The own addresses that relayed ports are opened on: one for IPv4, one for IPv6, or both.
+    pub relay_ips: Vec<IpAddr>,
+    /// The same addresses as the internet sees them, where a NAT stands in front (one for each
+    /// family). Without it they are those of `relay_ips`.
+    #[schemars(extend("examples" = [["203.0.113.7"]]))]
+    pub public_ips: Vec<IpAddr>,
+    /// The lowest relayed port.
+    pub port_min: u16,
+    /// The highest relayed port.
+    pub port_max: u16,
+    /// The realm clients show to people who must type a password, at most 64 bytes.
+    pub realm: String,
+    /// Peers that may be reached although they are denied by default, as networks such as
+    /// `10.0.0.0/8`, addresses, or addresses with a port, which alone open ports below 1024.
+    #[schemars(extend("examples" = [["10.1.0.0/16", "192.0.2.7:53"]]))]
+    pub peers_allow: Vec<String>,
+    /// Peers that may not be reached, written in the same way; stronger than `peers_allow`.
+    pub peers_deny: Vec<String>,
+    /// How many Allocations may live at once.
+    pub allocations_max: usize,
+    /// How many of them one User may hold; a browser takes several for each Call.
+    pub allocations_per_user_max: usize,
+    /// How many Permissions one Allocation may hold.
+    pub permissions_per_allocation_max: usize,
+    /// How many Channels one Allocation may hold.
+    pub channels_per_allocation_max: usize,
+    /// The longest life an Allocation is granted before it must be refreshed, in seconds.
+    pub lifetime_seconds_max: u64,
+    /// How many TCP and TLS clients may be connected at once.
+    pub streams_max: usize,
+    /// How many of them one address may hold (one /64 for IPv6).
+    pub streams_per_address_max: usize,
+    /// How long a TCP or TLS client may stay without an Allocation, in seconds.
+    pub stream_idle_seconds: u64,
+    /// How long a TCP or TLS client may take over one message once it has begun, in seconds.
+    pub stream_message_seconds: u64,
+    /// How much may wait for a TCP or TLS client that reads slowly, in bytes; media beyond is
+    /// dropped, as a network would.
+    pub stream_queue_bytes_max: usize,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        let limits = Limits::default();
+        let loopback = vec![
+            SocketAddr::from((Ipv4Addr::LOCALHOST, 3478)),
+            SocketAddr::from((Ipv6Addr::LOCALHOST, 3478)),
+        ];
+        Config {
+            listen_udp: loopback.clone(),
+            listen_tcp: loopback,
+            listen_tls: Vec::new(),
+            relay_ips: vec![Ipv4Addr::LOCALHOST.into()],
+            public_ips: Vec::new(),
+            port_min: 49_152,
+            port_max: 65_535,
+            realm: "offhook".to_owned(),
+            peers_allow: Vec::new(),
+            peers_deny: Vec::new(),
+            allocations_max: limits.allocations_max,
+            allocations_per_user_max: limits.allocations_per_user_max,
+            permissions_per_allocation_max: limits.permissions_per_allocation_max,
+            channels_per_allocation_max: limits.channels_per_allocation_max,
+            lifetime_seconds_max: 3600,
+            streams_max: 10_000,
+            streams_per_address_max: 256,
+            stream_idle_seconds: 15,
+            stream_message_seconds: 10,
+            stream_queue_bytes_max: 64 * 1024,
+        }
+    }
+}
+
+/// A [`Config`] checked and brought into the types that work with it.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) core: relay_core::Config,
+    /// Where IPv4 ports are bound.
+    pub(crate) bind_v4: Option<Ipv4Addr>,
+    /// Where IPv6 ports are bound.
+    pub(crate) bind_v6: Option<Ipv6Addr>,
+    pub(crate) streams_max: usize,
+    pub(crate) streams_per_address_max: usize,
+    pub(crate) stream_idle: Duration,
+    pub(crate) stream_message: Duration,
+    pub(crate) stream_queue_bytes_max: usize,
+}
+
+impl Config {
+    /// Checks what types alone can't.
+    ///
+    /// # Errors
+    ///
+    /// Names the setting that is wrong and what it should be.
+    pub fn check(&self) -> anyhow::Result<()> {
+        self.settings().map(|_| ())
+    }
+
+    pub(crate) fn settings(&self) -> anyhow::Result<Settings> {
+        let (bind_v4, bind_v6) = by_family(&self.relay_ips, "relay_ips")?;
+        let (public_v4, public_v6) = by_family(&self.public_ips, "public_ips")?;
+        ensure!(
+            bind_v4.is_some() || bind_v6.is_some(),
+            "`relay_ips` is empty; name an address of this machine"
+        );
+        ensure!(
+            public_v4.is_none() || bind_v4.is_some(),
+            "`public_ips` has an IPv4 address and `relay_ips` has none"
+        );
+        ensure!(
+            public_v6.is_none() || bind_v6.is_some(),
+            "`public_ips` has an IPv6 address and `relay_ips` has none"
+        );
+        let v4 = public_v4.or(bind_v4);
+        let v6 = public_v6.or(bind_v6);
+        if v4.is_some_and(|ip| ip.is_unspecified()) || v6.is_some_and(|ip| ip.is_unspecified()) {
+            bail!("`relay_ips` has a wildcard address; name the address peers see in `public_ips`");
+        }
+        ensure!(
+            self.port_min <= self.port_max,
+            "`port_min` is {} and above `port_max`, {}",
+            self.port_min,
+            self.port_max
+        );
+        ensure!(
+            self.port_min >= 1024,
+            "`port_min` is {}; it must be at least 1024",
+            self.port_min
+        );
+        ensure!(
+            !self.realm.is_empty() && self.realm.len() <= REALM_LEN_MAX,
+            "`realm` has {} bytes; it must have 1 to {REALM_LEN_MAX}",
+            self.realm.len()
+        );
+        ensure!(
+            self.lifetime_seconds_max >= 600,
+            "`lifetime_seconds_max` is {}; RFC 8656 wants at least 600",
+            self.lifetime_seconds_max
+        );
+
+        let listened = [&self.listen_udp, &self.listen_tcp, &self.listen_tls];
+        let own = listened
+            .into_iter()
+            .flatten()
+            .map(SocketAddr::ip)
+            .chain(self.relay_ips.iter().copied())
+            .filter(|ip| !ip.is_unspecified())
+            .collect();
+        Ok(Settings {
+            core: relay_core::Config {
+                realm: self.realm.clone(),
+                addresses: RelayAddresses {
+                    v4,
+                    v6,
+                    ports: self.port_min..=self.port_max,
+                },
+                limits: Limits {
+                    allocations_max: self.allocations_max,
+                    allocations_per_user_max: self.allocations_per_user_max,
+                    permissions_per_allocation_max: self.permissions_per_allocation_max,
+                    channels_per_allocation_max: self.channels_per_allocation_max,
+                },
+                lifetime_default: Duration::from_secs(600),
+                lifetime_max: Duration::from_secs(self.lifetime_seconds_max),
+                peers: PeerPolicy {
+                    allow: networks(&self.peers_allow, "peers_allow")?,
+                    deny: networks(&self.peers_deny, "peers_deny")?,
+                    own,
+                },
+            },
+            bind_v4,
+            bind_v6,
+            streams_max: self.streams_max,
+            streams_per_address_max: self.streams_per_address_max,
+            stream_idle: Duration::from_secs(self.stream_idle_seconds),
+            stream_message: Duration::from_secs(self.stream_message_seconds),
+            stream_queue_bytes_max: self.stream_queue_bytes_max,
+        })
+    }
+}
+
+fn networks(texts: &[String], setting: &str) -> anyhow::Result<Vec<Network>> {
+    let network = |text: &String| {
+        text.parse()
+            .with_context(|| format!("`{setting}` is wrong"))
+    };
+    texts.iter().map(network).collect()
+}
+
+/// At most one address of each family.
+fn by_family(
+    ips: &[IpAddr],
+    setting: &str,
+) -> anyhow::Result<(Option<Ipv4Addr>, Option<Ipv6Addr>)> {
+    let mut v4 = None;
+    let mut v6 = None;
+    for ip in ips {
+        let before = match ip {
+            IpAddr::V4(ip) => v4.replace(*ip).map(IpAddr::V4),
+            IpAddr::V6(ip) => v6.replace(*ip).map(IpAddr::V6),
+        };
+        if let Some(before) = before {
+            bail!("`{setting}` has both {before} and {ip}; name one address of each family");
+        }
+    }
+    Ok((v4, v6))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_setting_is_named() {
+        let check = |text: &str, expected: &str| {
+            let got = match toml::from_str::<Config>(text) {
+                Ok(config) => match config.check() {
+                    Ok(()) => "ok".to_owned(),
+                    Err(error) => format!("{error:#}"),
+                },
+                Err(error) => error.message().to_owned(),
+            };
+            assert!(got.starts_with(expected), "{text}: {got}");
+        };
+
+        check("", "ok");
+        check(
+            "relay_ips = ['0.0.0.0']\npublic_ips = ['203.0.113.7']",
+            "ok",
+        );
+        check("relay_ips = ['10.0.0.5', '2001:db8::5']", "ok");
+        check("port_mim = 1", "unknown field `port_mim`");
+        check("relay_ips = []", "`relay_ips` is empty");
+        check(
+            "relay_ips = ['0.0.0.0']",
+            "`relay_ips` has a wildcard address",
+        );
+        check(
+            "relay_ips = ['10.0.0.5', '10.0.0.6']",
+            "`relay_ips` has both 10.0.0.5 and 10.0.0.6",
+        );
+        check(
+            "public_ips = ['2001:db8::5']",
+            "`public_ips` has an IPv6 address",
+        );
+        check(
+            "port_min = 2000\nport_max = 1999",
+            "`port_min` is 2000 and above `port_max`, 1999",
+        );
+        check("port_min = 80", "`port_min` is 80");
+        check("realm = ''", "`realm` has 0 bytes");
+        check("lifetime_seconds_max = 5", "`lifetime_seconds_max` is 5");
+        check(
+            "peers_allow = ['10.0.0.0/40']",
+            "`peers_allow` is wrong: \"10.0.0.0/40\" is no",
+        );
+    }
+}

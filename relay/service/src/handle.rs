@@ -1,0 +1,384 @@
+//! Starts the relay's thread, and talks to it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use bytes::Bytes;
+use rand::SeedableRng;
+use rand::rngs::{StdRng, SysRng};
+use relay_core::{Credentials, FiveTuple, Stats, Transport};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::LocalSet;
+use tokio_rustls::{TlsAcceptor, rustls};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, Settings};
+use crate::shard::{Shard, UdpListener};
+use crate::stream::{Accepted, accept_all, serve};
+use crate::{metrics, udp};
+
+/// How many streams may wait for the relay's thread to take them.
+const COMMANDS_MAX: usize = 1024;
+
+/// How often figures are published and the clock is compared.
+const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The timer's sleep while no Allocation lives.
+const TIMER_IDLE: Duration = Duration::from_secs(3600);
+
+/// How a stream given to [`Handle::accept_stream`] travelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamTransport {
+    /// TCP.
+    Tcp,
+    /// TLS, which the caller has taken off.
+    Tls,
+}
+
+/// The relay as the server starts it.
+#[derive(Debug)]
+pub struct Relay;
+
+impl Relay {
+    /// Binds every address of `config` and serves them from a thread of its own, which needs no
+    /// runtime of the caller's. `tls` is needed where `listen_tls` names an address.
+    ///
+    /// # Errors
+    ///
+    /// A setting that is wrong, or an address that can't be bound. IPv6 loopback is the exception:
+    /// where this machine has none it is left out with a warning.
+    pub fn start(
+        config: &Config,
+        credentials: Credentials,
+        tls: Option<Arc<rustls::ServerConfig>>,
+    ) -> anyhow::Result<Handle> {
+        let settings = config.settings()?;
+        if !config.listen_tls.is_empty() && tls.is_none() {
+            anyhow::bail!("`listen_tls` names an address and there is no certificate");
+        }
+        let sockets = Sockets::bind(config)?;
+        let addresses = sockets.addresses()?;
+        let rng = StdRng::try_from_rng(&mut SysRng).context("no entropy from the system")?;
+
+        let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
+        let stopping = CancellationToken::new();
+        let stopped = CancellationToken::new();
+        let guard = stopped.clone().drop_guard();
+        let stop = stopping.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        thread::Builder::new()
+            .name("relay".to_owned())
+            .spawn(move || {
+                let _guard = guard;
+                let served = LocalSet::new().block_on(
+                    &runtime,
+                    run(settings, credentials, rng, sockets, tls, inbox, stop),
+                );
+                if let Err(error) = served {
+                    tracing::error!(error = format!("{error:#}"), "Relay stopped");
+                }
+            })?;
+        Ok(Handle {
+            commands,
+            stopping,
+            stopped,
+            addresses,
+        })
+    }
+}
+
+/// Talks to a running relay. Cheap to clone; the relay runs on when all clones are gone.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    commands: mpsc::Sender<Command>,
+    stopping: CancellationToken,
+    stopped: CancellationToken,
+    addresses: Addresses,
+}
+
+/// The addresses in use, in the order of the settings; a port that was 0 is filled in.
+#[derive(Debug, Clone, Default)]
+struct Addresses {
+    udp: Vec<SocketAddr>,
+    tcp: Vec<SocketAddr>,
+    tls: Vec<SocketAddr>,
+}
+
+enum Command {
+    Accept(Accepted),
+    Stats(oneshot::Sender<Stats>),
+    Credentials(Credentials),
+}
+
+impl Handle {
+    /// Serves a TURN client that came in through a port the server shares with others. `client`
+    /// and `server` are the stream's two ends, `already_read` is what was read from it so far. The
+    /// stream is closed at once where the relay has too many.
+    pub fn accept_stream(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        already_read: Bytes,
+        client: SocketAddr,
+        server: SocketAddr,
+        transport: StreamTransport,
+    ) {
+        let transport = match transport {
+            StreamTransport::Tcp => Transport::Tcp,
+            StreamTransport::Tls => Transport::Tls,
+        };
+        let five_tuple = FiveTuple {
+            client,
+            server,
+            transport,
+        };
+        let accepted = Accepted {
+            stream: Box::new(stream),
+            already_read,
+            five_tuple,
+        };
+        if self.commands.try_send(Command::Accept(accepted)).is_err() {
+            tracing::debug!("TURN stream refused: the relay is busy or has ended");
+        }
+    }
+
+    /// A snapshot of the counters; all zero once the relay has ended.
+    pub async fn stats(&self) -> Stats {
+        let (reply, answer) = oneshot::channel();
+        if self.commands.send(Command::Stats(reply)).await.is_err() {
+            return Stats::default();
+        }
+        answer.await.unwrap_or_default()
+    }
+
+    /// Puts other secrets in place of those in use. Allocations live on; a password made with a
+    /// secret that is gone makes no new one.
+    pub async fn set_credentials(&self, credentials: Credentials) {
+        // Without a relay there is nobody to authenticate.
+        self.commands
+            .send(Command::Credentials(credentials))
+            .await
+            .ok();
+    }
+
+    /// The UDP addresses in use, in the order of `listen_udp`.
+    #[must_use]
+    pub fn udp_addresses(&self) -> &[SocketAddr] {
+        &self.addresses.udp
+    }
+
+    /// The TCP addresses in use, in the order of `listen_tcp`.
+    #[must_use]
+    pub fn tcp_addresses(&self) -> &[SocketAddr] {
+        &self.addresses.tcp
+    }
+
+    /// The TLS addresses in use, in the order of `listen_tls`.
+    #[must_use]
+    pub fn tls_addresses(&self) -> &[SocketAddr] {
+        &self.addresses.tls
+    }
+
+    /// Ends the relay with all Allocations, and waits until its sockets are closed.
+    pub async fn shutdown(&self) {
+        self.stopping.cancel();
+        self.stopped.cancelled().await;
+    }
+
+    /// Waits until the relay has ended, by [`shutdown`](Self::shutdown) or by an error it logged.
+    pub async fn stopped(&self) {
+        self.stopped.cancelled().await;
+    }
+}
+
+/// Sockets bound but not yet watched, so that a wrong address is the caller's error.
+struct Sockets {
+    udp: Vec<std::net::UdpSocket>,
+    tcp: Vec<std::net::TcpListener>,
+    tls: Vec<std::net::TcpListener>,
+}
+
+impl Sockets {
+    fn bind(config: &Config) -> anyhow::Result<Sockets> {
+        let udp = |address| udp::bind(address, Some(udp::LISTENER_BUFFER_BYTES));
+        Ok(Sockets {
+            udp: bind_each(&config.listen_udp, "UDP", udp)?,
+            tcp: bind_each(&config.listen_tcp, "TCP", listen)?,
+            tls: bind_each(&config.listen_tls, "TCP", listen)?,
+        })
+    }
+
+    fn addresses(&self) -> io::Result<Addresses> {
+        let tcp = |sockets: &[std::net::TcpListener]| -> io::Result<Vec<SocketAddr>> {
+            sockets
+                .iter()
+                .map(std::net::TcpListener::local_addr)
+                .collect()
+        };
+        Ok(Addresses {
+            udp: self
+                .udp
+                .iter()
+                .map(std::net::UdpSocket::local_addr)
+                .collect::<io::Result<_>>()?,
+            tcp: tcp(&self.tcp)?,
+            tls: tcp(&self.tls)?,
+        })
+    }
+}
+
+fn bind_each<S>(
+    addresses: &[SocketAddr],
+    protocol: &str,
+    bind: impl Fn(SocketAddr) -> io::Result<S>,
+) -> anyhow::Result<Vec<S>> {
+    let mut bound = Vec::new();
+    for address in addresses {
+        match bind(*address) {
+            Ok(socket) => bound.push(socket),
+            // The default names [::1], which a container without IPv6 does not have.
+            Err(error) if is_missing_loopback(*address, &error) => {
+                tracing::warn!(%error, "No IPv6 loopback here, left out");
+            }
+            Err(error) => {
+                return Err(error).with_context(|| format!("can't listen on {protocol} {address}"));
+            }
+        }
+    }
+    Ok(bound)
+}
+
+fn is_missing_loopback(address: SocketAddr, error: &io::Error) -> bool {
+    /// EAFNOSUPPORT of Linux, for which `io::ErrorKind` has no name.
+    const ADDRESS_FAMILY_NOT_SUPPORTED: i32 = 97;
+    let missing = error.kind() == io::ErrorKind::AddrNotAvailable
+        || error.raw_os_error() == Some(ADDRESS_FAMILY_NOT_SUPPORTED);
+    missing && address.is_ipv6() && address.ip().is_loopback()
+}
+
+fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    use socket2::{Domain, Protocol, Socket, Type};
+
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(1024)?;
+    Ok(socket.into())
+}
+
+/// The relay's thread: starts a task for each socket and stream, then follows the handle.
+async fn run(
+    settings: Settings,
+    credentials: Credentials,
+    rng: StdRng,
+    sockets: Sockets,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    mut inbox: mpsc::Receiver<Command>,
+    stopping: CancellationToken,
+) -> anyhow::Result<()> {
+    let unix_now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let relay = relay_core::Relay::new(
+        settings.core.clone(),
+        credentials,
+        rng,
+        Instant::now(),
+        unix_now,
+    );
+    let mut listeners = Vec::new();
+    for socket in sockets.udp {
+        let address = socket.local_addr()?;
+        listeners.push(UdpListener {
+            address,
+            socket: UdpSocket::from_std(socket)?,
+        });
+    }
+    let shard = Rc::new(Shard::new(settings, relay, listeners));
+
+    for listener in shard.udp_listeners() {
+        tokio::task::spawn_local(udp::receive_from_clients(shard.clone(), listener.clone()));
+    }
+    for listener in sockets.tcp {
+        let listener = TcpListener::from_std(listener)?;
+        tokio::task::spawn_local(accept_all(shard.clone(), listener, None));
+    }
+    for listener in sockets.tls {
+        let listener = TcpListener::from_std(listener)?;
+        let acceptor = tls.clone().map(TlsAcceptor::from);
+        tokio::task::spawn_local(accept_all(shard.clone(), listener, acceptor));
+    }
+    tokio::task::spawn_local(keep_time(shard.clone()));
+    tokio::task::spawn_local(keep_house(shard.clone()));
+
+    loop {
+        let command = tokio::select! {
+            () = stopping.cancelled() => break,
+            // All handles are gone: serve on.
+            command = inbox.recv() => match command {
+                Some(command) => command,
+                None => {
+                    stopping.cancelled().await;
+                    break;
+                }
+            },
+        };
+        match command {
+            Command::Accept(accepted) => {
+                let shard = shard.clone();
+                tokio::task::spawn_local(async move {
+                    let Accepted {
+                        stream,
+                        already_read,
+                        five_tuple,
+                    } = accepted;
+                    serve(shard, five_tuple, stream, &already_read).await;
+                });
+            }
+            Command::Stats(reply) => {
+                // Whoever asked may have stopped waiting.
+                reply.send(shard.stats()).ok();
+            }
+            Command::Credentials(credentials) => shard.set_credentials(credentials),
+        }
+    }
+    metrics::publish(&shard);
+    Ok(())
+}
+
+/// Ends what has expired, when it expires.
+async fn keep_time(shard: Rc<Shard>) {
+    loop {
+        let deadline = shard
+            .deadline()
+            .unwrap_or_else(|| Instant::now() + TIMER_IDLE);
+        tokio::select! {
+            () = tokio::time::sleep_until(deadline.into()) => shard.on_timeout(),
+            () = shard.deadline_changed.notified() => {}
+        }
+    }
+}
+
+async fn keep_house(shard: Rc<Shard>) {
+    loop {
+        shard.on_wall_clock();
+        metrics::publish(&shard);
+        tokio::time::sleep(HOUSEKEEPING_INTERVAL).await;
+    }
+}

@@ -1,0 +1,42 @@
+//! Figures for Prometheus. Every label has a fixed set of values.
+
+use metrics::{counter, gauge};
+use relay_core::{Stats, Traffic, Transport};
+
+use crate::shard::Shard;
+
+/// Publishes the counters of `shard`. The core counts in plain integers, so a packet pays for
+/// nothing but an addition.
+pub(crate) fn publish(shard: &Shard) {
+    let stats = shard.stats();
+    publish_stats(&stats);
+    gauge!("relay_streams").set(shard.streams() as f64);
+    counter!("relay_dropped_total", "cause" => "socket_full").absolute(shard.dropped.udp.get());
+    counter!("relay_dropped_total", "cause" => "queue_full")
+        .absolute(shard.dropped.queue_full.get());
+    counter!("relay_streams_refused_total").absolute(shard.dropped.streams.get());
+}
+
+fn publish_stats(stats: &Stats) {
+    gauge!("relay_allocations").set(stats.allocations as f64);
+    counter!("relay_allocations_total").absolute(stats.allocations_granted);
+    counter!("relay_bindings_total").absolute(stats.bindings);
+    for transport in Transport::ALL {
+        let directions = [
+            ("from_client", stats.from_clients[transport.index()]),
+            ("to_client", stats.to_clients[transport.index()]),
+        ];
+        for (direction, Traffic { packets, bytes }) in directions {
+            let transport = transport.name();
+            counter!("relay_packets_total", "transport" => transport, "direction" => direction)
+                .absolute(packets);
+            counter!("relay_bytes_total", "transport" => transport, "direction" => direction)
+                .absolute(bytes);
+        }
+    }
+    counter!("relay_handed_over_packets_total").absolute(stats.handed_over.packets);
+    counter!("relay_handed_over_bytes_total").absolute(stats.handed_over.bytes);
+    for (cause, count) in &stats.refusals {
+        counter!("relay_refusals_total", "cause" => *cause).absolute(*count);
+    }
+}

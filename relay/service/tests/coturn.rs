@@ -1,0 +1,151 @@
+//! coturn's own client, `turnutils_uclient`, in front of the relay.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::net::{SocketAddr, UdpSocket};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+use relay_service::{Config, Credentials, Handle, Relay, Secret};
+use rustls::pki_types::PrivateKeyDer;
+use tokio_rustls::rustls;
+
+const SECRET: &str = "a-secret-of-the-test";
+
+#[test]
+fn uclient_loses_nothing_over_udp() {
+    check(&["-c", "-X"]);
+}
+
+#[test]
+fn uclient_loses_nothing_over_tcp() {
+    check(&["-c", "-X", "-t"]);
+}
+
+#[test]
+fn uclient_loses_nothing_over_tls() {
+    check(&["-c", "-X", "-t", "-S"]);
+}
+
+#[test]
+fn uclient_loses_nothing_with_send_indications() {
+    check(&["-c", "-X", "-s"]);
+    check(&["-c", "-X", "-s", "-t"]);
+}
+
+#[test]
+fn uclient_loses_nothing_from_client_to_client() {
+    check(&["-c", "-X", "-y"]);
+    check(&["-c", "-X", "-y", "-s"]);
+    check(&["-c", "-X", "-y", "-t"]);
+}
+
+#[test]
+fn uclient_loses_nothing_with_extra_requests() {
+    check(&["-c", "-X", "-G"]);
+}
+
+/// Runs the client with `flags` against a relay and a peer of their own.
+fn check(flags: &[&str]) {
+    for tool in ["turnutils_uclient", "turnutils_peer"] {
+        if Command::new(tool).arg("-h").output().is_err() {
+            eprintln!("SKIPPED: {tool} is not installed (Debian package coturn)");
+            return;
+        }
+    }
+    let relay = start();
+    let server = match (flags.contains(&"-S"), flags.contains(&"-t")) {
+        (true, _) => relay.tls_addresses()[0],
+        (_, true) => relay.tcp_addresses()[0],
+        _ => relay.udp_addresses()[0],
+    };
+    let (_peer, peer_port) = Peer::start();
+
+    let output = Command::new("turnutils_uclient")
+        .args(flags)
+        .args(["-n", "20", "-m", "4", "-l", "170", "-z", "5"])
+        .args([
+            "-u",
+            "acme:alice",
+            "-W",
+            SECRET,
+            "-p",
+            &server.port().to_string(),
+        ])
+        .args(["-e", "127.0.0.1", "-r", &peer_port.to_string(), "127.0.0.1"])
+        .output()
+        .unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout);
+
+    // Its exit code says nothing.
+    assert!(
+        printed.contains("Total lost packets 0 "),
+        "{flags:?}:\n{printed}"
+    );
+    assert!(
+        printed.contains("tot_recv_msgs=80\n"),
+        "{flags:?}:\n{printed}"
+    );
+}
+
+fn start() -> Handle {
+    let loopback: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let config = Config {
+        listen_udp: vec![loopback],
+        listen_tcp: vec![loopback],
+        listen_tls: vec![loopback],
+        peers_allow: vec!["127.0.0.0/8".to_owned()],
+        ..Config::default()
+    };
+    let rcgen::CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+    let tls = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![cert.der().clone()], key)
+        .unwrap();
+    Relay::start(
+        &config,
+        Credentials::new([Secret::new(SECRET)]),
+        Some(Arc::new(tls)),
+    )
+    .unwrap()
+}
+
+/// coturn's echo peer; it ends with the test.
+struct Peer(Child);
+
+impl Peer {
+    fn start() -> (Peer, u16) {
+        let free = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let peer = Command::new("turnutils_peer")
+            .args(["-L", "127.0.0.1", "-p", &port.to_string()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let peer = Peer(peer);
+        let probe = UdpSocket::bind("127.0.0.1:0").unwrap();
+        probe
+            .set_read_timeout(Some(std::time::Duration::from_millis(50)))
+            .unwrap();
+        for _ in 0..100 {
+            // A refused port fails at once, so the pause is the peer's to start in.
+            if probe.send_to(b"x", ("127.0.0.1", port)).is_ok()
+                && probe.recv_from(&mut [0; 8]).is_ok()
+            {
+                return (peer, port);
+            }
+        }
+        panic!("turnutils_peer does not answer");
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
