@@ -195,26 +195,24 @@ export class Session {
     if (this.#candidate) drop(this.#candidate);
     this.#candidate = null;
     const attempt = ++this.#attempt;
+    this.#timers.welcome = setTimeout(() => {
+      this.#attachFailed(new OffhookError("network", "the server did not answer in time"));
+    }, WELCOME_TIMEOUT_MS);
+    /** @type {string} */
     let token;
     /** @type {Socket} */
     let socket;
     try {
+      // Asking for a token takes the network too, and fails with it.
       token = typeof this.#options.token === "function" ? await this.#options.token() : this.#options.token;
-    } catch (error) {
-      if (attempt === this.#attempt) this.#attachFailed(OffhookError.from(error, "unauthorized"), true);
-      return;
-    }
-    if (attempt !== this.#attempt || this.state === "closed") return;
-    try {
+      if (attempt !== this.#attempt) return;
       socket = /** @type {Socket} */ (this.#open(this.#options.url));
     } catch (error) {
-      return this.#attachFailed(OffhookError.from(error, "network"));
+      if (attempt === this.#attempt) this.#attachFailed(OffhookError.from(error, "network"));
+      return;
     }
 
     this.#candidate = socket;
-    this.#timers.welcome = setTimeout(() => {
-      this.#attachFailed(new OffhookError("network", "the server did not answer in time"));
-    }, WELCOME_TIMEOUT_MS);
     socket.onopen = () => {
       const resume = this.#resume ? { ...this.#resume, ack: this.#seqReceived } : undefined;
       socket.send(JSON.stringify({ type: "hello", id: ulid(), data: { token, device: this.#options.device, resume } }));
@@ -223,11 +221,8 @@ export class Session {
     socket.onclose = ({ code, reason }) => this.#closedByServer(socket, code, reason);
   }
 
-  /**
-   * @param {OffhookError} error
-   * @param {boolean} [transient] whether another try may succeed although the code says refused
-   */
-  #attachFailed(error, transient = false) {
+  /** @param {OffhookError} error */
+  #attachFailed(error) {
     clearTimeout(this.#timers.welcome);
     if (this.#candidate) drop(this.#candidate);
     this.#candidate = null;
@@ -236,10 +231,9 @@ export class Session {
 
     // A token function may bring a fresh token, once; a fixed one stays expired.
     const renewable = error.code === "token_expired" && typeof this.#options.token === "function" && this.#failures < 3;
-    const refused = REFUSALS.has(error.code) && !transient && !renewable;
-    if (this.#connecting && !renewable) return this.#end(error);
-    if (refused) return this.#end(error);
-    this.#retry(error.code);
+    const isFinal = this.#connecting !== null || REFUSALS.has(error.code);
+    if (isFinal && !renewable) this.#end(error);
+    else this.#retry(error.code);
   }
 
   /** @param {string} reason */

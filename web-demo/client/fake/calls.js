@@ -9,6 +9,8 @@ const SEAL = "sealed:";
 export class Calls {
   #server;
   #calls = new Map();
+  /** The newest generation each Device has offered, by Call and Device. */
+  #offers = new Map();
 
   constructor(server) {
     this.#server = server;
@@ -166,10 +168,24 @@ export class Calls {
   #relay(session, call, type, data) {
     const { caller, callee } = call;
     const other = caller.device === session.device.id ? callee.device : caller.device;
+    if (!this.#isFresh(call.call, session.device.id, other, type, data.generation)) {
+      return ["error", { code: "stale_generation", message: "older than the configuration in force" }];
+    }
     const target = this.#server.ofDevice(other);
     if (!target) return ["error", { code: "peer_gone", message: "the other Device has no Session" }];
     this.#server.send(target, type, { ...data, from: session.device.id });
     return ["ok", {}];
+  }
+
+  /** Both sides may offer the same generation at once; perfect negotiation settles that at the ends. */
+  #isFresh(call, own, other, type, generation) {
+    const newest = (device) => this.#offers.get(`${call} ${device}`) ?? 0;
+    if (type === "sdp.answer") return generation === newest(other);
+    if (type === "ice.candidates") return generation >= Math.max(newest(own), newest(other));
+    if (type !== "sdp.offer") return true;
+    if (generation <= newest(own) || generation < newest(other)) return false;
+    this.#offers.set(`${call} ${own}`, generation);
+    return true;
   }
 
   #end(call, reason, by, into = null) {
