@@ -194,6 +194,8 @@ pub struct Deliver {
     pub user: UserId,
     /// One Device, or all of them.
     pub device: Option<DeviceId>,
+    /// A Device that need not be told.
+    pub except: Option<DeviceId>,
     /// The frame's `type`.
     pub kind: Box<str>,
     /// The frame's `data` as JSON.
@@ -227,15 +229,15 @@ pub struct Leave {
 }
 
 /// What one node knows about a User.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Hash, Serialize, Deserialize)]
 pub struct UserOnNode {
-    /// The name, from the newest Session.
+    /// The name, from the newest Session there.
     pub name: Option<String>,
-    /// The Devices with a Session there that may answer.
+    /// The Devices with a Session there.
     pub devices: Vec<DeviceId>,
-    /// Whether there is any Session there.
-    pub online: bool,
-    /// What the User said last there, and when.
+    /// Whether one of them may answer.
+    pub may_answer: bool,
+    /// What the User said last there about being reachable.
     pub availability: Availability,
     /// Whether a second Call may ring.
     pub call_waiting: bool,

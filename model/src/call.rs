@@ -150,15 +150,29 @@ impl CallState {
         self.caller.user == *user || self.callee.user == *user
     }
 
-    /// The other side, as seen by `device`; `None` when `device` takes no part or the other side has no Device yet.
-    pub fn other_device(&self, device: DeviceId) -> Option<DeviceId> {
-        if self.caller.device == Some(device) {
-            self.callee.device
-        } else if self.callee.device == Some(device) {
-            self.caller.device
+    /// Whether `device` of `user` takes part: the caller's, or the one that answered.
+    pub fn takes_part(&self, user: &UserId, device: DeviceId) -> bool {
+        [&self.caller, &self.callee]
+            .into_iter()
+            .any(|party| party.user == *user && party.device == Some(device))
+    }
+
+    /// The other side, as `user` sees it. Nobody calls themselves, so the User tells the sides apart.
+    pub fn other_party(&self, user: &UserId) -> &Party {
+        if self.caller.user == *user {
+            &self.callee
         } else {
-            None
+            &self.caller
         }
+    }
+
+    /// Whether the Call ended before any Device was rung: nobody was reachable, or the callee was busy by the rules.
+    pub fn never_rang(&self) -> bool {
+        self.end.as_ref().is_some_and(|end| match end.reason {
+            EndReason::Unavailable => true,
+            EndReason::Busy => end.by.is_none(),
+            _ => false,
+        })
     }
 
     /// Whether the Call ended without the callee having been able to do anything about it.
@@ -166,10 +180,9 @@ impl CallState {
         let Some(end) = &self.end else { return false };
 
         match end.reason {
-            EndReason::Missed | EndReason::Unavailable | EndReason::Cancelled => true,
-            EndReason::Busy => end.by.is_none(), // nobody was told
+            EndReason::Missed | EndReason::Cancelled => true,
             EndReason::Gone => self.answered_at.is_none(),
-            _ => false,
+            _ => self.never_rang(),
         }
     }
 }

@@ -1,1 +1,32 @@
-//! signaling-core.
+//! Who rings, who answers, who is here: the decisions of signaling without sockets, tasks, locks or a clock.
+//!
+//! ```text
+//! hello, frames, disconnects, bus messages, answers, time → [Signaling] → frames, closes, records, queries, bus messages
+//! ```
+//!
+//! Three layers: a Session keeps frames in order over any number of WebSockets; a Call is one state machine at its
+//! owner, the node that took the invite; people are Users with their Devices and how reachable they are.
+
+mod bucket;
+mod bus;
+mod calls;
+mod commands;
+mod history;
+mod invite;
+mod io;
+mod limits;
+mod people;
+mod relay;
+mod rng;
+mod seal;
+mod session;
+mod sessions;
+mod signaling;
+mod sync;
+mod timers;
+mod transfer;
+
+pub use io::{Answer, ConnectionId, Counts, Output, QueryId, Question, VerifiedHello};
+pub use limits::Limits;
+pub use seal::SealSecret;
+pub use signaling::Signaling;

@@ -1,0 +1,199 @@
+//! Questions to the records, and what is done with the answers.
+
+use model::record::HistoryEntry;
+use model::{AccountId, MessageId, RecordChange, SessionId, UserId};
+use signaling_wire::{Empty, ErrorCode, ErrorData, HistoryList, HistoryNews, OkData, ServerFrame};
+
+use crate::bus::Parcel;
+use crate::calls::CallKey;
+use crate::io::{Answer, Output, QueryId, Question};
+use crate::sessions::SessionKey;
+use crate::signaling::Signaling;
+
+/// How many entries a page has unless told.
+const PAGE_LEN: u16 = 100;
+
+/// Who waits for an answer.
+pub(crate) struct Pending {
+    pub(crate) session: Option<SessionId>,
+    pub(crate) command: Option<MessageId>,
+    pub(crate) account: AccountId,
+    pub(crate) waiting: Waiting,
+}
+
+/// What is done with an answer.
+pub(crate) enum Waiting {
+    /// `ok` with the page, or with the servers.
+    Page,
+    /// `ok` with the status of these Users.
+    Directory { users: Option<Vec<UserId>> },
+    /// `history` to all of the User's Devices.
+    News {
+        user: UserId,
+        entry: Option<HistoryEntry>,
+    },
+}
+
+impl Signaling {
+    pub(crate) fn ask(&mut self, question: Question, pending: Pending) {
+        self.queries += 1;
+        let query = QueryId(self.queries);
+        self.pending.insert(query, pending);
+        self.output(Output::Query { query, question });
+    }
+
+    pub(crate) fn on_answer(&mut self, query: QueryId, answer: Answer) {
+        let Some(Pending {
+            session,
+            command,
+            account,
+            waiting,
+        }) = self.pending.remove(&query)
+        else {
+            return;
+        };
+
+        let frame = match (waiting, answer) {
+            (Waiting::News { user, entry }, Answer::Missed(missed)) => {
+                return self.send_news(account, &user, HistoryNews { entry, missed });
+            }
+            (Waiting::News { .. }, _) => return, // the client finds it in its history later
+            (Waiting::Directory { users }, Answer::Directory(recorded)) => {
+                ServerFrame::Ok(self.directory(account, users, recorded))
+            }
+            (
+                Waiting::Page,
+                Answer::History {
+                    entries,
+                    next,
+                    missed,
+                },
+            ) => ServerFrame::Ok(OkData::History {
+                entries,
+                next,
+                missed,
+            }),
+            (Waiting::Page, Answer::IceServers(ice_servers)) => {
+                ServerFrame::Ok(OkData::IceServers { ice_servers })
+            }
+            _ => ServerFrame::Error(ErrorData {
+                code: ErrorCode::Internal,
+                message: "the records do not answer".into(),
+                state: None,
+                sealed: None,
+            }),
+        };
+
+        let key = session.and_then(|session| self.sessions.of_id(session));
+        if let Some(key) = key {
+            self.send(key, frame.kind(), command, &frame.data());
+        }
+    }
+
+    pub(crate) fn on_history_list(
+        &mut self,
+        key: SessionKey,
+        command: MessageId,
+        list: HistoryList,
+    ) {
+        let session = self.sessions.get(key);
+        let (account, user, id) = (session.account, session.user.clone(), session.id);
+        let limit = list.limit.unwrap_or(PAGE_LEN);
+
+        let question = Question::History {
+            account,
+            user,
+            before: list.before,
+            limit,
+        };
+        self.ask(
+            question,
+            Pending {
+                session: Some(id),
+                command: Some(command),
+                account,
+                waiting: Waiting::Page,
+            },
+        );
+    }
+
+    pub(crate) fn on_turn_refresh(&mut self, key: SessionKey, command: MessageId) {
+        let session = self.sessions.get(key);
+        let (account, user, id) = (session.account, session.user.clone(), session.id);
+
+        let question = Question::IceServers { account, user };
+        self.ask(
+            question,
+            Pending {
+                session: Some(id),
+                command: Some(command),
+                account,
+                waiting: Waiting::Page,
+            },
+        );
+    }
+
+    pub(crate) fn on_history_seen(&mut self, key: SessionKey, command: MessageId) {
+        let session = self.sessions.get(key);
+        let (account, user) = (session.account, session.user.clone());
+
+        self.output(Output::Record(RecordChange::HistorySeen {
+            account,
+            user: user.clone(),
+            at: self.now,
+        }));
+        let ok = ServerFrame::Ok(OkData::Empty(Empty {}));
+        self.send(key, ok.kind(), Some(command), &ok.data());
+        self.send_news(
+            account,
+            &user,
+            HistoryNews {
+                entry: None,
+                missed: 0,
+            },
+        );
+    }
+
+    /// Tells both Users of a Call that it is in their history now.
+    pub(crate) fn tell_history(&mut self, key: CallKey) {
+        let Some(call) = self.calls.get(&key) else {
+            return;
+        };
+
+        let account = key.0;
+        let record = call.record(account);
+        for user in [record.caller.user.clone(), record.callee.user.clone()] {
+            let entry = Some(record.entry_for(&user));
+            let question = Question::Missed {
+                account,
+                user: user.clone(),
+            };
+            let waiting = Waiting::News { user, entry };
+            self.ask(
+                question,
+                Pending {
+                    session: None,
+                    command: None,
+                    account,
+                    waiting,
+                },
+            );
+        }
+    }
+
+    fn send_news(&mut self, account: AccountId, user: &UserId, news: HistoryNews) {
+        let frame = ServerFrame::History(news);
+        let (kind, data) = (frame.kind(), frame.data());
+        self.deliver(
+            account,
+            &Parcel {
+                user,
+                device: None,
+                except: None,
+                kind,
+                data: &data,
+                call: None,
+            },
+        );
+    }
+}

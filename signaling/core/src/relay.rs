@@ -1,0 +1,98 @@
+//! What the two Devices of an active Call say to each other through us.
+
+use model::bus::{Origin, Relay, RelayKind};
+use signaling_wire::ErrorCode;
+
+use crate::calls::{Address, CallKey, Outcome, Refusal};
+use crate::signaling::Signaling;
+
+/// The `type` a relayed frame has on both sides.
+const fn kind_of(kind: RelayKind) -> &'static str {
+    match kind {
+        RelayKind::Verify => "call.verify",
+        RelayKind::Offer(_) => "sdp.offer",
+        RelayKind::Answer(_) => "sdp.answer",
+        RelayKind::Candidates(_) => "ice.candidates",
+        RelayKind::Restart => "ice.restart",
+    }
+}
+
+/// The newest offers after a frame of one side; `None` when the frame is stale.
+///
+/// `own` and `other` are the newest generations the sender and the other side have offered. Both sides may offer the
+/// same generation at once, for neither has seen the other's yet: perfect negotiation settles that at the ends.
+fn newest_offer(kind: RelayKind, own: u64, other: u64) -> Option<u64> {
+    let is_fresh = match kind {
+        RelayKind::Offer(generation) => generation > own && generation >= other,
+        RelayKind::Answer(generation) => generation == other,
+        RelayKind::Candidates(generation) => generation >= own.max(other),
+        RelayKind::Verify | RelayKind::Restart => true,
+    };
+
+    is_fresh.then_some(match kind {
+        RelayKind::Offer(generation) => generation,
+        _ => own,
+    })
+}
+
+impl Signaling {
+    pub(crate) fn on_relay(
+        &mut self,
+        key: CallKey,
+        origin: &Origin,
+        relay: &Relay,
+    ) -> Result<Outcome, Refusal> {
+        self.ensure_active(key, origin)?;
+        let call = self.calls.get_mut(&key).ok_or_else(Refusal::unknown_call)?;
+
+        let side = usize::from(call.state.callee.user == origin.user);
+        let stale = Refusal::new(
+            ErrorCode::StaleGeneration,
+            "older than the configuration in force",
+        );
+        let offer =
+            newest_offer(relay.kind, call.offers[side], call.offers[1 - side]).ok_or(stale)?;
+        call.offers[side] = offer;
+
+        let other = call.state.other_party(&origin.user);
+        let (user, device) = (other.user.clone(), other.device);
+        let to = Address {
+            user: &user,
+            device,
+            except: None,
+        };
+        if self.tell_call(key, &to, kind_of(relay.kind), &relay.data) {
+            Ok(Outcome::Empty)
+        } else {
+            Err(Refusal::new(
+                ErrorCode::PeerGone,
+                "the other device has no session",
+            ))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_belongs_to_the_newest_offers_is_fresh() {
+        use RelayKind::{Answer, Candidates, Offer, Verify};
+        let check = |kind, own, other, newest| {
+            assert_eq!(newest_offer(kind, own, other), newest, "{kind:?}")
+        };
+
+        check(Offer(1), 0, 0, Some(1));
+        check(Offer(1), 0, 1, Some(1)); // glare
+        check(Offer(1), 1, 0, None);
+        check(Offer(1), 0, 2, None);
+        check(Offer(9), 3, 4, Some(9));
+        check(Answer(4), 3, 4, Some(3));
+        check(Answer(3), 3, 4, None);
+        check(Candidates(4), 3, 4, Some(3));
+        check(Candidates(3), 3, 4, None);
+        check(Candidates(5), 3, 4, Some(3)); // found before its offer is sent
+        check(Verify, 3, 4, Some(3));
+    }
+}

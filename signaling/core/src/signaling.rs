@@ -1,0 +1,173 @@
+//! The core's two faces: `handle_*` takes what happened, `poll_*` says what to do.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use model::bus::Message;
+use model::{AccountId, CallId, NodeId, Phase, Timestamp};
+use signaling_wire::{CloseCode, Goaway, ServerFrame};
+
+use crate::bucket::AddressBuckets;
+use crate::calls::{Call, CallKey};
+use crate::history::Pending;
+use crate::io::{Answer, ConnectionId, Counts, Output, QueryId, VerifiedHello};
+use crate::limits::Limits;
+use crate::people::Account;
+use crate::rng::Rng;
+use crate::seal::{SealSecret, Sealer};
+use crate::sessions::{SessionKey, Sessions};
+use crate::timers::Timers;
+
+/// The signaling of a shard of Accounts on one node; one task owns it.
+///
+/// The driver hands in what happens, then takes every [`Output`] and wakes it at [`Signaling::poll_timeout`]. All of
+/// an Account's Sessions on a node belong to one `Signaling`.
+pub struct Signaling {
+    pub(crate) limits: Limits,
+    pub(crate) node: NodeId,
+    pub(crate) sealer: Sealer,
+    pub(crate) rng: Rng,
+    /// The moment of the input that is handled.
+    pub(crate) now: Timestamp,
+    pub(crate) sessions: Sessions,
+    pub(crate) accounts: BTreeMap<AccountId, Account>,
+    pub(crate) calls: BTreeMap<CallKey, Call>,
+    pub(crate) session_timers: Timers<SessionKey>,
+    pub(crate) call_timers: Timers<CallKey>,
+    pub(crate) addresses: AddressBuckets,
+    pub(crate) pending: BTreeMap<QueryId, Pending>,
+    pub(crate) queries: u64,
+    outputs: VecDeque<Output>,
+}
+
+impl Signaling {
+    /// A core that serves nobody yet.
+    ///
+    /// `secret` is the installation's, the same on every node and after every restart. `seed` makes the server's ids;
+    /// it should differ from run to run, though nothing secret depends on it.
+    pub fn new(limits: Limits, node: NodeId, secret: &SealSecret, seed: u64) -> Self {
+        Self {
+            limits,
+            node,
+            sealer: Sealer::new(secret),
+            rng: Rng::new(seed),
+            now: Timestamp::default(),
+            sessions: Sessions::default(),
+            accounts: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            session_timers: Timers::new(),
+            call_timers: Timers::new(),
+            addresses: AddressBuckets::new(),
+            pending: BTreeMap::new(),
+            queries: 0,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Takes the first frame of a WebSocket, once the driver has verified its token. Answers with `welcome`, or with
+    /// an `error` and a close.
+    pub fn handle_hello(&mut self, now: Timestamp, connection: ConnectionId, hello: VerifiedHello) {
+        self.now = now;
+        self.on_hello(connection, hello);
+        self.end_overflowed();
+    }
+
+    /// Takes a text frame that follows `hello`. Frames of a connection the core has closed are ignored.
+    pub fn handle_frame(&mut self, now: Timestamp, connection: ConnectionId, text: &str) {
+        self.now = now;
+        self.on_frame(connection, text);
+        self.end_overflowed();
+    }
+
+    /// Takes the end of a WebSocket; its Session waits for the client to come back.
+    pub fn handle_disconnect(&mut self, now: Timestamp, connection: ConnectionId) {
+        self.now = now;
+        if let Some(key) = self.sessions.of_connection(connection) {
+            self.detach(key);
+        }
+    }
+
+    /// Takes a message of another node.
+    pub fn handle_bus(&mut self, now: Timestamp, message: Message) {
+        self.now = now;
+        self.on_bus(message);
+        self.end_overflowed();
+    }
+
+    /// Takes what the driver found out for an [`Output::Query`].
+    pub fn handle_answer(&mut self, now: Timestamp, query: QueryId, answer: Answer) {
+        self.now = now;
+        self.on_answer(query, answer);
+        self.end_overflowed();
+    }
+
+    /// Asks every client to connect again within `in_ms`, because this node is about to stop.
+    pub fn handle_drain(&mut self, now: Timestamp, in_ms: u64, reason: &str) {
+        self.now = now;
+        let frame = ServerFrame::Goaway(Goaway {
+            in_ms,
+            reason: reason.to_owned(),
+        });
+        for key in self.sessions.keys() {
+            self.send_unnumbered(key, &frame);
+        }
+    }
+
+    /// Closes every WebSocket with `goaway`'s code; the Sessions are not told to anybody as ended.
+    pub fn handle_stop(&mut self, now: Timestamp) {
+        self.now = now;
+        for key in self.sessions.keys() {
+            self.close(key, CloseCode::Goaway, "goaway");
+        }
+    }
+
+    /// Does what is due at `now`.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        self.now = now;
+        while let Some(key) = self.session_timers.pop(now) {
+            self.on_session_timer(key);
+        }
+        while let Some(key) = self.call_timers.pop(now) {
+            self.on_call_timer(key);
+        }
+        self.end_overflowed();
+    }
+
+    /// When to call [`Signaling::handle_timeout`] next; `None` when nothing is going on.
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        let next = [self.session_timers.next(), self.call_timers.next()];
+        next.into_iter().flatten().min()
+    }
+
+    /// What to do next; `None` when all is done.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// How much there is, for the metrics. Walks over all Sessions and Calls.
+    pub fn counts(&self) -> Counts {
+        let connected = self.sessions.connected();
+        let of_phase = |phase| {
+            self.calls
+                .values()
+                .filter(|call| call.state.phase == phase)
+                .count()
+        };
+
+        Counts {
+            accounts: self.accounts.len(),
+            sessions_connected: connected,
+            sessions_detached: self.sessions.len() - connected,
+            calls_ringing: of_phase(Phase::Ringing),
+            calls_active: of_phase(Phase::Active),
+            calls_ended: of_phase(Phase::Ended),
+        }
+    }
+
+    pub(crate) fn output(&mut self, output: Output) {
+        self.outputs.push_back(output);
+    }
+
+    pub(crate) fn new_call_id(&mut self) -> CallId {
+        CallId::from_parts(self.now, self.rng.wide())
+    }
+}

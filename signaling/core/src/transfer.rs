@@ -1,0 +1,224 @@
+//! One side hands the other over: blind, by ringing a third User, or attended, by joining two Calls.
+
+use model::bus::Origin;
+use model::{
+    CallId, CallState, End, EndReason, MessageId, Millis, Phase, RecordChange, Transfer, UserId,
+};
+use signaling_wire::{CallEvent, ErrorCode};
+
+use crate::calls::{Address, Call, CallKey, Outcome, Refusal, end, update_data};
+use crate::invite::{Invite, ensure_callable};
+use crate::signaling::Signaling;
+
+/// How long a transferred Call rings.
+const RING: Millis = Millis::from_secs(45);
+
+/// What becomes of a blind transfer whose old Call ends.
+pub(crate) enum TransferFate {
+    /// The new Call is the reason.
+    Done,
+    /// The transferring side hung up: the new Call rings on.
+    RingsOn(CallId),
+    /// The side that was handed over is gone: the new Call has no caller.
+    Over(CallId),
+}
+
+impl TransferFate {
+    pub(crate) fn of(transfer: Transfer, how: &End) -> Self {
+        if matches!(how.reason, EndReason::Transferred | EndReason::Merged) {
+            Self::Done
+        } else if how.by == Some(transfer.by) {
+            Self::RingsOn(transfer.call)
+        } else {
+            Self::Over(transfer.call)
+        }
+    }
+}
+
+impl Signaling {
+    pub(crate) fn on_transfer_to(
+        &mut self,
+        key: CallKey,
+        id: MessageId,
+        origin: &Origin,
+        to: UserId,
+    ) -> Result<Outcome, Refusal> {
+        self.ensure_may_transfer(key, origin)?;
+        ensure_callable(&to)?;
+
+        let state = self.state(key)?;
+        if state.is_party(&to) {
+            return Err(Refusal::new(
+                ErrorCode::SelfCall,
+                "the user takes part in the call already",
+            ));
+        }
+
+        let handed_over = state.other_party(&origin.user).clone();
+        let (media, new) = (state.media, (key.0, self.new_call_id()));
+        let transfer = Transfer {
+            by: origin.user.clone(),
+            to: to.clone(),
+            call: new.1,
+        };
+        self.transition(key, Some(id), |state| state.transfer = Some(transfer));
+        self.announce(key, CallEvent::Transferring, origin);
+
+        let invite = Invite {
+            to,
+            media,
+            commitment: None,
+            ttl: RING,
+        };
+        self.begin_call(new, None, handed_over.clone(), invite, Some(key.1));
+        self.announce_created(new, &handed_over, &origin.user);
+        self.ring(new, None);
+        Ok(Outcome::State(key))
+    }
+
+    pub(crate) fn on_transfer_with(
+        &mut self,
+        key: CallKey,
+        id: MessageId,
+        origin: &Origin,
+        with: CallId,
+    ) -> Result<Outcome, Refusal> {
+        let other = (key.0, with);
+        self.ensure_may_transfer(key, origin)?;
+        if !self.state(other)?.is_party(&origin.user) {
+            return Err(Refusal::not_a_party());
+        }
+        self.ensure_may_transfer(other, origin)?;
+        if self
+            .calls
+            .get(&other)
+            .is_some_and(|call| call.settling.is_some())
+        {
+            return Err(Refusal::wrong_phase());
+        }
+
+        let caller = self.state(key)?.other_party(&origin.user).clone();
+        let callee = self.state(other)?.other_party(&origin.user).clone();
+        if caller.user == callee.user {
+            return Err(Refusal::new(
+                ErrorCode::SelfCall,
+                "both calls are with the same user",
+            ));
+        }
+
+        let new = (key.0, self.new_call_id());
+        let state = CallState {
+            call: new.1,
+            rev: 1,
+            epoch: 1,
+            phase: Phase::Active,
+            media: self.state(key)?.media,
+            caller: caller.clone(),
+            callee: callee.clone(),
+            ringing: Vec::new(),
+            held_by: Vec::new(),
+            created_at: self.now,
+            answered_at: Some(self.now),
+            ended_at: None,
+            commitment: None,
+            transfer: None,
+            replaces: Some(key.1),
+            end: None,
+        };
+        self.insert_call(new, Call::new(state, self.now));
+        self.record_call(new, RecordChange::CallBegun);
+        self.record_call(new, RecordChange::CallAnswered);
+        self.announce_created(new, &caller, &origin.user);
+        self.announce_created(new, &callee, &origin.user);
+
+        let mut how = end(EndReason::Transferred, Some(&origin.user));
+        how.into = Some(new.1);
+        self.end_call(key, Some(id), how.clone(), Some(origin));
+        self.end_call(other, Some(id), how, None);
+        Ok(Outcome::State(key))
+    }
+
+    fn ensure_may_transfer(&self, key: CallKey, origin: &Origin) -> Result<(), Refusal> {
+        if !origin.grants.transfer {
+            return Err(Refusal::new(
+                ErrorCode::Forbidden,
+                "the access token has no grant transfer",
+            ));
+        }
+        self.ensure_active(key, origin)?;
+        if self.state(key)?.transfer.is_some() {
+            return Err(Refusal::wrong_phase());
+        }
+        Ok(())
+    }
+
+    /// Tells a Device that it takes part in a Call it has not dialled.
+    fn announce_created(&mut self, key: CallKey, party: &model::Party, by: &UserId) {
+        let Some(call) = self.calls.get(&key) else {
+            return;
+        };
+
+        let data = update_data(&call.told, CallEvent::Created, Some(by), None);
+        let to = Address {
+            user: &party.user,
+            device: party.device,
+            except: None,
+        };
+        self.tell_call(key, &to, "call.update", &data);
+    }
+
+    /// A Call was answered: if it rang for a transfer, the old Call is over.
+    pub(crate) fn finish_transfer(&mut self, key: CallKey) {
+        if let Some((old, by)) = self.transferred_from(key) {
+            let mut how = end(EndReason::Transferred, Some(&by));
+            how.into = Some(key.1);
+            self.end_call(old, None, how, None);
+        }
+    }
+
+    /// A Call has ended: what rang for it stops, and what it rang for goes on or ends too.
+    pub(crate) fn after_end(
+        &mut self,
+        key: CallKey,
+        fate: Option<&TransferFate>,
+        by: Option<&UserId>,
+    ) {
+        if let Some(TransferFate::Over(new)) = fate {
+            self.end_call((key.0, *new), None, end(EndReason::Cancelled, by), None);
+        }
+
+        let Some((old, transferring)) = self.transferred_from(key) else {
+            return;
+        };
+        let merged_into = self
+            .state(key)
+            .ok()
+            .and_then(|state| state.end.as_ref()?.into);
+        match merged_into {
+            Some(into) => {
+                let mut how = end(EndReason::Transferred, Some(&transferring));
+                how.into = Some(into);
+                self.end_call(old, None, how, None);
+            }
+            None => self.fail_transfer(old, &transferring),
+        }
+    }
+
+    /// The old Call of a blind transfer goes on.
+    pub(crate) fn fail_transfer(&mut self, old: CallKey, transferring: &UserId) {
+        self.transition(old, None, |state| state.transfer = None);
+        self.announce_except(old, CallEvent::TransferFailed, Some(transferring), None);
+    }
+
+    /// The active Call for whose blind transfer this one rings, and who transfers.
+    fn transferred_from(&self, key: CallKey) -> Option<(CallKey, UserId)> {
+        let old = (key.0, self.state(key).ok()?.replaces?);
+        let state = self.state(old).ok()?;
+        let transfer = state
+            .transfer
+            .as_ref()
+            .filter(|transfer| transfer.call == key.1)?;
+
+        (state.phase == Phase::Active).then(|| (old, transfer.by.clone()))
+    }
+}
