@@ -1,6 +1,7 @@
 //! coturn's own client, `turnutils_uclient`, in front of the relay.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::print_stderr, reason = "what is skipped is said")]
 
 use std::net::{SocketAddr, UdpSocket};
 use std::process::{Child, Command, Stdio};

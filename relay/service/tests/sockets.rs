@@ -1,6 +1,7 @@
 //! The relay with real sockets on loopback, and our own client in front of it.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::print_stderr, reason = "what is skipped is said")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;

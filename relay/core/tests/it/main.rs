@@ -1,0 +1,12 @@
+//! What the relay does, seen from outside: packets and time in, packets out.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::print_stderr, reason = "a failing seed is said")]
+
+mod allocations;
+mod credentials;
+mod data;
+mod model;
+mod peers;
+mod property;
+mod world;

@@ -1,0 +1,286 @@
+//! The core against a naive model of RFC 8656, step by step under simulated time.
+//!
+//! `RELAY_MODEL_SEEDS` sets how many seeds are run, `RELAY_MODEL_SEED` runs one alone.
+
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use relay_core::{CHANNEL_LIFETIME, PERMISSION_LIFETIME, Transport};
+use relay_stun::ErrorCode;
+
+use crate::world::{OTHER_PEER, PEER, Phone, World, peer_reads};
+
+const STEPS: usize = 300;
+const PERMISSIONS_MAX: usize = 3;
+const CHANNELS_MAX: usize = 2;
+const ALLOCATIONS_MAX: usize = 3;
+
+/// Peers nobody may reach.
+const FORBIDDEN_PEER: &str = "10.0.0.1:5000";
+const LOW_PORT_PEER: &str = "8.8.8.8:53";
+
+/// What one client holds, kept in the simplest way.
+#[derive(Debug, Clone)]
+struct Held {
+    relayed: String,
+    expires: Instant,
+    permissions: Vec<(String, Instant)>,
+    channels: Vec<(u16, String, Instant)>,
+}
+
+#[test]
+fn the_core_does_what_the_model_says() {
+    let number = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .and_then(|text| text.parse::<u64>().ok())
+    };
+    if let Some(seed) = number("RELAY_MODEL_SEED") {
+        return run(seed);
+    }
+    for seed in 0..number("RELAY_MODEL_SEEDS").unwrap_or(300) {
+        if let Err(panic) = std::panic::catch_unwind(|| run(seed)) {
+            eprintln!("the model and the core differ: RELAY_MODEL_SEED={seed}");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+fn run(seed: u64) {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut world = World::seeded(seed, |config| {
+        config.limits.permissions_per_allocation_max = PERMISSIONS_MAX;
+        config.limits.channels_per_allocation_max = CHANNELS_MAX;
+        config.limits.allocations_max = ALLOCATIONS_MAX;
+    });
+    let mut phones: Vec<Phone> = [
+        Transport::Udp,
+        Transport::Tcp,
+        Transport::Udp,
+        Transport::Tls,
+    ]
+    .into_iter()
+    .zip(1000..)
+    .map(|(transport, port)| world.phone(&format!("user{port}"), port, transport))
+    .collect();
+    let mut held: Vec<Option<Held>> = vec![None; phones.len()];
+    let mut relayed_once: Vec<String> = vec!["7.7.7.7:3478".to_owned()];
+
+    for step in 0..STEPS {
+        let at = rng.random_range(0..phones.len());
+        let peer = match rng.random_range(0..8) {
+            0..=1 => PEER.to_owned(),
+            2 => OTHER_PEER.to_owned(),
+            3 => FORBIDDEN_PEER.to_owned(),
+            4 => LOW_PORT_PEER.to_owned(),
+            _ => relayed_once[rng.random_range(0..relayed_once.len())].clone(),
+        };
+        let channel = 0x4000 + rng.random_range(0..3);
+        let now = world.now;
+        let live = held.iter().flatten().count();
+        let live_relayed =
+            |held: &[Option<Held>]| held.iter().flatten().any(|held| held.relayed == peer);
+        let context = format!("seed {seed}, step {step}, client {at}, peer {peer}");
+
+        match rng.random_range(0..12) {
+            0..=1 => {
+                let expected = match &held[at] {
+                    Some(_) => Err(ErrorCode::ALLOCATION_MISMATCH),
+                    None if live >= ALLOCATIONS_MAX => Err(ErrorCode::INSUFFICIENT_CAPACITY),
+                    None => Ok(()),
+                };
+                assert_eq!(
+                    world.allocate(&mut phones[at]),
+                    expected,
+                    "{context}: allocate"
+                );
+                if expected.is_ok() {
+                    let relayed = phones[at].relayed();
+                    relayed_once.push(relayed.clone());
+                    held[at] = Some(Held {
+                        relayed,
+                        expires: now + Duration::from_secs(600),
+                        permissions: Vec::new(),
+                        channels: Vec::new(),
+                    });
+                }
+            }
+            2 => {
+                let asked = [0, 1, 600, 2000, 9999][rng.random_range(0..5)];
+                let granted = if asked == 0 {
+                    0
+                } else {
+                    asked.clamp(600, 3600)
+                };
+                let expected = held[at].as_ref().map(|_| granted);
+                let got = world.refresh(&mut phones[at], asked);
+                assert_eq!(
+                    got,
+                    expected.ok_or(ErrorCode::ALLOCATION_MISMATCH),
+                    "{context}"
+                );
+                if granted == 0 {
+                    held[at] = None;
+                } else if let Some(held) = &mut held[at] {
+                    held.expires = now + Duration::from_secs(granted.into());
+                }
+            }
+            3..=4 => {
+                let expected = match &mut held[at] {
+                    None => Err(ErrorCode::ALLOCATION_MISMATCH),
+                    Some(_) if peer == FORBIDDEN_PEER => Err(ErrorCode::FORBIDDEN),
+                    Some(held) => held.permit(now, &peer),
+                };
+                assert_eq!(
+                    world.permit(&mut phones[at], &peer),
+                    expected,
+                    "{context}: permit"
+                );
+            }
+            5..=6 => {
+                let reachable = peer == PEER || peer == OTHER_PEER || live_relayed(&held);
+                let expected = match &mut held[at] {
+                    None => Err(ErrorCode::ALLOCATION_MISMATCH),
+                    Some(_) if !reachable => Err(ErrorCode::FORBIDDEN),
+                    Some(held) => held.bind(now, channel, &peer),
+                };
+                assert_eq!(
+                    world.bind(&mut phones[at], channel, &peer),
+                    expected,
+                    "{context}: bind"
+                );
+            }
+            7..=9 => {
+                let by_channel = rng.random();
+                let to = match &held[at] {
+                    None => None,
+                    Some(held) if by_channel => held.peer_of(now, channel),
+                    Some(held) => held.permits(now, &peer).then(|| peer.clone()),
+                };
+                let got = match by_channel {
+                    true => world.send_channel(&phones[at], channel, "x"),
+                    false => world.send(&mut phones[at], &peer, "x"),
+                };
+                let from = held[at]
+                    .as_ref()
+                    .map(|held| held.relayed.clone())
+                    .unwrap_or_default();
+                let Some(to) = to else {
+                    assert_eq!(got, None, "{context}: send");
+                    continue;
+                };
+                let other = held
+                    .iter()
+                    .position(|h| h.as_ref().is_some_and(|h| h.relayed == to));
+                match other {
+                    Some(other) => {
+                        let expected = held[other].as_ref().unwrap().reads(now, &from);
+                        assert_eq!(phones[other].reads(got), expected, "{context}: hand-over");
+                    }
+                    None if to == PEER || to == OTHER_PEER => {
+                        let expected = Some(format!("{from} → {to} x"));
+                        assert_eq!(peer_reads(got), expected, "{context}: send");
+                    }
+                    None => assert_eq!(got, None, "{context}: send to nobody"),
+                }
+            }
+            10 => {
+                let allowed = peer == PEER || peer == OTHER_PEER;
+                let expected = match &held[at] {
+                    Some(held) if allowed => held.reads(now, &peer),
+                    _ => None,
+                };
+                let got = world.peer_sends(&peer, &phones[at], "x");
+                let got = if held[at].is_some() {
+                    phones[at].reads(got)
+                } else {
+                    None
+                };
+                assert_eq!(got, expected, "{context}: receive");
+            }
+            _ => {
+                let seconds = [1, 60, 299, 300, 301, 599, 600][rng.random_range(0..7)];
+                world.advance(Duration::from_secs(seconds));
+                for held in &mut held {
+                    held.take_if(|held| held.expires <= world.now);
+                }
+            }
+        }
+
+        let live = held.iter().flatten().count();
+        assert_eq!(world.relay.stats().allocations, live, "{context}");
+        assert_eq!(world.ports.iter().flatten().count(), live, "{context}");
+        let next = held.iter().flatten().map(|held| held.expires).min();
+        assert_eq!(world.relay.poll_timeout(), next, "{context}");
+        assert_eq!(world.sent, vec![], "{context}: nothing is sent unasked");
+    }
+}
+
+impl Held {
+    fn permits(&self, now: Instant, peer: &str) -> bool {
+        self.permissions
+            .iter()
+            .any(|(ip, expires)| ip == ip_of(peer) && now < *expires)
+    }
+
+    fn permit(&mut self, now: Instant, peer: &str) -> Result<(), ErrorCode> {
+        self.permissions.retain(|(_, expires)| now < *expires);
+        let ip = ip_of(peer);
+        if self.permissions.iter().all(|(held, _)| held != ip)
+            && self.permissions.len() == PERMISSIONS_MAX
+        {
+            return Err(ErrorCode::INSUFFICIENT_CAPACITY);
+        }
+        self.permissions.retain(|(held, _)| held != ip);
+        self.permissions
+            .push((ip.to_owned(), now + PERMISSION_LIFETIME));
+        Ok(())
+    }
+
+    fn bind(&mut self, now: Instant, channel: u16, peer: &str) -> Result<(), ErrorCode> {
+        self.channels.retain(|(_, _, expires)| now < *expires);
+        let same =
+            |(number, bound, _): &(u16, String, Instant)| *number == channel && bound == peer;
+        let clash =
+            |(number, bound, _): &(u16, String, Instant)| (*number == channel) != (bound == peer);
+        if self.channels.iter().any(clash) {
+            return Err(ErrorCode::BAD_REQUEST);
+        }
+        if !self.channels.iter().any(same) && self.channels.len() == CHANNELS_MAX {
+            return Err(ErrorCode::INSUFFICIENT_CAPACITY);
+        }
+        self.permit(now, peer)?;
+        self.channels.retain(|channel| !same(channel));
+        self.channels
+            .push((channel, peer.to_owned(), now + CHANNEL_LIFETIME));
+        Ok(())
+    }
+
+    fn peer_of(&self, now: Instant, channel: u16) -> Option<String> {
+        let found = self
+            .channels
+            .iter()
+            .find(|(held, _, end)| *held == channel && now < *end);
+        found.map(|(_, peer, _)| peer.clone())
+    }
+
+    /// What this client reads when `peer` sends "x".
+    fn reads(&self, now: Instant, peer: &str) -> Option<String> {
+        if !self.permits(now, peer) {
+            return None;
+        }
+        let found = self
+            .channels
+            .iter()
+            .find(|(_, held, end)| held == peer && now < *end);
+        Some(match found {
+            Some((channel, ..)) => format!("{channel:#x} x"),
+            None => format!("{peer} x"),
+        })
+    }
+}
+
+fn ip_of(peer: &str) -> &str {
+    peer.rsplit_once(':').unwrap().0
+}

@@ -1,0 +1,128 @@
+//! The one address check stands behind every way to a peer.
+
+use relay_core::Transport;
+use relay_stun::ErrorCode;
+
+use crate::world::{PEER, World};
+
+/// Peers no client may reach by default, in forms an address can take.
+const FORBIDDEN: [&str; 12] = [
+    "127.0.0.1:5000",
+    "10.0.0.1:5000",
+    "192.168.1.1:5000",
+    "169.254.169.254:5000",
+    "100.64.0.1:5000",
+    "0.0.0.0:5000",
+    "224.0.0.1:5000",
+    "255.255.255.255:5000",
+    "[::1]:5000",
+    "[::ffff:127.0.0.1]:5000",
+    "[64:ff9b::10.0.0.1]:5000",
+    "[2002:7f00:1::1]:5000",
+];
+
+#[test]
+fn a_forbidden_peer_is_403_for_permission_and_channel_and_never_gets_data() {
+    for peer in FORBIDDEN {
+        let mut world = World::new();
+        let mut alice = world.phone("alice", 1000, Transport::Udp);
+        if peer.starts_with('[') {
+            world.ask(&mut alice, crate::world::V6).unwrap();
+        } else {
+            world.allocate(&mut alice).unwrap();
+        }
+        assert_eq!(
+            world.permit(&mut alice, peer),
+            Err(ErrorCode::FORBIDDEN),
+            "{peer}"
+        );
+        assert_eq!(
+            world.bind(&mut alice, 0x4000, peer),
+            Err(ErrorCode::FORBIDDEN),
+            "{peer}"
+        );
+        assert_eq!(world.send(&mut alice, peer, "x"), None, "{peer}");
+        assert_eq!(world.send_channel(&alice, 0x4000, "x"), None, "{peer}");
+        assert_eq!(world.peer_sends(peer, &alice, "x"), None, "{peer}");
+    }
+}
+
+#[test]
+fn a_low_port_gets_no_channel_and_no_data() {
+    let mut world = World::new();
+    let mut alice = world.allocated("alice", 1000);
+    assert_eq!(
+        world.bind(&mut alice, 0x4000, "8.8.8.8:53"),
+        Err(ErrorCode::FORBIDDEN)
+    );
+    world.permit(&mut alice, PEER).unwrap();
+    assert_eq!(world.send(&mut alice, "8.8.8.8:53", "query"), None);
+    assert_eq!(world.refusals("forbidden_low_port"), 2);
+    assert!(world.send(&mut alice, "8.8.8.8:5353", "query").is_some());
+}
+
+#[test]
+fn an_own_address_is_reached_only_where_an_allocation_lives() {
+    let mut world = World::new();
+    let mut alice = world.allocated("alice", 1000);
+    let free = format!(
+        "7.7.7.7:{}",
+        if alice.relayed().ends_with("50000") {
+            50_001
+        } else {
+            50_000
+        }
+    );
+
+    // A Permission names no port, so it is granted; what it is used for is looked at each time.
+    assert_eq!(world.permit(&mut alice, "7.7.7.7:3478"), Ok(()));
+    for nobody in [&free[..], "7.7.7.7:3478", "7.7.7.7:8080"] {
+        assert_eq!(
+            world.bind(&mut alice, 0x4000, nobody),
+            Err(ErrorCode::FORBIDDEN),
+            "{nobody}"
+        );
+        assert_eq!(world.send(&mut alice, nobody, "x"), None, "{nobody}");
+        // From the network such a packet is forged, or another program on this machine.
+        assert_eq!(world.peer_sends(nobody, &alice, "x"), None, "{nobody}");
+    }
+    let bob = world.allocated("bob", 1001);
+    assert_eq!(world.bind(&mut alice, 0x4000, &bob.relayed()), Ok(()));
+    assert_eq!(world.peer_sends(&bob.relayed(), &alice, "forged"), None);
+}
+
+#[test]
+fn two_allocations_meet_on_a_loopback_relay_too() {
+    let mut world = World::with(|config| config.addresses.v4 = Some("127.0.0.1".parse().unwrap()));
+    let mut alice = world.allocated("alice", 1000);
+    let mut bob = world.allocated("bob", 1001);
+    world.permit(&mut alice, &bob.relayed()).unwrap();
+    world.permit(&mut bob, &alice.relayed()).unwrap();
+    let delivered = world.send(&mut alice, &bob.relayed(), "hello");
+    assert_eq!(
+        bob.reads(delivered).unwrap(),
+        format!("{} hello", alice.relayed())
+    );
+    assert_eq!(world.send(&mut alice, "127.0.0.1:6379", "SHUTDOWN"), None);
+    assert_eq!(
+        world.permit(&mut alice, "127.0.0.2:5000"),
+        Err(ErrorCode::FORBIDDEN)
+    );
+}
+
+#[test]
+fn the_lists_override() {
+    let mut world = World::with(|config| {
+        config.peers.allow = vec!["10.1.0.0/16".parse().unwrap()];
+        config.peers.deny = vec!["8.8.8.0/24".parse().unwrap()];
+    });
+    let mut alice = world.allocated("alice", 1000);
+    assert_eq!(world.permit(&mut alice, "10.1.2.3:5000"), Ok(()));
+    assert!(world.send(&mut alice, "10.1.2.3:5000", "x").is_some());
+    assert_eq!(
+        world.permit(&mut alice, "10.2.2.3:5000"),
+        Err(ErrorCode::FORBIDDEN)
+    );
+    assert_eq!(world.permit(&mut alice, PEER), Err(ErrorCode::FORBIDDEN));
+    assert_eq!(world.refusals("forbidden_deny_list"), 1);
+}

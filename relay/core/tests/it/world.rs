@@ -1,0 +1,357 @@
+//! A relay, its clients and its peers under one simulated clock.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use relay_core::{
+    Config, Credentials, FiveTuple, Forward, Limits, Output, PeerPolicy, Relay, RelayAddresses,
+    RelayPort, Secret, Transport,
+};
+use relay_stun::client::{Client, Event, Request};
+use relay_stun::{AddressFamily, ErrorCode, IntegrityKind};
+
+/// The time since 1970 when a world begins.
+pub(crate) const UNIX_START: Duration = Duration::from_secs(1_800_000_000);
+
+/// The peers of the stories; the default policy allows them.
+pub(crate) const PEER: &str = "8.8.8.8:5000";
+pub(crate) const OTHER_PEER: &str = "9.9.9.9:6000";
+pub(crate) const PEER_V6: &str = "[2600::1]:5000";
+
+pub(crate) struct World {
+    pub(crate) relay: Relay,
+    pub(crate) now: Instant,
+    start: Instant,
+    pub(crate) credentials: Credentials,
+    /// Ports the relay holds open, by index.
+    pub(crate) ports: Vec<Option<RelayPort>>,
+    /// Whether the next ports can't be bound.
+    pub(crate) ports_fail: bool,
+    /// What the relay sent to clients, beside media.
+    pub(crate) sent: Vec<(FiveTuple, Vec<u8>)>,
+}
+
+/// A client of the world.
+pub(crate) struct Phone {
+    pub(crate) at: FiveTuple,
+    pub(crate) conversation: Client,
+    /// The relayed address, once allocated.
+    pub(crate) relayed: Option<SocketAddr>,
+}
+
+/// Where media came out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Delivered {
+    Peer {
+        from: SocketAddr,
+        to: SocketAddr,
+        payload: Vec<u8>,
+    },
+    Client {
+        to: FiveTuple,
+        packet: Vec<u8>,
+    },
+}
+
+pub(crate) fn config() -> Config {
+    Config {
+        realm: "offhook".to_owned(),
+        addresses: RelayAddresses {
+            v4: Some("7.7.7.7".parse().unwrap()),
+            v6: Some("2600::7".parse().unwrap()),
+            ports: 50_000..=50_999,
+        },
+        limits: Limits::default(),
+        lifetime_default: Duration::from_secs(600),
+        lifetime_max: Duration::from_secs(3600),
+        peers: PeerPolicy::default(),
+    }
+}
+
+impl World {
+    pub(crate) fn new() -> World {
+        World::with(|_| {})
+    }
+
+    pub(crate) fn with(change: impl FnOnce(&mut Config)) -> World {
+        World::seeded(1, change)
+    }
+
+    pub(crate) fn seeded(seed: u64, change: impl FnOnce(&mut Config)) -> World {
+        let mut config = config();
+        change(&mut config);
+        let credentials = Credentials::new([Secret::new("new"), Secret::new("old")]);
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "the one real instant simulated time is counted from"
+        )]
+        let start = Instant::now();
+        let rng = StdRng::seed_from_u64(seed);
+        World {
+            relay: Relay::new(config, credentials.clone(), rng, start, UNIX_START),
+            now: start,
+            start,
+            credentials,
+            ports: Vec::new(),
+            ports_fail: false,
+            sent: Vec::new(),
+        }
+    }
+
+    /// Lets time pass, as a driver that oversleeps would: the timer fires at the end only.
+    pub(crate) fn advance(&mut self, by: Duration) {
+        self.now += by;
+        self.relay.handle_timeout(self.now);
+        self.drain();
+    }
+
+    pub(crate) fn unix_now(&self) -> Duration {
+        UNIX_START + (self.now - self.start)
+    }
+
+    /// A client of `acme:<name>` whose credentials live for a day.
+    pub(crate) fn phone(&mut self, name: &str, port: u16, transport: Transport) -> Phone {
+        let expiry = self.unix_now() + Duration::from_secs(86_400);
+        let (username, password) = self.credentials.issue(expiry, "acme", name).unwrap();
+        Phone::new(&username, &password, port, transport)
+    }
+
+    /// A client over UDP with an IPv4 Allocation.
+    pub(crate) fn allocated(&mut self, name: &str, port: u16) -> Phone {
+        let mut phone = self.phone(name, port, Transport::Udp);
+        assert_eq!(self.allocate(&mut phone), Ok(()));
+        phone
+    }
+
+    pub(crate) fn allocate(&mut self, phone: &mut Phone) -> Result<(), ErrorCode> {
+        self.ask(
+            phone,
+            Request::Allocate {
+                family: None,
+                lifetime: None,
+            },
+        )
+        .map(|_| ())
+    }
+
+    pub(crate) fn permit(&mut self, phone: &mut Phone, peer: &str) -> Result<(), ErrorCode> {
+        let peers = vec![peer.parse().unwrap()];
+        self.ask(phone, Request::CreatePermission { peers })
+            .map(|_| ())
+    }
+
+    pub(crate) fn bind(
+        &mut self,
+        phone: &mut Phone,
+        channel: u16,
+        peer: &str,
+    ) -> Result<(), ErrorCode> {
+        let peer = peer.parse().unwrap();
+        self.ask(phone, Request::ChannelBind { channel, peer })
+            .map(|_| ())
+    }
+
+    pub(crate) fn refresh(&mut self, phone: &mut Phone, lifetime: u32) -> Result<u32, ErrorCode> {
+        self.ask(phone, Request::Refresh { lifetime })
+            .map(|lifetime| lifetime.unwrap())
+    }
+
+    /// Asks until there is a final answer, with the challenge answered in between; gives back
+    /// LIFETIME.
+    pub(crate) fn ask(
+        &mut self,
+        phone: &mut Phone,
+        request: Request,
+    ) -> Result<Option<u32>, ErrorCode> {
+        let mut bytes = phone.conversation.request(request);
+        loop {
+            let answer = self.exchange(phone, &bytes).expect("an answer");
+            match phone.conversation.handle(&answer) {
+                Event::Retry(retry) => bytes = retry,
+                Event::Success(answer) => {
+                    phone.relayed = answer.relayed.or(phone.relayed);
+                    return Ok(answer.lifetime);
+                }
+                Event::Refused(code) => return Err(code),
+                event => panic!("{event:?}"),
+            }
+        }
+    }
+
+    /// Sends one packet, gives back the response if there is one.
+    pub(crate) fn exchange(&mut self, phone: &Phone, bytes: &[u8]) -> Option<Vec<u8>> {
+        assert_eq!(
+            self.client_sends(phone, bytes),
+            None,
+            "a request is no media"
+        );
+        let (to, bytes) = self.sent.pop()?;
+        assert_eq!(to, phone.at);
+        Some(bytes)
+    }
+
+    pub(crate) fn client_sends(&mut self, phone: &Phone, packet: &[u8]) -> Option<Delivered> {
+        let forward = self.relay.handle_client_packet(self.now, phone.at, packet);
+        self.drain();
+        forward.map(|forward| deliver(forward, packet))
+    }
+
+    pub(crate) fn send(
+        &mut self,
+        phone: &mut Phone,
+        peer: &str,
+        payload: &str,
+    ) -> Option<Delivered> {
+        let peer = peer.parse().unwrap();
+        let packet = phone
+            .conversation
+            .send_indication(peer, payload.as_bytes())
+            .unwrap();
+        self.client_sends(phone, &packet)
+    }
+
+    pub(crate) fn send_channel(
+        &mut self,
+        phone: &Phone,
+        channel: u16,
+        payload: &str,
+    ) -> Option<Delivered> {
+        let packet = Client::channel_data(channel, payload.as_bytes()).unwrap();
+        self.client_sends(phone, &packet)
+    }
+
+    /// A datagram of a peer arrives at the relayed address of `phone`.
+    pub(crate) fn peer_sends(
+        &mut self,
+        peer: &str,
+        phone: &Phone,
+        payload: &str,
+    ) -> Option<Delivered> {
+        let port = *self
+            .ports
+            .iter()
+            .flatten()
+            .find(|port| Some(port.address) == phone.relayed)?;
+        let from = peer.parse().unwrap();
+        let forward = self
+            .relay
+            .handle_peer_datagram(self.now, port, from, payload.len());
+        self.drain();
+        forward.map(|forward| deliver(forward, payload.as_bytes()))
+    }
+
+    pub(crate) fn refusals(&self, cause: &str) -> u64 {
+        self.relay.stats().refusals.get(cause).copied().unwrap_or(0)
+    }
+
+    /// Does what a driver does.
+    pub(crate) fn drain(&mut self) {
+        while let Some(output) = self.relay.poll_output() {
+            match output {
+                Output::Send { to, bytes } => self.sent.push((to, bytes)),
+                Output::OpenPort(port) if self.ports_fail => {
+                    self.relay.handle_port_failed(self.now, port);
+                }
+                Output::OpenPort(port) => {
+                    if self.ports.len() <= port.index {
+                        self.ports.resize(port.index + 1, None);
+                    }
+                    assert_eq!(
+                        self.ports[port.index], None,
+                        "an index is free again once closed"
+                    );
+                    self.ports[port.index] = Some(port);
+                    self.relay.handle_port_opened(self.now, port);
+                }
+                Output::ClosePort(port) => {
+                    if let Some(open) = self.ports.get_mut(port.index) {
+                        *open = None;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Phone {
+    pub(crate) fn new(username: &str, password: &str, port: u16, transport: Transport) -> Phone {
+        let at = FiveTuple {
+            client: SocketAddr::new("203.0.113.1".parse().unwrap(), port),
+            server: "7.7.7.7:3478".parse().unwrap(),
+            transport,
+        };
+        Phone {
+            at,
+            conversation: Client::new(username, password, port.into()),
+            relayed: None,
+        }
+    }
+
+    pub(crate) fn with_sha256(mut self) -> Phone {
+        self.conversation = self.conversation.with_integrity(IntegrityKind::Sha256);
+        self
+    }
+
+    pub(crate) fn relayed(&self) -> String {
+        self.relayed.unwrap().to_string()
+    }
+
+    /// What the client reads in a delivered packet: who sent it, and what.
+    pub(crate) fn reads(&mut self, delivered: Option<Delivered>) -> Option<String> {
+        let Some(Delivered::Client { to, packet }) = delivered else {
+            return None;
+        };
+        assert_eq!(to, self.at);
+        if to.transport.is_stream() {
+            assert!(
+                packet.len().is_multiple_of(4),
+                "a stream's frames are padded"
+            );
+        }
+        Some(match self.conversation.handle(&packet) {
+            Event::Data { peer, payload } => format!("{peer} {}", text(payload)),
+            Event::Channel { channel, payload } => format!("{channel:#x} {}", text(payload)),
+            event => format!("{event:?}"),
+        })
+    }
+}
+
+/// What a peer reads: who sent it, and what.
+pub(crate) fn peer_reads(delivered: Option<Delivered>) -> Option<String> {
+    match delivered? {
+        Delivered::Peer { from, to, payload } => Some(format!("{from} → {to} {}", text(&payload))),
+        Delivered::Client { .. } => None,
+    }
+}
+
+pub(crate) const V6: Request = Request::Allocate {
+    family: Some(AddressFamily::V6),
+    lifetime: None,
+};
+
+fn text(payload: &[u8]) -> &str {
+    std::str::from_utf8(payload).unwrap()
+}
+
+fn deliver(forward: Forward, packet: &[u8]) -> Delivered {
+    match forward {
+        Forward::ToPeer { port, to, payload } => Delivered::Peer {
+            from: port.address,
+            to,
+            payload: packet[payload].to_vec(),
+        },
+        Forward::ToClient {
+            to,
+            prefix,
+            payload,
+            padding,
+        } => {
+            let mut bytes = prefix.as_bytes().to_vec();
+            bytes.extend_from_slice(&packet[payload]);
+            bytes.resize(bytes.len() + padding, 0);
+            Delivered::Client { to, packet: bytes }
+        }
+    }
+}
