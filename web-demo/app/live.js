@@ -109,6 +109,8 @@ function mount() {
 async function connect() {
   try {
     await client.connect({});
+    store.set({ me: client.me });
+    void refresh();
   } catch (error) {
     // The first connection is the page's to repeat; later ones are the client's.
     if (isFinal(error)) finish(errorWords(error));
@@ -120,9 +122,8 @@ function listen() {
   client.on("stateChanged", (state, reason) => {
     const before = store.state.link;
     store.set({ link: state, linkReason: reason ?? "" });
-    if (state === "connected") {
-      store.set({ me: client.me });
-      if (before === "reconnecting") announce("Connected to the server again");
+    if (state === "connected" && before === "reconnecting") {
+      announce("Connected to the server again");
       void refresh();
     }
     if (state === "closed" && isFinalCode(reason)) finish(errorWords(new OffhookError(reason ?? "", "")));

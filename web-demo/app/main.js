@@ -154,7 +154,7 @@ function tell(title, detail, ...more) {
 function registerServiceWorker() {
   if (!isSecureContext || !("serviceWorker" in navigator)) return;
   // A page without its cache works as well, just not offline.
-  addEventListener("load", () => void navigator.serviceWorker.register("/sw.js").catch(() => {}));
+  addEventListener("load", () => void navigator.serviceWorker.register("/app/sw.js", { scope: "/" }).catch(() => {}));
 }
 
 /** @param {string} name */
