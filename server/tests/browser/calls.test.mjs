@@ -19,7 +19,7 @@ for (const [one, other] of [['chromium', 'chromium'], ['chromium', 'firefox'], [
     await alice.press('hold');
     await alice.isIn('held');
     await bob.isIn('held-by-peer');
-    for (const person of [alice, bob]) await person.seesNothingMove();
+    for (const person of [alice, bob]) await person.seesAndHearsNothing();
     await alice.press('resume');
     for (const person of [alice, bob]) await person.isIn('connected');
     for (const person of [alice, bob]) await person.seesAndHears();

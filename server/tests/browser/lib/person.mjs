@@ -3,10 +3,14 @@
 import assert from 'node:assert/strict';
 
 import { readMedia } from './media.mjs';
-import { eventually, PATIENCE_MS, standsStill } from './wait.mjs';
+import { eventually } from './wait.mjs';
 
 /** The page's own handles for tests; web-demo/app/README.md lists them. */
 const hook = (name) => `[data-test="${name}"]`;
+
+/** How long nothing must come in to count as nothing, and how many frames are nothing. */
+const QUIET_MS = 2_000;
+const QUIET_FRAMES_MAX = 4;
 
 /** A page in either browser. */
 export class Person {
@@ -134,10 +138,17 @@ export class Person {
     });
   }
 
-  /** Waits until no picture comes in any more. */
-  async seesNothingMove() {
-    const frames = async () => (await this.media()).map((media) => media.framesDecoded).join();
-    await standsStill(`${this.name} gets no more pictures`, frames);
+  /** Waits until no sound comes in, and no picture either: of a sender without a track Firefox makes one black frame a second. */
+  async seesAndHearsNothing() {
+    let before = null;
+    await eventually(`${this.name} sees and hears nothing`, async () => {
+      const now = await this.media();
+      const still = before !== null && now.every((media, index) => (
+        media.audioPackets === before[index]?.audioPackets && media.framesDecoded - before[index].framesDecoded <= QUIET_FRAMES_MAX
+      ));
+      before = now;
+      return still || Promise.reject(new Error(JSON.stringify(now)));
+    }, { interval: QUIET_MS });
   }
 
   /** Nothing on this page threw an error that nobody caught. */

@@ -3,7 +3,7 @@
 import { setTimeout as pause } from 'node:timers/promises';
 
 /** How long anything may take on a small machine that others use as well. */
-export const PATIENCE_MS = 60_000;
+export const PATIENCE_MS = Number(process.env.PATIENCE_MS ?? 60_000);
 
 /** How often a probe looks again. */
 const INTERVAL_MS = 100;
@@ -28,15 +28,4 @@ export async function eventually(what, probe, { timeout = PATIENCE_MS, interval 
   }
   const seen = last instanceof Error ? last.message : JSON.stringify(last);
   throw new Error(`after ${timeout} ms still not so: ${what} (last seen: ${seen})`);
-}
-
-/** Waits until `read` returns the same value in two readings `apart` ms from each other, and returns it. */
-export async function standsStill(what, read, { apart = 1_000, ...options } = {}) {
-  let before;
-  return eventually(what, async () => {
-    const now = await read();
-    const same = now === before;
-    before = now;
-    return same && { value: now };
-  }, { interval: apart, ...options });
 }
