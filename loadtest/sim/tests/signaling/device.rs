@@ -102,6 +102,8 @@ pub struct Device {
 
 const PING_IDLE: Duration = Duration::from_secs(25);
 const PING_IN_CALL: Duration = Duration::from_secs(5);
+/// An unanswered ping is repeated sooner: a half-open socket must be noticed well within the 60 s that a Session waits.
+const PING_AGAIN: Duration = Duration::from_secs(5);
 const ACK_WITHIN: Duration = Duration::from_secs(2);
 const ENDED_KEPT: Duration = Duration::from_secs(60);
 
@@ -295,7 +297,7 @@ impl Device {
         }
         self.pings_unanswered += 1;
         self.transmit(json!({ "type": "ping", "id": io.ulid() }), io);
-        self.set_ping(io.now());
+        self.timers.insert(Timer::Ping, io.now() + PING_AGAIN);
     }
 
     fn set_ping(&mut self, now: Duration) {
@@ -378,6 +380,9 @@ impl Device {
     fn on_frame(&mut self, frame: Value, io: &mut Io<'_>) {
         io.trace.arrow(io.net.now(), "server", &self.name, &frame);
         self.pings_unanswered = 0;
+        if self.is_live() {
+            self.set_ping(io.now());
+        }
         let kind = frame["type"].as_str().unwrap_or_default().to_owned();
         if kind == "welcome" {
             return self.on_welcome(&frame["data"], io);

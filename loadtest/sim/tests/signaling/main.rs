@@ -109,12 +109,14 @@ fn run_seeds(mode: Mode) {
         first + count - 1
     );
     if let Some((seed, _)) = failed.first() {
-        let seeds: Vec<_> = failed.iter().map(|(seed, _)| seed).collect();
+        let list: Vec<_> = failed
+            .iter()
+            .map(|(seed, failures)| format!("  {seed}: {}", failures[0]))
+            .collect();
+        let (story, name, list) = (story(mode, *seed), mode.name, list.join("\n"));
         panic!(
-            "{} of {count} {} seeds failed: {seeds:?}\n{}",
-            failed.len(),
-            mode.name,
-            story(mode, *seed)
+            "{story}\n\n{} of {count} {name} seeds failed:\n{list}",
+            failed.len()
         );
     }
 }

@@ -4,7 +4,7 @@
 //! a command by the newest state that was told, and says nothing when somebody is not connected, for then the
 //! newest state may have been told to nobody.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -15,6 +15,8 @@ use crate::view::{Phase, View};
 pub struct Reference {
     newest: BTreeMap<String, View>,
     asked: Option<Asked>,
+    /// The ids of all commands so far: one that comes again gets the `ok` of its first time.
+    ids: BTreeSet<String>,
 }
 
 /// A command on its way through the core.
@@ -39,7 +41,7 @@ const STRANGER: &[&str] = &["not_a_party", "unknown_call"];
 const NOT_YOURS: &[&str] = &["not_a_party", "wrong_phase", "conflict"];
 
 impl Reference {
-    /// Forgets everything, as the server does in a crash.
+    /// Forgets all Calls, as the server does in a crash.
     pub fn forget(&mut self) {
         self.newest.clear();
         self.asked = None;
@@ -53,7 +55,11 @@ impl Reference {
         };
         let (kind, data) = (frame["type"].as_str().unwrap_or_default(), &frame["data"]);
         let before = data["call"].as_str().and_then(|call| self.newest.get(call));
-        let (Some(before), Some(id), false) = (before, frame["id"].as_str(), alone) else {
+        let Some(id) = frame["id"].as_str() else {
+            return;
+        };
+        let is_new = self.ids.insert(id.to_owned());
+        let Some(before) = before.filter(|_| is_new && !alone) else {
             return;
         };
         if let Some(expected) = expected(before, kind, data, user, device) {
@@ -65,6 +71,11 @@ impl Reference {
                 expected,
             });
         }
+    }
+
+    /// The core has done what there was to do. An answer that comes later had to wait, and the Call has moved on by then.
+    pub fn on_quiet(&mut self) {
+        self.asked = None;
     }
 
     /// Takes note of a frame the core sends. Returns what is wrong with it.

@@ -17,7 +17,7 @@ impl Store {
             RecordChange::CallBegun(row) => {
                 self.rows.entry(row.call).or_insert_with(|| (**row).clone());
             }
-            RecordChange::CallAnswered(row) | RecordChange::CallEnded(row) => {
+            RecordChange::CallAnswered(row) => {
                 let ended = self
                     .rows
                     .get(&row.call)
@@ -25,6 +25,9 @@ impl Store {
                 if !ended {
                     self.rows.insert(row.call, (**row).clone());
                 }
+            }
+            RecordChange::CallEnded(row) => {
+                self.rows.insert(row.call, (**row).clone());
             }
             RecordChange::HistorySeen { user, at, .. } => {
                 self.seen_at.insert(user.clone(), *at);

@@ -202,6 +202,7 @@ impl System {
             }
         }
 
+        self.reference.on_quiet();
         let start = net.clock().unix() - net.now();
         if let Some(at) = self.core.as_ref().and_then(Signaling::poll_timeout) {
             let at = Duration::from_millis(at.as_millis()).saturating_sub(start);

@@ -115,10 +115,10 @@ impl View {
             && (self.caller_device == device || self.winner.as_deref() == Some(device))
     }
 
-    /// Whether this state takes the place of `held`: an ended one always does and always stays.
+    /// Whether this state takes the place of `held`: an ended one always wins, otherwise the newer one does.
     pub fn replaces(&self, held: &Self) -> bool {
-        held.phase != Phase::Ended
-            && (self.phase == Phase::Ended || self.version() > held.version())
+        let rank = |view: &Self| (view.phase == Phase::Ended, view.version());
+        rank(self) > rank(held)
     }
 }
 
