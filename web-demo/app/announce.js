@@ -41,9 +41,23 @@ export function toast(title, detail = "", { tone = "calm", action, key, stays = 
   const element = h(
     "div",
     { class: `toast ${tone}`, data: { test: "toast", key, tone } },
-    h("div", { class: "toast-words" }, h("p", { class: "toast-title" }, title), detail && h("p", { class: "toast-detail" }, detail)),
-    action && h("button", { class: "button small", type: "button", on: { click: () => (remove(), action.run()) } }, action.label),
-    h("button", { class: "icon-button", type: "button", "aria-label": "Close message", on: { click: remove } }, icon("close")),
+    h(
+      "div",
+      { class: "toast-words" },
+      h("p", { class: "toast-title" }, title),
+      detail && h("p", { class: "toast-detail" }, detail),
+    ),
+    action &&
+      h(
+        "button",
+        { class: "button small", type: "button", on: { click: () => (remove(), action.run()) } },
+        action.label,
+      ),
+    h(
+      "button",
+      { class: "icon-button", type: "button", "aria-label": "Close message", on: { click: remove } },
+      icon("close"),
+    ),
   );
   toasts.append(element);
   // Shown anew it lies above a dialog that was opened meanwhile.

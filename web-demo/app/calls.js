@@ -15,6 +15,8 @@ import { currentCall, onStage, store } from "./state.js";
 
 /** @type {OffhookClient | null} */
 let client = null;
+/** Who got the Calls that were handed over here. @type {WeakMap<Call, string>} */
+const handedTo = new WeakMap();
 /** Counts attempts to dial, so that one that was given up while the camera started can tell. */
 let dialling = 0;
 
@@ -131,6 +133,7 @@ export async function switchTo(call) {
  */
 export async function transfer(call, to) {
   await attempt(async () => {
+    handedTo.set(call, to.name);
     await call.transfer(to.user);
     announce(`Transferring ${call.peer.name} to ${to.name}`);
   });
@@ -143,6 +146,8 @@ export async function transfer(call, to) {
  * @param {Call} other
  */
 export async function connectBoth(call, other) {
+  handedTo.set(call, other.peer.name);
+  handedTo.set(other, call.peer.name);
   await attempt(() => call.transferTo(other));
 }
 
@@ -215,13 +220,17 @@ function onEnded(call) {
   release(call, call.end?.by !== me?.user && Boolean(call.end?.into));
   tellEnd(call, {
     stage: wasOnStage && !next,
-    who: { me: me?.user ?? "", nameOf: (user) => (user === call.peer.user ? call.peer.name : (people.get(user)?.name ?? user)) },
+    who: {
+      me: me?.user ?? "",
+      to: handedTo.get(call) ?? "the other person",
+      nameOf: (user) => (user === call.peer.user ? call.peer.name : (people.get(user)?.name ?? user)),
+    },
   });
 }
 
 /**
  * @param {Call} call
- * @param {{ stage: boolean, who: { me: string, nameOf: (user: string) => string } }} where
+ * @param {{ stage: boolean, who: { me: string, to: string, nameOf: (user: string) => string } }} where
  */
 function tellEnd(call, { stage, who }) {
   if (call.answeredElsewhere) {

@@ -20,7 +20,9 @@ export class MediaProblem extends Error {
 /** @returns {"insecure" | "unsupported" | null} why this page can never have a camera or microphone */
 export function obstacle() {
   if (!window.isSecureContext) return "insecure";
-  return typeof navigator.mediaDevices?.getUserMedia === "function" && "RTCPeerConnection" in window ? null : "unsupported";
+  return typeof navigator.mediaDevices?.getUserMedia === "function" && "RTCPeerConnection" in window
+    ? null
+    : "unsupported";
 }
 
 /** @returns {boolean} */
@@ -107,7 +109,9 @@ export function chooseDevice(kind, id) {
  * @param {HTMLMediaElement} element
  */
 export async function applySpeaker(element) {
-  const sink = /** @type {HTMLMediaElement & { setSinkId?: (id: string) => Promise<void>, sinkId?: string }} */ (element);
+  const sink = /** @type {HTMLMediaElement & { setSinkId?: (id: string) => Promise<void>, sinkId?: string }} */ (
+    element
+  );
   const id = chosenDevice("audiooutput");
   if (!sink.setSinkId || sink.sinkId === id) return;
   // A loudspeaker that is gone leaves the sound on the default one.
@@ -163,7 +167,8 @@ function constraintsOf(kind) {
   const id = chosenDevice(kind);
   // `ideal`: a camera that was unplugged since yesterday must not keep the call from starting.
   const device = id ? { deviceId: { ideal: id } } : {};
-  if (kind === "audioinput") return { ...device, echoCancellation: true, noiseSuppression: true, autoGainControl: true };
+  if (kind === "audioinput")
+    return { ...device, echoCancellation: true, noiseSuppression: true, autoGainControl: true };
   return { ...device, width: { ideal: 1280 }, height: { ideal: 720 }, frameRate: { ideal: 30 } };
 }
 

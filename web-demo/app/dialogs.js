@@ -20,7 +20,11 @@ export function openDialog(look, content) {
       "div",
       { class: "dialog-head" },
       h("h2", { id: titleId, tabindex: "-1", autofocus: true }, look.title),
-      h("button", { class: "icon-button", type: "button", "aria-label": "Close", on: { click: () => close() } }, icon("close")),
+      h(
+        "button",
+        { class: "icon-button", type: "button", "aria-label": "Close", on: { click: () => close() } },
+        icon("close"),
+      ),
     ),
     h("div", { class: "dialog-body" }, ...content(close)),
   );

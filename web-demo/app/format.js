@@ -61,7 +61,12 @@ export function initials(name) {
   const words = name.trim().split(/\s+/u).filter(Boolean);
   const letters = words.length > 1 ? [words[0], words[words.length - 1]] : words;
   // Spreading counts code points, so an emoji or a letter beyond the BMP stays whole.
-  return letters.map((word) => [...word][0]).join("").toUpperCase() || "?";
+  return (
+    letters
+      .map((word) => [...word][0])
+      .join("")
+      .toUpperCase() || "?"
+  );
 }
 
 /**

@@ -82,7 +82,12 @@ export async function loadHistory({ older = false } = {}) {
     const before = older ? (store.state.historyNext ?? undefined) : undefined;
     const page = await client.history({ before, limit: HISTORY_PAGE });
     const kept = older ? store.state.history : [];
-    store.set({ history: [...kept, ...page.entries], historyNext: page.next ?? null, historyKnown: true, missed: page.missed });
+    store.set({
+      history: [...kept, ...page.entries],
+      historyNext: page.next ?? null,
+      historyKnown: true,
+      missed: page.missed,
+    });
   });
 }
 
@@ -121,6 +126,8 @@ async function connect() {
 function listen() {
   client.on("stateChanged", (state, reason) => {
     const before = store.state.link;
+    // Another try after a failed one is no news until it succeeds.
+    if (state === "connecting" && before === "closed") return;
     store.set({ link: state, linkReason: reason ?? "" });
     if (state === "connected" && before === "reconnecting") {
       announce("Connected to the server again");
@@ -186,8 +193,26 @@ function isFinalCode(code) {
 /** @returns {string} `Firefox on Linux`, as the other devices of this User are shown it */
 function deviceName() {
   const agent = navigator.userAgent;
-  const first = (/** @type {[RegExp, string][]} */ table, /** @type {string} */ fallback) => table.find(([pattern]) => pattern.test(agent))?.[1] ?? fallback;
-  const browser = first([[/Edg\//, "Edge"], [/Firefox\//, "Firefox"], [/Chrom(e|ium)\//, "Chrome"], [/Safari\//, "Safari"]], "Browser");
-  const system = first([[/Android/, "Android"], [/iPhone|iPad/, "iOS"], [/Windows/, "Windows"], [/Mac OS/, "macOS"], [/Linux/, "Linux"]], "");
+  const first = (/** @type {[RegExp, string][]} */ table, /** @type {string} */ fallback) =>
+    table.find(([pattern]) => pattern.test(agent))?.[1] ?? fallback;
+  const browser = first(
+    [
+      [/Edg\//, "Edge"],
+      [/Firefox\//, "Firefox"],
+      [/Chrom(e|ium)\//, "Chrome"],
+      [/Safari\//, "Safari"],
+    ],
+    "Browser",
+  );
+  const system = first(
+    [
+      [/Android/, "Android"],
+      [/iPhone|iPad/, "iOS"],
+      [/Windows/, "Windows"],
+      [/Mac OS/, "macOS"],
+      [/Linux/, "Linux"],
+    ],
+    "",
+  );
   return system ? `${browser} on ${system}` : browser;
 }

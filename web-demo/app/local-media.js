@@ -218,7 +218,9 @@ function watchTrack(call, track) {
     const media = mediaByCall.get(call);
     if (!media?.stream.getTracks().includes(track) || call.phase === "ended") return;
     if (track.kind === "video") {
-      toast("The camera is gone", "It was unplugged or switched off. The call goes on with sound.", { tone: "warning" });
+      toast("The camera is gone", "It was unplugged or switched off. The call goes on with sound.", {
+        tone: "warning",
+      });
       void attempt(() => replaceCamera(call, null));
     } else {
       toast("The microphone is gone", "Another one takes over, if there is one.", { tone: "warning" });

@@ -44,7 +44,8 @@ async function begin() {
     showWelcome();
     const words = mediaWords(code);
     tell(words.title, words.detail);
-    for (const control of document.querySelectorAll(".welcome-form :is(input, button)")) control.setAttribute("disabled", "");
+    for (const control of document.querySelectorAll(".welcome-form :is(input, button)"))
+      control.setAttribute("disabled", "");
     return;
   }
   const identity = session.rememberedIdentity();
@@ -67,9 +68,19 @@ async function chooseForm() {
     // A phone would cover half the page with its keyboard.
     if (matchMedia("(hover: hover)").matches) (kind === "demo" ? nameInput : tokenInput).focus({ preventScroll: true });
   } catch {
-    const again = h("button", { class: "button small", type: "button", on: { click: () => void chooseForm() } }, "Try again");
-    if (navigator.onLine) tell("The server cannot be reached", "It may be restarting. Nothing is lost; try again in a moment.", again);
-    else tell("You are offline", "The page is here, but calls need a network. It goes on by itself when the network is back.", again);
+    const again = h(
+      "button",
+      { class: "button small", type: "button", on: { click: () => void chooseForm() } },
+      "Try again",
+    );
+    if (navigator.onLine)
+      tell("The server cannot be reached", "It may be restarting. Nothing is lost; try again in a moment.", again);
+    else
+      tell(
+        "You are offline",
+        "The page is here, but calls need a network. It goes on by itself when the network is back.",
+        again,
+      );
     addEventListener("online", () => void chooseForm(), { once: true });
   }
 }
@@ -80,7 +91,8 @@ async function offerLastName() {
   if (!name) return;
   const locks = await navigator.locks?.query();
   if (locks?.held?.some((lock) => lock.name === lockOf(name))) {
-    element("name-hint").textContent = `${name} is open in another window of this browser. Take another name here, and call ${name}.`;
+    element("name-hint").textContent =
+      `${name} is open in another window of this browser. Take another name here, and call ${name}.`;
   } else if (!nameInput.value) {
     nameInput.value = name;
   }
@@ -106,7 +118,10 @@ async function enterByName(name) {
 async function enter(identity, token = null) {
   const part = await live.catch(() => null);
   if (!part) {
-    await backToWelcome({ title: "The page is not complete", detail: "A part of it could not be loaded. Check the network and reload." });
+    await backToWelcome({
+      title: "The page is not complete",
+      detail: "A part of it could not be loaded. Check the network and reload.",
+    });
     return;
   }
   session.rememberIdentity(identity);
@@ -119,8 +134,12 @@ async function enter(identity, token = null) {
   else location.reload();
 }
 
-/** Shows other windows of this browser that the name is taken, for as long as this one is open. */
-function holdName(/** @type {string} */ name) {
+/**
+ * Shows other windows of this browser that the name is taken, for as long as this one is open.
+ *
+ * @param {string} name
+ */
+function holdName(name) {
   void navigator.locks?.request(lockOf(name), { mode: "shared" }, () => new Promise(() => {}));
 }
 

@@ -34,7 +34,8 @@ const MEDIA = {
   },
   "denied-microphone": {
     title: "The microphone is blocked",
-    detail: "Allow it with the sign at the left of the address bar, or in the system's privacy settings, and try again.",
+    detail:
+      "Allow it with the sign at the left of the address bar, or in the system's privacy settings, and try again.",
   },
   "in-use-camera": {
     title: "The camera is in use",
@@ -44,13 +45,22 @@ const MEDIA = {
     title: "The microphone is in use",
     detail: "Another program or tab holds it. Close that one and try again.",
   },
-  "failed-camera": { title: "The camera did not start", detail: "Choose another one in the device settings, or try again." },
+  "failed-camera": {
+    title: "The camera did not start",
+    detail: "Choose another one in the device settings, or try again.",
+  },
   "failed-microphone": {
     title: "The microphone did not start",
     detail: "Choose another one in the device settings, or try again.",
   },
-  "failed-screen": { title: "The screen was not shared", detail: "The browser or the system refused. Try another window." },
-  "no-screen": { title: "Screen sharing is not possible here", detail: "This browser, as most on phones, cannot share its screen." },
+  "failed-screen": {
+    title: "The screen was not shared",
+    detail: "The browser or the system refused. Try another window.",
+  },
+  "no-screen": {
+    title: "Screen sharing is not possible here",
+    detail: "This browser, as most on phones, cannot share its screen.",
+  },
 };
 
 /**
@@ -81,9 +91,18 @@ const ERRORS = {
   closed: { title: "Not connected", detail: "The connection to the server is closed. Reload the page." },
   insecure_context: MEDIA.insecure,
   media_failed: { title: "The call failed", detail: "No way between the two browsers was found, or it was lost." },
-  fingerprint_mismatch: { title: "Call not safe", detail: "The other side’s encryption key is not the one it announced. Somebody may sit in between." },
-  bad_signature: { title: "Call not safe", detail: "The other side’s signature is wrong. Somebody may sit in between." },
-  commitment_mismatch: { title: "Call not safe", detail: "The other side did not keep to what it had announced. Somebody may sit in between." },
+  fingerprint_mismatch: {
+    title: "Call not safe",
+    detail: "The other side’s encryption key is not the one it announced. Somebody may sit in between.",
+  },
+  bad_signature: {
+    title: "Call not safe",
+    detail: "The other side’s signature is wrong. Somebody may sit in between.",
+  },
+  commitment_mismatch: {
+    title: "Call not safe",
+    detail: "The other side did not keep to what it had announced. Somebody may sit in between.",
+  },
   internal: { title: "The server stumbled", detail: "Something went wrong there. Try again." },
 };
 
@@ -94,17 +113,20 @@ const ERRORS = {
 export function errorWords(error) {
   const code = error && typeof error === "object" && "code" in error ? String(error.code) : "";
   if (ERRORS[code]) return ERRORS[code];
-  return { title: "That did not work", detail: error instanceof Error && error.message ? sentence(error.message) : "Try again." };
+  return {
+    title: "That did not work",
+    detail: error instanceof Error && error.message ? sentence(error.message) : "Try again.",
+  };
 }
 
 /**
  * How a Call ended, seen from here.
  *
  * @param {Call} call
- * @param {{ me: string, nameOf: (user: string) => string }} who
+ * @param {{ me: string, to: string, nameOf: (user: string) => string }} who
  * @returns {Words & { tone: "calm" | "warning" | "bad", again: boolean }}
  */
-export function endWords(call, { me, nameOf }) {
+export function endWords(call, { me, to, nameOf }) {
   const name = call.peer.name;
   const out = call.direction === "out";
   const talked = call.answeredAt ? `You talked for ${durationInWords(Date.now() - call.answeredAt)}.` : "";
@@ -121,20 +143,37 @@ export function endWords(call, { me, nameOf }) {
         ? words(`${name} is busy`, "They are in another call or do not want to be disturbed.", "warning", true)
         : words("Busy", `${name} heard that you are busy.`, "calm", false);
     case "cancelled":
-      return out ? words("Call cancelled", `${name} sees a missed call.`, "calm", false) : words(`Missed call from ${name}`, "They hung up before you answered.", "warning", true);
+      return out
+        ? words("Call cancelled", `${name} sees a missed call.`, "calm", false)
+        : words(`Missed call from ${name}`, "They hung up before you answered.", "warning", true);
     case "missed":
       return out
         ? words("No answer", `${name} did not pick up and sees a missed call.`, "warning", true)
         : words(`Missed call from ${name}`, "It rang until time was up.", "warning", true);
     case "unavailable":
-      return words(`${name} cannot be reached`, "None of their devices is online. They will see a missed call.", "warning", true);
+      return words(
+        `${name} cannot be reached`,
+        "None of their devices is online. They will see a missed call.",
+        "warning",
+        true,
+      );
     case "failed":
-      return words("The call failed", "No way between the two browsers was found, or it was lost. Try again.", "bad", true);
+      return words(
+        "The call failed",
+        "No way between the two browsers was found, or it was lost. Try again.",
+        "bad",
+        true,
+      );
     case "gone":
-      return words("The other side vanished", `${name}’s connection was lost and did not come back. ${talked}`.trim(), "bad", true);
+      return words(
+        "The other side vanished",
+        `${name}’s connection was lost and did not come back. ${talked}`.trim(),
+        "bad",
+        true,
+      );
     case "transferred":
       return call.end.by === me
-        ? words("Transferred", `${name} is with the other person now.`, "calm", false)
+        ? words("Transferred", `${name} talks with ${to} now.`, "calm", false)
         : words("You were transferred", "The call goes on with somebody else.", "calm", false);
     case "merged":
       return words("One call", "You called each other at the same moment.", "calm", false);
@@ -160,7 +199,9 @@ export function linkWords(state) {
   const goesOn = talking ? " A call that runs directly goes on meanwhile." : "";
 
   if (!state.online) {
-    const detail = talking ? "Your call continues as soon as the network is back." : "You can call again when the network is back.";
+    const detail = talking
+      ? "Your call continues as soon as the network is back."
+      : "You can call again when the network is back.";
     return { title: "You are offline", detail, tone: "bad" };
   }
   if (state.link === "reconnecting") {
@@ -170,7 +211,11 @@ export function linkWords(state) {
   }
   if (state.link === "closed") {
     return state.linkReason === "closed"
-      ? { title: "Taken over", detail: "You went on in another window or tab, so this one has stopped.", tone: "warning" }
+      ? {
+          title: "Taken over",
+          detail: "You went on in another window or tab, so this one has stopped.",
+          tone: "warning",
+        }
       : { title: "The server cannot be reached", detail: "Trying again every few seconds.", tone: "bad" };
   }
   return null;

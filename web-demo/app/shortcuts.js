@@ -68,7 +68,8 @@ function commandFor(key, shift, rested) {
   if (ringing && rested) {
     if (key === "a") return () => void calls.accept(ringing, { video: ringing.media.video && !shift });
     if (key === "d") return () => void calls.decline(ringing, "declined");
-    if (key === "e" && calls.isTalking()) return () => void calls.accept(ringing, { video: ringing.media.video, others: "end" });
+    if (key === "e" && calls.isTalking())
+      return () => void calls.accept(ringing, { video: ringing.media.video, others: "end" });
     if (key === "b") return () => void calls.decline(ringing, "busy");
   }
   if (document.querySelector("dialog:modal")) return null;
@@ -105,5 +106,8 @@ function commandFor(key, shift, rested) {
 
 /** @param {EventTarget | null} target */
 function isTyping(target) {
-  return target instanceof HTMLElement && (target.isContentEditable || target.matches("input:not([type=checkbox], [type=radio]), textarea, select"));
+  return (
+    target instanceof HTMLElement &&
+    (target.isContentEditable || target.matches("input:not([type=checkbox], [type=radio]), textarea, select"))
+  );
 }

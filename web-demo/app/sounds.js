@@ -11,12 +11,24 @@ const LOOPS = /** @type {Record<Loop, { every: number, notes: Note[] }>} */ ({
   ring: { every: 3, notes: [...chime(0), ...chime(0.6)] },
   // The tone most of Europe hears while the other side rings: 425 Hz, one second in five (ITU-T E.180).
   ringback: { every: 5, notes: [{ at: 0, hz: 425, for: 1, volume: 0.06 }] },
-  waiting: { every: 4, notes: [{ at: 0, hz: 660, for: 0.16, volume: 0.05 }, { at: 0.24, hz: 660, for: 0.16, volume: 0.05 }] },
+  waiting: {
+    every: 4,
+    notes: [
+      { at: 0, hz: 660, for: 0.16, volume: 0.05 },
+      { at: 0.24, hz: 660, for: 0.16, volume: 0.05 },
+    ],
+  },
 });
 
 const CUES = /** @type {Record<Cue, Note[]>} */ ({
-  connected: [{ at: 0, hz: 523, for: 0.12, volume: 0.06 }, { at: 0.1, hz: 784, for: 0.2, volume: 0.06 }],
-  ended: [{ at: 0, hz: 523, for: 0.12, volume: 0.06 }, { at: 0.12, hz: 392, for: 0.24, volume: 0.06 }],
+  connected: [
+    { at: 0, hz: 523, for: 0.12, volume: 0.06 },
+    { at: 0.1, hz: 784, for: 0.2, volume: 0.06 },
+  ],
+  ended: [
+    { at: 0, hz: 523, for: 0.12, volume: 0.06 },
+    { at: 0.12, hz: 392, for: 0.24, volume: 0.06 },
+  ],
   problem: [0, 0.3, 0.6].map((at) => ({ at, hz: 425, for: 0.2, volume: 0.06 })),
 });
 

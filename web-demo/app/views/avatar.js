@@ -9,7 +9,11 @@ import { STATUS_WORDS } from "../messages.js";
  * @param {string} [size] a class
  */
 export function avatar(person, size = "") {
-  return h("span", { class: `avatar ${size}`, data: { tint: tint(person.user) }, "aria-hidden": "true" }, initials(person.name));
+  return h(
+    "span",
+    { class: `avatar ${size}`, data: { tint: tint(person.user) }, "aria-hidden": "true" },
+    initials(person.name),
+  );
 }
 
 /**

@@ -11,8 +11,18 @@ const PATIENCE_MS = 800;
 export function linkBanner() {
   const title = h("strong");
   const detail = h("span");
-  const again = h("button", { class: "button small", type: "button", data: { test: "connect-again" }, on: { click: connectAgain } }, "Use Offhook here");
-  const element = h("div", { class: "banner", role: "status", data: { test: "banner" }, hidden: true }, icon("warning"), h("p", null, title, " ", detail), again);
+  const again = h(
+    "button",
+    { class: "button small", type: "button", data: { test: "connect-again" }, on: { click: connectAgain } },
+    "Use Offhook here",
+  );
+  const element = h(
+    "div",
+    { class: "banner", role: "status", data: { test: "banner" }, hidden: true },
+    icon("warning"),
+    h("p", null, title, " ", detail),
+    again,
+  );
   let timer = 0;
 
   return {

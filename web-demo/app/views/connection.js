@@ -17,10 +17,16 @@ const READ_MS = 1000;
 const DEVICE_WORDS = {
   new: "You talk with this device for the first time. Comparing the words once is enough; after that it is remembered.",
   known: "You have talked with this device before, and its key is the same.",
-  changed: "The key of this device has changed since your last call. Compare the words before you say anything private.",
+  changed:
+    "The key of this device has changed since your last call. Compare the words before you say anything private.",
 };
 
-const CANDIDATES = /** @type {Record<string, string>} */ ({ host: "own address", srflx: "through a router", prflx: "through a router", relay: "through the relay" });
+const CANDIDATES = /** @type {Record<string, string>} */ ({
+  host: "own address",
+  srflx: "through a router",
+  prflx: "through a router",
+  relay: "through the relay",
+});
 
 export function connectionView() {
   const close = () => store.set({ panelOpen: false });
@@ -31,7 +37,16 @@ export function connectionView() {
   const element = h(
     "aside",
     { class: "panel", "aria-labelledby": "panel-title", data: { test: "connection-panel" }, hidden: true },
-    h("div", { class: "panel-head" }, title, h("button", { class: "icon-button", type: "button", "aria-label": "Close details", on: { click: close } }, icon("close"))),
+    h(
+      "div",
+      { class: "panel-head" },
+      title,
+      h(
+        "button",
+        { class: "icon-button", type: "button", "aria-label": "Close details", on: { click: close } },
+        icon("close"),
+      ),
+    ),
     route.element,
     code.element,
     numbers.element,
@@ -77,7 +92,13 @@ function routeView() {
   const yours = avatar({ user: "", name: "" });
   const words = h("p", { class: "route-words" });
   const detail = h("p", { class: "hint" });
-  const line = h("div", { class: "route-line", "aria-hidden": "true" }, yours, h("span", { class: "wire" }, h("span", { class: "relay-node" }, "relay")), theirs);
+  const line = h(
+    "div",
+    { class: "route-line", "aria-hidden": "true" },
+    yours,
+    h("span", { class: "wire" }, h("span", { class: "relay-node" }, "relay")),
+    theirs,
+  );
   const element = h("section", { class: "route", "aria-label": "Way" }, line, words, detail);
 
   return {
@@ -91,7 +112,14 @@ function routeView() {
       if (store.state.me) setAvatar(yours, store.state.me);
       setAttribute(element, "data-path", connection?.path ?? "none");
       const protocol = connection?.protocol?.toUpperCase() ?? "";
-      setText(words, connection?.path === "direct" ? `Direct, over ${protocol}` : connection?.path === "relayed" ? `Relayed, over ${protocol}` : "Looking for a way…");
+      setText(
+        words,
+        connection?.path === "direct"
+          ? `Direct, over ${protocol}`
+          : connection?.path === "relayed"
+            ? `Relayed, over ${protocol}`
+            : "Looking for a way…",
+      );
       setText(detail, explain(connection));
     },
   };
@@ -99,8 +127,10 @@ function routeView() {
 
 /** @param {Connection | null} connection */
 function explain(connection) {
-  if (connection?.path === "direct") return "Sound and picture go straight to the other browser. No server sees or carries them.";
-  if (connection?.path === "relayed") return "A firewall is in the way, so the relay passes everything on. It is encrypted end to end; the relay cannot look inside.";
+  if (connection?.path === "direct")
+    return "Sound and picture go straight to the other browser. No server sees or carries them.";
+  if (connection?.path === "relayed")
+    return "A firewall is in the way, so the relay passes everything on. It is encrypted end to end; the relay cannot look inside.";
   return "The two browsers try every way between them.";
 }
 
@@ -108,16 +138,33 @@ function codeView() {
   const words = h("ol", { class: "code", data: { test: "code" }, "aria-label": "Short code" });
   const how = h("p", { class: "hint" });
   const device = h("p", { class: "device-words" });
-  const element = h("section", { "aria-labelledby": "code-title" }, h("h3", { id: "code-title" }, icon("shield"), "Short code"), words, how, device);
+  const element = h(
+    "section",
+    { "aria-labelledby": "code-title" },
+    h("h3", { id: "code-title" }, icon("shield"), "Short code"),
+    words,
+    how,
+    device,
+  );
 
   return {
     element,
     /** @param {Call} call */
     update(call) {
       const list = (call.code ?? []).map((word, index) => ({ word, key: `${index}${word}` }));
-      keyed(words, list, (item) => item.key, ({ word }) => ({ element: h("li", null, word), update() {} }));
+      keyed(
+        words,
+        list,
+        (item) => item.key,
+        ({ word }) => ({ element: h("li", null, word), update() {} }),
+      );
       words.hidden = list.length === 0;
-      setText(how, call.code ? `Read the words to ${call.peer.name}. If both of you see the same five, nobody is in between, not even this server.` : "The two browsers are still agreeing on it.");
+      setText(
+        how,
+        call.code
+          ? `Read the words to ${call.peer.name}. If both of you see the same five, nobody is in between, not even this server.`
+          : "The two browsers are still agreeing on it.",
+      );
       setText(device, call.peerDevice ? DEVICE_WORDS[call.peerDevice] : "");
       setAttribute(device, "data-device", call.peerDevice);
       setAttribute(device, "role", call.peerDevice === "changed" ? "alert" : null);
@@ -135,7 +182,18 @@ function numbersView() {
     "section",
     { "aria-labelledby": "numbers-title" },
     h("h3", { id: "numbers-title" }, icon("info"), "Numbers"),
-    h("dl", { class: "numbers" }, row("in", "Receiving"), row("out", "Sending"), row("rtt", "Round trip"), row("loss", "Loss in / out"), row("codecs", "Codecs"), row("picture", "Picture"), row("here", "This side"), row("there", "Other side")),
+    h(
+      "dl",
+      { class: "numbers" },
+      row("in", "Receiving"),
+      row("out", "Sending"),
+      row("rtt", "Round trip"),
+      row("loss", "Loss in / out"),
+      row("codecs", "Codecs"),
+      row("picture", "Picture"),
+      row("here", "This side"),
+      row("there", "Other side"),
+    ),
   );
 
   return {
@@ -149,7 +207,10 @@ function numbersView() {
       setText(rows.rtt, connection.rtt === null ? "–" : `${Math.round(connection.rtt)} ms`);
       setText(rows.loss, `${share(connection.lossIn)} / ${share(connection.lossOut)}`);
       setText(rows.codecs, connection.codecs.join(", ") || "–");
-      setText(rows.picture, frameWidth && frameHeight ? `${frameWidth} × ${frameHeight}, ${Math.round(framesPerSecond)}/s` : "–");
+      setText(
+        rows.picture,
+        frameWidth && frameHeight ? `${frameWidth} × ${frameHeight}, ${Math.round(framesPerSecond)}/s` : "–",
+      );
       setText(rows.here, CANDIDATES[connection.localType ?? ""] ?? "–");
       setText(rows.there, CANDIDATES[connection.remoteType ?? ""] ?? "–");
     },

@@ -1,11 +1,10 @@
 /** The row of buttons under a Call. */
 
-import { end, toggleHold } from "../calls.js";
+import { currentActive, end, toggleHold } from "../calls.js";
 import { canShareScreen } from "../devices.js";
 import { h, setAttribute, setText } from "../dom.js";
 import { icon, setIcon } from "../icons.js";
 import { localMedia, toggleCamera, toggleMute, toggleScreen } from "../local-media.js";
-import { currentActive } from "../calls.js";
 import { currentCall, store } from "../state.js";
 import { openTransfer } from "./transfer.js";
 
@@ -28,7 +27,17 @@ export function controlsView() {
     if (call) void end(call);
   });
   hangup.element.dataset.tone = "bad";
-  const element = h("div", { class: "controls", role: "group", "aria-label": "This call" }, mute.element, camera.element, screen.element, hold.element, transfer.element, info.element, hangup.element);
+  const element = h(
+    "div",
+    { class: "controls", role: "group", "aria-label": "This call" },
+    mute.element,
+    camera.element,
+    screen.element,
+    hold.element,
+    transfer.element,
+    info.element,
+    hangup.element,
+  );
 
   return {
     element,
@@ -63,7 +72,12 @@ export function controlsView() {
 function control(test, picture, key, click) {
   const sign = icon(picture);
   const words = h("span", { class: "control-words" });
-  const element = h("button", { class: "control", type: "button", data: { test }, "aria-keyshortcuts": key, on: { click } }, h("span", { class: "control-disc" }, sign), words);
+  const element = h(
+    "button",
+    { class: "control", type: "button", data: { test }, "aria-keyshortcuts": key, on: { click } },
+    h("span", { class: "control-disc" }, sign),
+    words,
+  );
   return {
     element,
     /**

@@ -12,8 +12,24 @@ import { avatar, setAvatar } from "./avatar.js";
 export function historyView() {
   const list = h("ol", { class: "rows", "aria-label": "Past calls" });
   const empty = h("p", { class: "nothing" }, "No calls yet. Those you make and those you miss will be listed here.");
-  const older = h("button", { class: "button wide", type: "button", data: { test: "history-older" }, on: { click: () => void loadHistory({ older: true }) } }, "Show older calls");
-  const element = h("section", { class: "list", "aria-labelledby": "history-title", data: { test: "history" } }, h("h1", { id: "history-title", class: "list-title" }, "History"), list, empty, older);
+  const older = h(
+    "button",
+    {
+      class: "button wide",
+      type: "button",
+      data: { test: "history-older" },
+      on: { click: () => void loadHistory({ older: true }) },
+    },
+    "Show older calls",
+  );
+  const element = h(
+    "section",
+    { class: "list", "aria-labelledby": "history-title", data: { test: "history" } },
+    h("h1", { id: "history-title", class: "list-title" }, "History"),
+    list,
+    empty,
+    older,
+  );
 
   return {
     element,
@@ -36,8 +52,24 @@ function entryRow(first) {
   const sign = icon("incoming");
   const words = h("span");
   const time = h("time", { class: "row-time" });
-  const back = h("button", { class: "icon-button call-button", type: "button", data: { test: `call-back-${entry.call}` }, on: { click: () => void dial(entry.peer, entry.media.video) } }, icon(entry.media.video ? "video" : "phone"));
-  const element = h("li", { class: "row", data: { test: `history-${entry.call}` } }, picture, h("span", { class: "row-words" }, name, h("span", { class: "row-detail" }, sign, words)), time, back);
+  const back = h(
+    "button",
+    {
+      class: "icon-button call-button",
+      type: "button",
+      data: { test: `call-back-${entry.call}` },
+      on: { click: () => void dial(entry.peer, entry.media.video) },
+    },
+    icon(entry.media.video ? "video" : "phone"),
+  );
+  const element = h(
+    "li",
+    { class: "row", data: { test: `history-${entry.call}` } },
+    picture,
+    h("span", { class: "row-words" }, name, h("span", { class: "row-detail" }, sign, words)),
+    time,
+    back,
+  );
 
   return {
     element,
@@ -62,7 +94,8 @@ function entryRow(first) {
  */
 function outcome(entry) {
   const out = entry.direction === "out";
-  if (entry.answered_at && entry.ended_at) return `${out ? "Outgoing" : "Incoming"}, ${duration(entry.ended_at - entry.answered_at)}`;
+  if (entry.answered_at && entry.ended_at)
+    return `${out ? "Outgoing" : "Incoming"}, ${duration(entry.ended_at - entry.answered_at)}`;
   if (entry.missed) return "Missed";
   switch (entry.reason) {
     case "declined":

@@ -18,7 +18,14 @@ export function mountHome() {
 
   const settings = h(
     "button",
-    { class: "icon-button only-home", type: "button", "aria-label": "Camera and sound", title: "Camera and sound", data: { test: "devices" }, on: { click: () => openSettings() } },
+    {
+      class: "icon-button only-home",
+      type: "button",
+      "aria-label": "Camera and sound",
+      title: "Camera and sound",
+      data: { test: "devices" },
+      on: { click: () => openSettings() },
+    },
     icon("settings"),
   );
   const me = meButton();
@@ -36,7 +43,13 @@ export function mountHome() {
 
   home.append(
     banner.element,
-    h("div", { class: "side" }, people.element, history.element, h("nav", { class: "tabs", "aria-label": "Lists" }, peopleTab, historyTab)),
+    h(
+      "div",
+      { class: "side" },
+      people.element,
+      history.element,
+      h("nav", { class: "tabs", "aria-label": "Lists" }, peopleTab, historyTab),
+    ),
     stage.element,
   );
   mountIncoming();
@@ -70,5 +83,11 @@ function tabButton(tab, label, before, after = []) {
     store.set({ tab, minimised: true });
     if (tab === "history") void historySeen();
   };
-  return h("button", { type: "button", class: "tab", data: { test: `tab-${tab}` }, on: { click: show } }, ...before, h("span", null, label), ...after);
+  return h(
+    "button",
+    { type: "button", class: "tab", data: { test: `tab-${tab}` }, on: { click: show } },
+    ...before,
+    h("span", null, label),
+    ...after,
+  );
 }

@@ -66,9 +66,17 @@ function ringingActions(call) {
   const answers = [
     action("decline", "hangup", "Decline", "bad", "D", () => decline(call, "declined")),
     action("busy", "clock", "Busy", "plain", "B", () => decline(call, "busy")),
-    action("accept-audio", "phone", call.media.video ? "Sound only" : "Accept", call.media.video ? "plain" : "good", call.media.video ? "Shift A" : "A", () => accept(call, { video: false })),
+    action(
+      "accept-audio",
+      "phone",
+      call.media.video ? "Sound only" : "Accept",
+      call.media.video ? "plain" : "good",
+      call.media.video ? "Shift A" : "A",
+      () => accept(call, { video: false }),
+    ),
   ];
-  if (call.media.video) answers.push(action("accept-video", "video", "Accept", "good", "A", () => accept(call, { video: true })));
+  if (call.media.video)
+    answers.push(action("accept-video", "video", "Accept", "good", "A", () => accept(call, { video: true })));
   return answers;
 }
 
@@ -99,7 +107,12 @@ function action(test, picture, label, tone, key, run) {
   };
   const button = h(
     "button",
-    { class: "answer", type: "button", data: { test, tone }, on: { click: () => button.hasAttribute("aria-disabled") || void click() } },
+    {
+      class: "answer",
+      type: "button",
+      data: { test, tone },
+      on: { click: () => button.hasAttribute("aria-disabled") || void click() },
+    },
     h("span", { class: "answer-disc" }, icon(picture)),
     h("span", null, label),
     // Where there is no pointer to hover with there is hardly a keyboard.

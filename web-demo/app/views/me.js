@@ -22,7 +22,12 @@ const CHOICES = /** @type {const} */ ([
 export function meButton() {
   const picture = avatar({ user: "", name: "" }, "small");
   const lamp = h("span", { class: "lamp", "aria-hidden": "true" });
-  const element = h("button", { class: "me", type: "button", data: { test: "status" }, hidden: true, on: { click: openMe } }, picture, lamp);
+  const element = h(
+    "button",
+    { class: "me", type: "button", data: { test: "status" }, hidden: true, on: { click: openMe } },
+    picture,
+    lamp,
+  );
   return {
     element,
     /** @param {State} state */
@@ -46,14 +51,57 @@ function openMe() {
       { class: "choices" },
       h("legend", null, "Your status"),
       ...CHOICES.map(([status, words]) => {
-        const input = h("input", { type: "radio", name: "status", value: status, data: { test: `status-${status}` }, on: { change: () => void setPresence({ status }) } });
+        const input = h("input", {
+          type: "radio",
+          name: "status",
+          value: status,
+          data: { test: `status-${status}` },
+          on: { change: () => void setPresence({ status }) },
+        });
         input.checked = presence.status === status;
-        return h("label", { class: "choice", data: { status } }, input, h("span", { class: "lamp", "aria-hidden": "true" }), h("span", { class: "toggle-words" }, h("span", null, STATUS_WORDS[status]), h("span", { class: "hint" }, words)));
+        return h(
+          "label",
+          { class: "choice", data: { status } },
+          input,
+          h("span", { class: "lamp", "aria-hidden": "true" }),
+          h(
+            "span",
+            { class: "toggle-words" },
+            h("span", null, STATUS_WORDS[status]),
+            h("span", { class: "hint" }, words),
+          ),
+        );
       }),
     ),
-    toggle({ label: "Call waiting", hint: "A second caller rings while you talk.", on: presence.callWaiting, test: "call-waiting", change: (callWaiting) => void setPresence({ callWaiting }) }),
-    notificationPermission() === "default" && h("button", { class: "button wide", type: "button", on: { click: () => (void askForNotifications(), close()) } }, icon("bell"), "Notify me of calls"),
-    h("button", { class: "button wide", type: "button", data: { test: "open-help" }, on: { click: () => (close(), openHelp()) } }, icon("keyboard"), "Keyboard shortcuts"),
-    h("button", { class: "button wide", type: "button", data: { test: "sign-out" }, on: { click: () => (close(), void signOut()) } }, "Sign out"),
+    toggle({
+      label: "Call waiting",
+      hint: "A second caller rings while you talk.",
+      on: presence.callWaiting,
+      test: "call-waiting",
+      change: (callWaiting) => void setPresence({ callWaiting }),
+    }),
+    notificationPermission() === "default" &&
+      h(
+        "button",
+        { class: "button wide", type: "button", on: { click: () => (void askForNotifications(), close()) } },
+        icon("bell"),
+        "Notify me of calls",
+      ),
+    h(
+      "button",
+      { class: "button wide", type: "button", data: { test: "open-help" }, on: { click: () => (close(), openHelp()) } },
+      icon("keyboard"),
+      "Keyboard shortcuts",
+    ),
+    h(
+      "button",
+      {
+        class: "button wide",
+        type: "button",
+        data: { test: "sign-out" },
+        on: { click: () => (close(), void signOut()) },
+      },
+      "Sign out",
+    ),
   ]);
 }

@@ -18,8 +18,14 @@ const ORDER = ["available", "away", "in_call", "do_not_disturb", "offline"];
 export function peopleView() {
   let query = "";
   const search = h("input", {
-    class: "field search-field", id: "people-search", type: "search", placeholder: "Search people", "aria-label": "Search people", data: { test: "search" },
-    autocomplete: "off", spellcheck: "false",
+    class: "field search-field",
+    id: "people-search",
+    type: "search",
+    placeholder: "Search people",
+    "aria-label": "Search people",
+    data: { test: "search" },
+    autocomplete: "off",
+    spellcheck: "false",
     on: {
       input: () => {
         query = search.value.trim().toLocaleLowerCase();
@@ -34,7 +40,17 @@ export function peopleView() {
   const skeleton = h("div", { class: "skeleton", "aria-hidden": "true" }, h("i"), h("i"), h("i"));
   const bell = bellCard();
 
-  const element = h("section", { class: "list", "aria-labelledby": "people-title" }, h("h1", { id: "people-title", class: "list-title" }, "People"), searchRow, bell.element, skeleton, list, nobody, invite);
+  const element = h(
+    "section",
+    { class: "list", "aria-labelledby": "people-title" },
+    h("h1", { id: "people-title", class: "list-title" }, "People"),
+    searchRow,
+    bell.element,
+    skeleton,
+    list,
+    nobody,
+    invite,
+  );
 
   return {
     element,
@@ -75,7 +91,14 @@ function personRow(first) {
   const status = statusLine();
   const audio = callButton("phone", `call-audio-${person.user}`, () => void dial(person, false));
   const video = callButton("video", `call-video-${person.user}`, () => void dial(person, true));
-  const element = h("li", { class: "row", data: { test: `person-${person.user}` } }, picture, h("span", { class: "row-words" }, name, status.element), audio, video);
+  const element = h(
+    "li",
+    { class: "row", data: { test: `person-${person.user}` } },
+    picture,
+    h("span", { class: "row-words" }, name, status.element),
+    audio,
+    video,
+  );
 
   return {
     element,
@@ -98,7 +121,11 @@ function personRow(first) {
  * @param {() => void} click
  */
 function callButton(picture, test, click) {
-  return h("button", { class: "icon-button call-button", type: "button", data: { test }, on: { click } }, icon(picture));
+  return h(
+    "button",
+    { class: "icon-button call-button", type: "button", data: { test }, on: { click } },
+    icon(picture),
+  );
 }
 
 /** @param {HTMLElement} button @param {string} words */
@@ -129,7 +156,12 @@ export function copyButton() {
       toast("The link", link);
     }
   };
-  return h("button", { class: "button", type: "button", data: { test: "copy-link" }, on: { click: copy } }, icon("copy"), "Copy the link");
+  return h(
+    "button",
+    { class: "button", type: "button", data: { test: "copy-link" }, on: { click: copy } },
+    icon("copy"),
+    "Copy the link",
+  );
 }
 
 /** Asks about notifications once there is somebody who could call. */
@@ -149,7 +181,11 @@ function bellCard() {
     icon("bell"),
     h("p", null, "Hear of calls while this page is in the background?"),
     h("button", { class: "button small primary", type: "button", on: { click: allow } }, "Yes"),
-    h("button", { class: "button small", type: "button", "aria-label": "No, do not notify me", on: { click: done } }, "No"),
+    h(
+      "button",
+      { class: "button small", type: "button", "aria-label": "No, do not notify me", on: { click: done } },
+      "No",
+    ),
   );
   return {
     element,

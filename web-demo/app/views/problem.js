@@ -17,8 +17,22 @@ export async function askAboutMedia(code) {
     h(
       "div",
       { class: "dialog-actions" },
-      !hopeless && h("button", { class: "button", type: "button", data: { test: "go-without" }, on: { click: () => close("without") } }, "Go on without"),
-      h("button", { class: "button primary", type: "button", data: { test: "try-again" }, on: { click: () => close(hopeless ? "" : "again") } }, hopeless ? "Close" : "Try again"),
+      !hopeless &&
+        h(
+          "button",
+          { class: "button", type: "button", data: { test: "go-without" }, on: { click: () => close("without") } },
+          "Go on without",
+        ),
+      h(
+        "button",
+        {
+          class: "button primary",
+          type: "button",
+          data: { test: "try-again" },
+          on: { click: () => close(hopeless ? "" : "again") },
+        },
+        hopeless ? "Close" : "Try again",
+      ),
     ),
   ]);
   return /** @type {"again" | "without" | ""} */ (answer);

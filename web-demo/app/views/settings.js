@@ -1,7 +1,16 @@
 /** Camera, microphone and loudspeaker, with a picture and a level to try them before anybody else sees or hears. */
 
 import { openDialog } from "../dialogs.js";
-import { applySpeaker, chooseDevice, chosenDevice, listDevices, MediaProblem, meter, openCamera, openMicrophone } from "../devices.js";
+import {
+  applySpeaker,
+  chooseDevice,
+  chosenDevice,
+  listDevices,
+  MediaProblem,
+  meter,
+  openCamera,
+  openMicrophone,
+} from "../devices.js";
 import { h, setText } from "../dom.js";
 import { useChosenDevice } from "../local-media.js";
 import { mediaWords } from "../messages.js";
@@ -13,13 +22,36 @@ const LABELS = /** @type {const} */ ({ videoinput: "Camera", audioinput: "Microp
 const KINDS = /** @type {const} */ (["videoinput", "audioinput", "audiooutput"]);
 
 export async function openSettings() {
-  const preview = h("video", { class: "preview-video", autoplay: true, playsinline: true, muted: true, "aria-label": "Your camera's picture", data: { test: "preview" } });
+  const preview = h("video", {
+    class: "preview-video",
+    autoplay: true,
+    playsinline: true,
+    muted: true,
+    "aria-label": "Your camera's picture",
+    data: { test: "preview" },
+  });
   // The attribute alone does not mute an element made by script.
   preview.muted = true;
   const words = h("p", { class: "preview-words", role: "status" }, "Starting the camera…");
   const bar = h("span", { class: "level-bar" });
-  const level = h("span", { class: "level", role: "meter", "aria-label": "Microphone level", "aria-valuemin": "0", "aria-valuemax": "100", "aria-valuenow": "0", data: { test: "level" } }, bar);
-  const selects = { videoinput: select("videoinput"), audioinput: select("audioinput"), audiooutput: select("audiooutput") };
+  const level = h(
+    "span",
+    {
+      class: "level",
+      role: "meter",
+      "aria-label": "Microphone level",
+      "aria-valuemin": "0",
+      "aria-valuemax": "100",
+      "aria-valuenow": "0",
+      data: { test: "level" },
+    },
+    bar,
+  );
+  const selects = {
+    videoinput: select("videoinput"),
+    audioinput: select("audioinput"),
+    audiooutput: select("audiooutput"),
+  };
   /** @type {MediaStreamTrack | null} */
   let camera = null;
   /** @type {MediaStreamTrack | null} */
@@ -65,7 +97,8 @@ export async function openSettings() {
     chooseDevice(kind, selects[kind].value);
     if (kind === "audiooutput") {
       await useSpeaker(selects[kind].value).catch(() => {});
-      for (const element of document.querySelectorAll(/** @type {"video"} */ ("video.remote-video, audio.remote-audio"))) await applySpeaker(element);
+      for (const element of document.querySelectorAll(/** @type {"video"} */ ("video.remote-video")))
+        await applySpeaker(element);
       return;
     }
     await (kind === "videoinput" ? startCamera() : startMicrophone());
@@ -86,7 +119,8 @@ export async function openSettings() {
         h("label", { for: `device-${kind}` }, LABELS[kind]),
         selects[kind],
         kind === "audioinput" && level,
-        kind === "audiooutput" && h("button", { class: "button small", type: "button", on: { click: playRingOnce } }, "Play the ring"),
+        kind === "audiooutput" &&
+          h("button", { class: "button small", type: "button", on: { click: playRingOnce } }, "Play the ring"),
       );
     }),
   ]);
@@ -104,7 +138,11 @@ export async function openSettings() {
 
 /** @param {DeviceKind} kind */
 function select(kind) {
-  return h("select", { class: "field", id: `device-${kind}`, data: { test: `device-${kind}` } }, h("option", { value: "" }, "The browser’s choice"));
+  return h(
+    "select",
+    { class: "field", id: `device-${kind}`, data: { test: `device-${kind}` } },
+    h("option", { value: "" }, "The browser’s choice"),
+  );
 }
 
 /**

@@ -17,7 +17,12 @@ const CORNERS = /** @type {const} */ (["bottom-right", "bottom-left", "top-left"
 const DRAG_PX = 6;
 
 export function tilesView() {
-  const remote = h("video", { class: "remote-video", autoplay: true, playsinline: true, data: { test: "remote-video" } });
+  const remote = h("video", {
+    class: "remote-video",
+    autoplay: true,
+    playsinline: true,
+    data: { test: "remote-video" },
+  });
   const face = avatar({ user: "", name: "" }, "huge");
   const remoteTile = h("div", { class: "remote" }, remote, face);
   const self = selfTile();
@@ -55,12 +60,30 @@ export function tilesView() {
 }
 
 function selfTile() {
-  const video = h("video", { class: "self-video", autoplay: true, playsinline: true, muted: true, data: { test: "self-video" }, "aria-label": "Your picture" });
+  const video = h("video", {
+    class: "self-video",
+    autoplay: true,
+    playsinline: true,
+    muted: true,
+    data: { test: "self-video" },
+    "aria-label": "Your picture",
+  });
   // The attribute alone does not mute an element made by script.
   video.muted = true;
   const words = h("span", { class: "self-words" });
   const name = h("span", { class: "visually-hidden" }, "Your picture. Move to the next corner. ");
-  const element = h("button", { class: "self", type: "button", title: "Move to the next corner", data: { corner: CORNERS[0], test: "self-tile" } }, video, name, words);
+  const element = h(
+    "button",
+    {
+      class: "self",
+      type: "button",
+      title: "Move to the next corner",
+      data: { corner: CORNERS[0], test: "self-tile" },
+    },
+    video,
+    name,
+    words,
+  );
   makeMovable(element);
 
   return {

@@ -20,12 +20,24 @@ export function openTransfer(call) {
   void openDialog({ title: `Transfer ${call.peer.name}`, test: "transfer-dialog", class: "narrow" }, (close) => [
     others.length > 0 && h("h3", null, "Connect your two calls"),
     others.length > 0 &&
-      h("ul", { class: "rows" }, ...others.map((other) => otherRow(call, other, () => (close(), void connectBoth(call, other))))),
+      h(
+        "ul",
+        { class: "rows" },
+        ...others.map((other) => otherRow(call, other, () => (close(), void connectBoth(call, other)))),
+      ),
     h("h3", null, "Hand over to"),
     people.length > 0
-      ? h("ul", { class: "rows" }, ...people.map((person) => personRow(person, () => (close(), void transfer(call, person)))))
+      ? h(
+          "ul",
+          { class: "rows" },
+          ...people.map((person) => personRow(person, () => (close(), void transfer(call, person)))),
+        )
       : h("p", { class: "nothing" }, "Nobody else is online at the moment."),
-    h("p", { class: "hint" }, `Their phone rings while ${call.peer.name} waits. If nobody answers, you have the call back.`),
+    h(
+      "p",
+      { class: "hint" },
+      `Their phone rings while ${call.peer.name} waits. If nobody answers, you have the call back.`,
+    ),
   ]);
 }
 
@@ -60,9 +72,19 @@ function otherRow(call, other, choose) {
     null,
     h(
       "button",
-      { class: "row row-button", type: "button", data: { test: `connect-with-${other.peer.user}` }, on: { click: choose } },
+      {
+        class: "row row-button",
+        type: "button",
+        data: { test: `connect-with-${other.peer.user}` },
+        on: { click: choose },
+      },
       avatar(other.peer),
-      h("span", { class: "row-words" }, h("span", { class: "row-name" }, `Connect ${call.peer.name} and ${other.peer.name}`), h("span", { class: "row-detail" }, "You leave; they go on talking.")),
+      h(
+        "span",
+        { class: "row-words" },
+        h("span", { class: "row-name" }, `Connect ${call.peer.name} and ${other.peer.name}`),
+        h("span", { class: "row-detail" }, "You leave; they go on talking."),
+      ),
       icon("merge"),
     ),
   );
