@@ -235,32 +235,40 @@ export class Peer {
   /** Two offers crossed and the server let the other one through: take it instead. @param {RTCPeerConnection} pc @param {number} generation */
   async #offerRefused(pc, generation) {
     if (this.#generationOffered !== generation || pc.signalingState !== "have-local-offer") return;
+    if (this.#offerIgnored) return this.#takeOffer(pc, this.#offerIgnored);
     this.#generationOffered = 0;
     // Back in "stable" the browser asks again for whatever this offer was about.
     await pc.setLocalDescription({ type: "rollback" });
-    const ignored = this.#offerIgnored;
-    this.#offerIgnored = null;
-    if (ignored) await this.#onOffer(pc, ignored);
   }
 
   /** @param {RTCPeerConnection} pc @param {{generation: number, sdp: string, signature: string}} offer */
   async #onOffer(pc, offer) {
-    const { generation, sdp } = offer;
+    const { generation } = offer;
     if (generation <= this.#generationHeard) return;
     await this.#verify("offer", offer);
 
     this.#generation = Math.max(this.#generation, generation);
     const collides = pc.signalingState !== "stable";
-    if (collides && this.#isCaller) {
-      this.#offerIgnored = offer;
-      return;
-    }
+    if (collides && this.#isCaller) this.#offerIgnored = offer;
+    else await this.#takeOffer(pc, offer);
+  }
+
+  /** Applies an offer and answers it; an own one is rolled back. @param {RTCPeerConnection} pc @param {{generation: number, sdp: string}} offer */
+  async #takeOffer(pc, { generation, sdp }) {
     this.#generationHeard = generation;
     this.#generationOffered = 0;
+    this.#offerIgnored = null;
     clearTimeout(this.#timers.answer);
-    await pc.setRemoteDescription({ type: "offer", sdp });
-    await this.media.send(pc);
     this.#describing = true;
+    try {
+      await pc.setRemoteDescription({ type: "offer", sdp });
+    } catch (error) {
+      if (!(error instanceof DOMException) || error.name !== "InvalidAccessError") throw error;
+      // Firefox refuses an offer that restarts ICE after one of its own that did not, even once that is rolled back.
+      await pc.setLocalDescription(await pc.createOffer({ iceRestart: true }));
+      await pc.setRemoteDescription({ type: "offer", sdp });
+    }
+    await this.media.send(pc);
     await pc.setLocalDescription();
     this.#sendDescription(pc, "answer", generation, await this.#signed(pc, "answer", generation));
     await this.#settled(pc, generation);
