@@ -226,8 +226,9 @@ export class Call extends Emitter {
     this.#applyReply(await this.#command("call.invite", data));
   }
 
-  /** @internal */
+  /** @internal Says that this Device rings. */
   async ring() {
+    if (this.phase !== "ringing" || this.#state?.ringing.includes(this.#context.device.id)) return;
     try {
       this.#applyReply(await this.#command("call.ringing"));
     } catch {

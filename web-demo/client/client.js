@@ -252,12 +252,13 @@ export class OffhookClient extends Emitter {
 
   /** @param {{state: CallState, sealed: string, waiting?: boolean}} data */
   #incoming({ state, sealed, waiting = false }) {
-    if (this.#find(state.call)) return;
-    const call = this.#addState(state);
+    const known = this.#find(state.call);
+    const call = known ?? this.#addState(state);
     call.waiting = waiting;
     call.apply(state, sealed);
+    // A new Session hears of a Call again that rings here already.
     call.ring();
-    this.emit("incoming", call);
+    if (!known) this.emit("incoming", call);
   }
 
   /** @param {{state: CallState, sealed: string, event: string}} data */
