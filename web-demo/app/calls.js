@@ -4,7 +4,7 @@
 
 import { announce, dismissToast, toast } from "./announce.js";
 import { attempt } from "./attempt.js";
-import { attach, localMedia, mediaFor, release, stopTracks } from "./local-media.js";
+import { attach, mediaFor, release, stopTracks, takeOverTracks } from "./local-media.js";
 import { endWords, errorWords } from "./messages.js";
 import { playCue } from "./sounds.js";
 import { currentCall, onStage, store } from "./state.js";
@@ -170,10 +170,9 @@ export function follow(call, stream) {
   let connected = false;
   let heldByPeer = false;
   call.on("changed", () => {
+    takeOverTracks(call);
     if (call.phase === "active" && !connected) {
       connected = true;
-      // A Call that both began at once turns active without an answer here; the client has moved the tracks into it.
-      if (!localMedia(call) && call.localStream) attach(call, new MediaStream(call.localStream.getTracks()));
       playCue("connected");
       announce(`Connected with ${call.peer.name}`, "assertive");
     }
@@ -189,14 +188,14 @@ export function follow(call, stream) {
 }
 
 /**
- * Takes in a Call that nobody dialled here: a transfer or a merge made it out of another one, and the client has moved
- * the tracks of that one into it.
+ * Takes in a Call that nobody dialled here: a transfer or a merge made it out of another one.
  *
  * @param {Call} call
  */
 export function adopt(call) {
   store.set({ currentId: call.id, outcome: null });
-  follow(call, new MediaStream(call.localStream?.getTracks() ?? []));
+  follow(call, new MediaStream());
+  takeOverTracks(call);
 }
 
 /** @returns {boolean} whether leaving the page would end a conversation */

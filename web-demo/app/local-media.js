@@ -66,9 +66,22 @@ export async function mediaFor(video) {
 export function attach(call, stream) {
   const [camera = null] = stream.getVideoTracks();
   const muted = stream.getAudioTracks().some((track) => !track.enabled);
-  const media = { stream, muted, camera, screen: null };
-  mediaByCall.set(call, media);
-  for (const track of stream.getTracks()) watchTrack(call, track);
+  const watched = mediaByCall.get(call)?.stream.getTracks() ?? [];
+  mediaByCall.set(call, { stream, muted, camera, screen: null });
+  for (const track of stream.getTracks()) if (!watched.includes(track)) watchTrack(call, track);
+}
+
+/**
+ * Takes over what the client has moved into a Call that continues another one, or that both sides began at once. The
+ * tracks may come later than the Call, one by one.
+ *
+ * @param {Call} call
+ */
+export function takeOverTracks(call) {
+  const known = mediaByCall.get(call)?.stream.getTracks() ?? [];
+  const moved = call.localStream?.getTracks() ?? [];
+  const added = moved.filter((track) => !known.some(({ kind }) => kind === track.kind));
+  if (added.length > 0) attach(call, new MediaStream([...known, ...added]));
 }
 
 /**
