@@ -110,7 +110,8 @@ export class Call extends Emitter {
       onStream: (stream) => this.emit("stream", stream),
       onFailure: (error) => this.#failed(error),
     });
-    this.#identity.catch((error) => this.#failed(OffhookError.from(error, "media_failed")));
+    // Told when the Call starts; a Call that is declined needs none.
+    this.#identity.catch(() => {});
   }
 
   /** @returns {MediaState} */
@@ -388,7 +389,9 @@ export class Call extends Emitter {
     this.phase = "active";
     this.remoteStream = this.#peer.media.remoteStream;
     const isCaller = this.direction === "out";
-    this.#identity.then(({ certificate }) => this.#peer.start({ certificate, isCaller, key })).catch(() => {});
+    this.#identity
+      .then(({ certificate }) => this.#peer.start({ certificate, isCaller, key }))
+      .catch((error) => this.#failed(OffhookError.from(error, "media_failed")));
 
     this.#enqueueCode(async (exchange) => {
       if (!isCaller && this.#commitment) await this.#verify(exchange, { commitment: this.#commitment });
