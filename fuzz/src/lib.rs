@@ -4,6 +4,7 @@
 //! committed seeds of each target (`corpus/<target>/`) with a bounded number of mutations; `./check long` lets
 //! libFuzzer search by the clock (`src/bin/libfuzzer.rs`).
 
+mod relay;
 mod signaling;
 
 /// Feeds `data` to the code under test.
@@ -11,8 +12,12 @@ pub type Target = fn(&[u8]);
 
 /// All targets by name, which is also the name of the folder of their seeds. A new target is one line here.
 pub const TARGETS: &[(&str, Target)] = &[
+    ("channel_data", relay::channel_data),
     ("client_frame", signaling::client_frame),
+    ("relay_core_input", relay::relay_core_input),
     ("sdp_fingerprints", signaling::sdp_fingerprints),
+    ("stun_message", relay::stun_message),
+    ("turn_stream", relay::turn_stream),
 ];
 
 /// The target called `name`.

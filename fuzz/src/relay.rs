@@ -1,0 +1,348 @@
+//! What clients and peers can send to the relay.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use relay_core::{
+    Config, Credentials, FiveTuple, Forward, Limits, Output, PeerPolicy, Relay, RelayAddresses,
+    RelayPort, Secret, Transport,
+};
+use relay_stun::client::{Client, Event, Request};
+use relay_stun::{
+    AttributeType, CHANNEL_MAX, CHANNEL_MIN, ChannelData, Class, IntegrityKey, Message,
+    MessageWriter, STREAM_FRAME_LEN_MAX, next_frame,
+};
+
+/// The longest response of a relay with a short realm, in bytes.
+const RESPONSE_LEN_MAX: usize = 1280;
+
+/// A STUN message. Every look at it ends, what it says lies inside of it, and its attributes
+/// written again read the same.
+pub(crate) fn stun_message(data: &[u8]) {
+    let mut conversation = Client::new("u", "p", 1);
+    conversation.request(Request::Binding);
+    conversation.handle(data);
+
+    let Ok(message) = Message::parse(data) else {
+        return;
+    };
+    assert_eq!(message.bytes(), data);
+    let attributes: Vec<_> = message.attributes().collect();
+    for (attribute, value) in &attributes {
+        let first = attributes.iter().find(|(other, _)| other == attribute);
+        assert_eq!(
+            message.attribute(*attribute),
+            first.map(|(_, value)| *value)
+        );
+        assert!(value.len() <= data.len());
+    }
+    std::hint::black_box((
+        message.xor_address(AttributeType::XOR_PEER_ADDRESS),
+        message.channel_number(),
+        message.requested_transport(),
+        message.requested_address_family(),
+    ));
+    assert!(message.error_code().is_none_or(|code| code.0 < 800));
+    assert!(!message.verify_integrity(&IntegrityKey::short_term("not in any input")));
+
+    let mut buffer = vec![0; data.len() + 8];
+    let mut writer = MessageWriter::new(
+        &mut buffer,
+        message.class(),
+        message.method(),
+        message.transaction_id(),
+    );
+    for (attribute, value) in &attributes {
+        writer = writer.attribute(*attribute, value);
+    }
+    if data.len() + 8 <= usize::from(u16::MAX) {
+        let again = writer
+            .fingerprint()
+            .finish()
+            .expect("as long as the input, and a FINGERPRINT");
+        let again = Message::parse(again).expect("what we write, we read");
+        assert_eq!(again.verify_fingerprint(), Some(true));
+        assert!(again.attributes().eq(message.attributes()));
+    }
+}
+
+/// A ChannelData message.
+pub(crate) fn channel_data(data: &[u8]) {
+    if let Ok(ChannelData { channel, payload }) = ChannelData::parse(data) {
+        assert!((CHANNEL_MIN..=CHANNEL_MAX).contains(&channel));
+        let len = u16::try_from(payload.len()).expect("the header's field has 16 bits");
+        assert!(data.starts_with(&ChannelData::header(channel, len)));
+    }
+}
+
+/// A TCP stream: the first byte says how long its segments are. However it was cut, the same
+/// messages come out, and no more is kept than one of them needs.
+pub(crate) fn turn_stream(data: &[u8]) {
+    let Some((segment_len, stream)) = data.split_first() else {
+        return;
+    };
+    assert_eq!(
+        frames(stream, usize::from(*segment_len).max(1)),
+        frames(stream, usize::MAX)
+    );
+}
+
+/// The lengths of the messages in `stream`, and whether it ended in an error.
+fn frames(stream: &[u8], segment_len: usize) -> (Vec<usize>, bool) {
+    let mut buffered = Vec::new();
+    let mut lens = Vec::new();
+    for segment in stream.chunks(segment_len) {
+        buffered.extend_from_slice(segment);
+        loop {
+            match next_frame(&buffered, STREAM_FRAME_LEN_MAX) {
+                Ok(Some(frame)) => {
+                    assert!(frame.len <= frame.consumed && frame.consumed <= buffered.len());
+                    lens.push(frame.len);
+                    buffered.drain(..frame.consumed);
+                }
+                Ok(None) => break,
+                Err(_) => return (lens, true),
+            }
+        }
+        assert!(buffered.len() < STREAM_FRAME_LEN_MAX);
+    }
+    (lens, false)
+}
+
+/// A conversation of two clients and some peers with the relay: each step is one byte that says
+/// what happens and the bytes it needs. Ports match Allocations after every step, and nothing
+/// refers to bytes that are not there.
+pub(crate) fn relay_core_input(data: &[u8]) {
+    let mut input = data.iter().copied();
+    let mut world = World::new();
+    while let Some(step) = input.next() {
+        let mut byte = || input.next().unwrap_or_default();
+        let client = usize::from(step >> 7);
+        match step & 0x0F {
+            0 => world.ask(
+                client,
+                Request::Allocate {
+                    family: None,
+                    lifetime: None,
+                },
+            ),
+            1 => {
+                let lifetime = Some(u32::from(byte()) * 64);
+                world.ask(
+                    client,
+                    Request::Allocate {
+                        family: None,
+                        lifetime,
+                    },
+                );
+            }
+            2 => world.ask(
+                client,
+                Request::Refresh {
+                    lifetime: u32::from(byte()) * 64,
+                },
+            ),
+            3 => {
+                let peers = vec![world.peer(byte()), world.peer(byte())];
+                world.ask(client, Request::CreatePermission { peers });
+            }
+            4 => {
+                let channel = CHANNEL_MIN - 1 + u16::from(byte() & 3);
+                let peer = world.peer(byte());
+                world.ask(client, Request::ChannelBind { channel, peer });
+            }
+            5 => {
+                let (peer, len) = (world.peer(byte()), usize::from(byte()));
+                if let Some(packet) = world.clients[client].1.send_indication(peer, &vec![0; len]) {
+                    world.client_sends(client, &packet);
+                }
+            }
+            6 => {
+                let channel = CHANNEL_MIN - 1 + u16::from(byte() & 3);
+                let len = usize::from(byte());
+                if let Some(packet) = Client::channel_data(channel, &vec![0; len]) {
+                    world.client_sends(client, &packet);
+                }
+            }
+            7 => {
+                let (from, len) = (world.peer(byte()), usize::from(byte()) * 300);
+                world.peer_sends(usize::from(step >> 4), from, len);
+            }
+            8 => {
+                world.now += Duration::from_secs(u64::from(byte()) * 8);
+                world.relay.handle_timeout(world.now);
+            }
+            9 => world
+                .relay
+                .handle_stream_closed(world.now, world.clients[client].0),
+            10 => world.ports_fail = !world.ports_fail,
+            _ => {
+                let len = usize::from(byte());
+                let packet: Vec<u8> = input.by_ref().take(len).collect();
+                world.client_sends(client, &packet);
+            }
+        }
+        world.drain();
+        let open = world.ports.iter().flatten().count();
+        assert_eq!(world.relay.stats().allocations, open);
+    }
+}
+
+struct World {
+    relay: Relay,
+    now: Instant,
+    clients: [(FiveTuple, Client); 2],
+    ports: Vec<Option<RelayPort>>,
+    ports_fail: bool,
+    answers: Vec<(FiveTuple, Vec<u8>)>,
+}
+
+impl World {
+    fn new() -> World {
+        let now = Instant::now();
+        let credentials = Credentials::new([Secret::new("secret")]);
+        let config = Config {
+            realm: "offhook".to_owned(),
+            addresses: RelayAddresses {
+                v4: Some([127, 0, 0, 1].into()),
+                v6: None,
+                ports: 50_000..=50_003,
+            },
+            limits: Limits {
+                allocations_max: 2,
+                allocations_per_user_max: 1,
+                permissions_per_allocation_max: 3,
+                channels_per_allocation_max: 2,
+            },
+            lifetime_default: Duration::from_secs(600),
+            lifetime_max: Duration::from_secs(3600),
+            peers: PeerPolicy::default(),
+        };
+        let client = |name: &str, port: u16, transport| {
+            let expiry = Duration::from_secs(100_000);
+            let (username, password) = credentials
+                .issue(expiry, "acme", name)
+                .expect("there is a secret");
+            let at = FiveTuple {
+                client: ([203, 0, 113, 1], port).into(),
+                server: ([127, 0, 0, 1], 3478).into(),
+                transport,
+            };
+            (at, Client::new(&username, &password, port.into()))
+        };
+        World {
+            clients: [
+                client("alice", 1, Transport::Udp),
+                client("bob", 2, Transport::Tcp),
+            ],
+            relay: Relay::new(
+                config,
+                credentials,
+                StdRng::seed_from_u64(1),
+                now,
+                Duration::ZERO,
+            ),
+            now,
+            ports: Vec::new(),
+            ports_fail: false,
+            answers: Vec::new(),
+        }
+    }
+
+    /// A peer for a byte of the input: public, forbidden, or a relayed address that may live.
+    fn peer(&self, byte: u8) -> SocketAddr {
+        match byte & 7 {
+            0 | 1 => ([8, 8, 8, 8], 5000 + u16::from(byte >> 3)).into(),
+            2 => ([10, 0, 0, 1], 5000).into(),
+            3 => ([0x2600, 0, 0, 0, 0, 0, 0, 1], 5000).into(),
+            _ => ([127, 0, 0, 1], 50_000 + u16::from(byte & 3)).into(),
+        }
+    }
+
+    fn ask(&mut self, client: usize, request: Request) {
+        let mut bytes = self.clients[client].1.request(request);
+        // The request, and once more with the nonce.
+        for _ in 0..2 {
+            self.client_sends(client, &bytes);
+            let Some((to, answer)) = self.answers.pop() else {
+                return;
+            };
+            assert_eq!(to, self.clients[client].0);
+            match self.clients[client].1.handle(&answer) {
+                Event::Retry(retry) => bytes = retry,
+                event => return assert!(!matches!(event, Event::Ignored), "an answer fits"),
+            }
+        }
+    }
+
+    fn client_sends(&mut self, client: usize, packet: &[u8]) {
+        let forward = self
+            .relay
+            .handle_client_packet(self.now, self.clients[client].0, packet);
+        self.drain();
+        self.check(forward, packet.len());
+    }
+
+    fn peer_sends(&mut self, at: usize, from: SocketAddr, len: usize) {
+        if let Some(Some(port)) = self.ports.get(at).copied() {
+            let forward = self.relay.handle_peer_datagram(self.now, port, from, len);
+            self.drain();
+            self.check(forward, len);
+        }
+    }
+
+    fn check(&self, forward: Option<Forward>, packet_len: usize) {
+        match forward {
+            None => {}
+            Some(Forward::ToPeer { port, to, payload }) => {
+                assert_eq!(self.ports[port.index], Some(port));
+                assert!(payload.end <= packet_len);
+                assert_eq!(
+                    to.ip(),
+                    SocketAddr::from(([8, 8, 8, 8], 0)).ip(),
+                    "not allowed"
+                );
+            }
+            Some(Forward::ToClient {
+                to,
+                prefix,
+                payload,
+                padding,
+            }) => {
+                assert!(self.relay.has_allocation(&to));
+                assert!(payload.end <= packet_len && padding < 4);
+                assert!(prefix.as_bytes().len() >= 4);
+            }
+        }
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.relay.poll_output() {
+            match output {
+                Output::Send { to, bytes } => {
+                    let message = Message::parse(&bytes).expect("what we write, we read");
+                    assert!(matches!(message.class(), Class::Success | Class::Error));
+                    assert!(bytes.len() <= RESPONSE_LEN_MAX);
+                    self.answers.push((to, bytes));
+                }
+                Output::OpenPort(port) if self.ports_fail => {
+                    self.relay.handle_port_failed(self.now, port);
+                }
+                Output::OpenPort(port) => {
+                    if self.ports.len() <= port.index {
+                        self.ports.resize(port.index + 1, None);
+                    }
+                    assert_eq!(self.ports[port.index].replace(port), None);
+                    self.relay.handle_port_opened(self.now, port);
+                }
+                Output::ClosePort(port) => {
+                    if let Some(open) = self.ports.get_mut(port.index) {
+                        *open = None;
+                    }
+                }
+            }
+        }
+    }
+}
