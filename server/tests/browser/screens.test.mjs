@@ -39,7 +39,8 @@ story('the way in: welcome, token, insecure page, no server', {}, async (world) 
   await looksRight(guest, 'token');
 
   // The service worker shows the page although nothing is behind it.
-  await visitor.page.evaluate(async () => (await navigator.serviceWorker.ready).active.state);
+  const isKept = () => navigator.serviceWorker.getRegistration().then((registration) => registration?.active?.state === 'activated');
+  await eventually('the service worker is there', () => visitor.page.evaluate(isKept));
   await visitor.page.reload();
   await world.server.stop();
   await visitor.page.reload();
