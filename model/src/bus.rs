@@ -248,3 +248,10 @@ pub struct UserOnNode {
     /// Whether a Device of the User takes part in one of them.
     pub in_call: bool,
 }
+
+impl UserOnNode {
+    /// Whether the node has nothing to do with the User.
+    pub fn is_nothing(&self) -> bool {
+        self.devices.is_empty() && self.calls.is_empty()
+    }
+}

@@ -38,6 +38,8 @@ pub(crate) struct Call {
     pub(crate) told: Box<str>,
     /// After a crash: what must not be decided yet.
     pub(crate) settling: Option<Box<Settling>>,
+    /// `epoch` and `rev` it had when it came back after a crash.
+    pub(crate) came_back_as: Option<(u32, u32)>,
     /// Devices that lost their Session, and until when they may come back.
     pub(crate) absent: Vec<Absent>,
     /// The generation of the newest offer of the caller and of the callee.
@@ -114,6 +116,7 @@ impl Call {
             applied: VecDeque::new(),
             told: Box::default(),
             settling: None,
+            came_back_as: None,
             absent: Vec::new(),
             offers: [0; 2],
             armed: Armed::default(),

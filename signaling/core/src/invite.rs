@@ -213,7 +213,12 @@ impl Signaling {
         }
     }
 
-    fn tell_incoming(&mut self, key: CallKey, callee: &UserId, device: Option<DeviceId>) {
+    pub(crate) fn tell_incoming(
+        &mut self,
+        key: CallKey,
+        callee: &UserId,
+        device: Option<DeviceId>,
+    ) {
         let waiting = self
             .user(key.0, callee)
             .is_some_and(|user| user.open_calls().len() > 1);
@@ -247,23 +252,12 @@ impl Signaling {
             .collect();
         for key in keys {
             let rings = self.calls.get(&key).is_some_and(|call| {
-                call.state.phase == Phase::Ringing && call.state.callee.user == *user
+                call.state.phase == Phase::Ringing
+                    && call.state.callee.user == *user
+                    && call.settling.is_none()
             });
             if rings {
                 self.tell_incoming(key, user, Some(device));
-            }
-        }
-    }
-
-    /// A Call that came back rings at the callee's Devices that are not known to ring: the crash may have come between.
-    pub(crate) fn ring_unaware(&mut self, key: CallKey) {
-        let Ok(state) = self.state(key) else { return };
-
-        let callee = state.callee.user.clone();
-        let aware = state.ringing.clone();
-        for device in self.devices_of(key.0, &callee) {
-            if !aware.contains(&device) {
-                self.tell_incoming(key, &callee, Some(device));
             }
         }
     }

@@ -188,6 +188,17 @@ impl User {
     }
 }
 
+/// Tells whether other nodes know it already; zero for what they need not be told.
+fn hash_of(known: &UserOnNode) -> u64 {
+    if known.is_nothing() {
+        return 0;
+    }
+
+    let mut hasher = DefaultHasher::new();
+    known.hash(&mut hasher);
+    hasher.finish().max(1)
+}
+
 impl Signaling {
     pub(crate) fn user(&self, account: AccountId, user: &UserId) -> Option<&User> {
         self.accounts.get(&account)?.users.get(user)
@@ -303,9 +314,7 @@ impl Signaling {
 
         let status = entry.status();
         let known = self.known_here(entry);
-        let mut hasher = DefaultHasher::new();
-        known.hash(&mut hasher);
-        let hash = hasher.finish();
+        let hash = hash_of(&known);
 
         let is_news = status != entry.told;
         let is_unpublished = hash != entry.published;
@@ -386,7 +395,10 @@ impl Signaling {
         user: &UserId,
         known: UserOnNode,
     ) {
-        let is_empty = known.devices.is_empty() && known.calls.is_empty();
+        if known.is_nothing() && self.user(account, user).is_none() {
+            return;
+        }
+
         let entry = self.user_entry(account, user);
         let before = entry.elsewhere.iter().position(|(node, _)| *node == from);
         let old = before
@@ -399,7 +411,7 @@ impl Signaling {
             .filter(|device| !old.devices.contains(device))
             .collect();
 
-        if !is_empty {
+        if !known.is_nothing() {
             entry.elsewhere.push((from, known));
             entry.elsewhere.sort_by_key(|(node, _)| *node);
         }
@@ -422,7 +434,7 @@ impl Signaling {
             .map(|(user, entry)| (user.clone(), self.known_here(entry)))
             .collect();
         for (user, known) in known {
-            if !known.devices.is_empty() || !known.calls.is_empty() {
+            if !known.is_nothing() {
                 self.publish(account, Target::Node(from), Body::Presence { user, known });
             }
         }

@@ -80,7 +80,7 @@ mod tests {
     fn only_what_belongs_to_the_newest_offers_is_fresh() {
         use RelayKind::{Answer, Candidates, Offer, Verify};
         let check = |kind, own, other, newest| {
-            assert_eq!(newest_offer(kind, own, other), newest, "{kind:?}")
+            assert_eq!(newest_offer(kind, own, other), newest, "{kind:?}");
         };
 
         check(Offer(1), 0, 0, Some(1));

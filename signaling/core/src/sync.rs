@@ -2,11 +2,12 @@
 
 use model::bus::{Action, Body, Command, Leave, Origin, Target};
 use model::{
-    AccountId, DeviceId, EndReason, Millis, NodeId, Phase, RecordChange, Timestamp, UserId,
+    AccountId, CallState, DeviceId, EndReason, Millis, NodeId, Phase, RecordChange, Timestamp,
+    UserId,
 };
 use signaling_wire::{CallEvent, ErrorCode};
 
-use crate::calls::{Call, CallKey, Outcome, Refusal, end};
+use crate::calls::{Address, Call, CallKey, Outcome, Refusal, end, update_data};
 use crate::people::UserCall;
 use crate::seal::Snapshot;
 use crate::session::Session;
@@ -20,8 +21,6 @@ const WAITING_MAX: usize = 64;
 /// A Call that came back and may not be the newest yet.
 pub(crate) struct Settling {
     pub(crate) until: Timestamp,
-    /// `epoch` and `rev` as they were sealed, to compare with what the others hand back.
-    origin: (u32, u32),
     synced: Vec<(UserId, DeviceId)>,
     waiting: Vec<(NodeId, Command)>,
 }
@@ -44,18 +43,25 @@ pub(crate) fn must_wait(action: &Action, phase: Phase) -> bool {
     }
 }
 
-/// Whether what was sealed takes the place of what is held.
-fn is_newer(sealed: &Snapshot, held: &Call) -> bool {
-    let held_version = held
-        .settling
-        .as_ref()
-        .map_or((held.state.epoch, held.state.rev), |settling| {
-            settling.origin
-        });
-    let is_ended = |phase| phase == Phase::Ended;
+/// Whether what was sealed takes the place of what is held: an end always does, otherwise the highest (`epoch`, `rev`).
+///
+/// Nothing has happened yet to a Call that came back and still has its old `rev`: then something newer from before the
+/// crash takes its place too, however late it comes.
+fn is_newer(sealed: &CallState, held: &Call) -> bool {
+    let (theirs, ours) = (
+        (sealed.epoch, sealed.rev),
+        (held.state.epoch, held.state.rev),
+    );
+    let came_back_as = held.came_back_as.filter(|(_, rev)| *rev == held.state.rev);
 
-    !is_ended(held.state.phase)
-        && (is_ended(sealed.state.phase) || (sealed.state.epoch, sealed.state.rev) > held_version)
+    match (held.state.phase, sealed.phase) {
+        (Phase::Ended, _) => false,
+        (_, Phase::Ended) => true,
+        _ => {
+            theirs > ours
+                || came_back_as.is_some_and(|version| theirs.0 < ours.0 && theirs > version)
+        }
+    }
 }
 
 /// The Devices that may hold something newer.
@@ -94,66 +100,76 @@ impl Signaling {
         let is_news = self
             .calls
             .get(&key)
-            .is_none_or(|held| is_newer(&snapshot, held));
+            .is_none_or(|held| is_newer(&snapshot.state, held));
         if is_news {
-            self.adopt(key, snapshot, origin);
+            self.adopt(key, snapshot);
+            self.tell_in_touch(key, origin);
         }
         self.device_is_back(key, origin);
         Ok(Outcome::State(key))
     }
 
     /// Takes what was sealed in the place of what is held, and waits for what the other Devices hold.
-    fn adopt(&mut self, key: CallKey, snapshot: Snapshot, origin: &Origin) {
+    fn adopt(&mut self, key: CallKey, snapshot: Snapshot) {
         let Snapshot {
             mut state,
             ring_until,
             applied,
         } = snapshot;
         let held = self.calls.remove(&key);
-        let version = (state.epoch, state.rev);
-        state.epoch = held
-            .as_ref()
-            .map_or(0, |held| held.state.epoch)
-            .max(state.epoch + 1);
+        let came_back_as = Some((state.epoch, state.rev));
+        let taken = held.as_ref().map_or(0, |held| {
+            // What everybody was told must not look newer than what holds from now on.
+            held.state.epoch + u32::from(state.rev <= held.state.rev)
+        });
+        state.epoch = taken.max(state.epoch + 1);
 
-        let mut call = Call::new(state, ring_until);
+        let mut call = Call {
+            came_back_as,
+            ..Call::new(state, ring_until)
+        };
         applied
             .into_iter()
             .for_each(|command| call.remember(command));
-        let mut settling = Settling {
-            until: self.now + SETTLE,
-            origin: version,
-            synced: Vec::new(),
-            waiting: Vec::new(),
+        let until = self.now + SETTLE;
+        let settling = |synced| {
+            Some(Box::new(Settling {
+                until,
+                synced,
+                waiting: Vec::new(),
+            }))
         };
-        if let Some(held) = held {
-            held.applied
-                .iter()
-                .for_each(|command| call.remember(*command));
-            (call.offers, call.absent, call.armed) = (held.offers, held.absent, held.armed);
-            if let Some(before) = held.settling {
-                settling = Settling {
-                    origin: version,
-                    ..*before
-                };
+        let mut present = Vec::new();
+        call.settling = match held {
+            None => settling(Vec::new()),
+            Some(held) => {
+                held.applied
+                    .iter()
+                    .for_each(|command| call.remember(*command));
+                present = devices_of(&held);
+                (call.offers, call.absent, call.armed) = (held.offers, held.absent, held.armed);
+                match held.came_back_as {
+                    Some(_) => held.settling,
+                    None => settling(present.clone()),
+                }
             }
-        }
+        };
 
-        let resume = Millis::new(self.limits.resume_ms);
+        // Who is in the Call must show up, unless they were in touch already.
+        let until = self.now + Millis::new(self.limits.resume_ms);
         for (user, device) in devices_of(&call) {
             let is_known = call
                 .absent
                 .iter()
                 .any(|absent| absent.user == user && absent.device == device);
-            if !is_known && !settling.synced.contains(&(user.clone(), device)) {
+            if !is_known && !present.contains(&(user.clone(), device)) {
                 call.absent.push(Absent {
                     user,
                     device,
-                    until: self.now + resume,
+                    until,
                 });
             }
         }
-        call.settling = Some(Box::new(settling));
 
         let phase = call.state.phase;
         self.insert_call(key, call);
@@ -165,16 +181,10 @@ impl Signaling {
                 Phase::Ended => RecordChange::CallEnded,
             },
         );
-        self.announce_except(key, CallEvent::Adopted, None, Some(origin));
-        if phase == Phase::Ringing {
-            self.ring_unaware(key);
-        }
-        if phase == Phase::Ended {
-            self.settle(key);
-        }
     }
 
-    /// A Device has synced.
+    /// A Device has synced. The Call is settled when it has ended, or when all in it have synced and one of them is the
+    /// callee's: a caller alone cannot know who has answered.
     fn device_is_back(&mut self, key: CallKey, origin: &Origin) {
         let Some(call) = self.calls.get_mut(&key) else {
             return;
@@ -183,13 +193,81 @@ impl Signaling {
         call.absent
             .retain(|absent| absent.user != origin.user || absent.device != origin.device);
         let expected = devices_of(call);
-        if let Some(settling) = &mut call.settling {
-            settling.synced.push((origin.user.clone(), origin.device));
-            if expected
-                .iter()
-                .all(|device| settling.synced.contains(device))
-            {
-                self.settle(key);
+        let state = &call.state;
+        let Some(settling) = &mut call.settling else {
+            return;
+        };
+
+        let synced = &mut settling.synced;
+        let device = (origin.user.clone(), origin.device);
+        if !synced.contains(&device) {
+            synced.push(device);
+        }
+        let callee_synced = synced.iter().any(|(user, _)| *user == state.callee.user);
+        let all_synced = expected.iter().all(|device| synced.contains(device));
+        if state.phase == Phase::Ended || (all_synced && callee_synced) {
+            self.settle(key);
+        }
+    }
+
+    /// Tells those that something newer came back who have nothing newer themselves: the Devices that have synced, or
+    /// everybody when the Call was settled before.
+    fn tell_in_touch(&mut self, key: CallKey, origin: &Origin) {
+        let settling = self.calls.get(&key).and_then(|call| call.settling.as_ref());
+        let Some(settling) = settling else {
+            return self.announce_except(key, CallEvent::Adopted, None, Some(origin));
+        };
+
+        for (user, device) in settling.synced.clone() {
+            if user != origin.user || device != origin.device {
+                self.tell_adopted(key, &user, device);
+            }
+        }
+    }
+
+    fn tell_adopted(&mut self, key: CallKey, user: &UserId, device: DeviceId) {
+        let Some(call) = self.calls.get(&key) else {
+            return;
+        };
+
+        let data = update_data(&call.told, CallEvent::Adopted, None, None);
+        let to = Address {
+            user,
+            device: Some(device),
+            except: None,
+        };
+        self.tell_call(key, &to, "call.update", &data);
+    }
+
+    /// Tells the Devices that have not synced what holds now; before, they may have held something newer. Those that
+    /// may not even know that it rings are rung.
+    fn tell_unsynced(&mut self, key: CallKey, synced: &[(UserId, DeviceId)]) {
+        let Ok(state) = self.state(key) else { return };
+
+        let (caller, callee) = (state.caller.clone(), state.callee.user.clone());
+        let (answered_by, ringing) = (state.callee.device, state.ringing.clone());
+        let rings = state.phase == Phase::Ringing;
+        let is_unsynced =
+            |user: &UserId, device: DeviceId| synced.iter().all(|(u, d)| u != user || *d != device);
+
+        if let Some(device) = caller
+            .device
+            .filter(|device| is_unsynced(&caller.user, *device))
+        {
+            self.tell_adopted(key, &caller.user, device);
+        }
+        let callees = match answered_by {
+            Some(device) => vec![device],
+            None => self.devices_of(key.0, &callee),
+        };
+        for device in callees
+            .into_iter()
+            .filter(|device| is_unsynced(&callee, *device))
+        {
+            if rings && !ringing.contains(&device) {
+                self.tell_incoming(key, &callee, Some(device));
+            } else {
+                self.tell_adopted(key, &callee, device);
             }
         }
     }
@@ -216,25 +294,33 @@ impl Signaling {
         }
     }
 
-    /// What holds now holds: a transfer that did not come back is dropped, and commands that waited are done.
+    /// What holds now holds: everybody is told, a transfer that did not come back is dropped, and commands that waited
+    /// are done.
     pub(crate) fn settle(&mut self, key: CallKey) {
-        let Some(call) = self.calls.get(&key) else {
-            return;
-        };
+        let settling = self
+            .calls
+            .get_mut(&key)
+            .and_then(|call| call.settling.take());
+        let Some(settling) = settling else { return };
 
-        let is_active = call.state.phase == Phase::Active;
-        let lost_transfer = call
-            .state
-            .transfer
-            .clone()
-            .filter(|transfer| is_active && !self.calls.contains_key(&(key.0, transfer.call)));
+        self.tell_unsynced(key, &settling.synced);
+        let lost_transfer = self
+            .state(key)
+            .ok()
+            .and_then(|state| state.transfer.clone())
+            .filter(|transfer| !self.calls.contains_key(&(key.0, transfer.call)));
         if let Some(transfer) = lost_transfer {
             self.fail_transfer(key, &transfer.by);
         }
-        if is_active {
+        if self
+            .state(key)
+            .is_ok_and(|state| state.phase == Phase::Active)
+        {
             self.finish_transfer(key);
         }
-        self.flush_waiting(key);
+        for (node, command) in settling.waiting {
+            self.on_command(node, key.0, command);
+        }
         self.arm_call(key);
     }
 

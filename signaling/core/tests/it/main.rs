@@ -1,0 +1,20 @@
+//! Stories of the signaling core: inputs, time, outputs.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers beside the tests may unwrap as the tests do"
+)]
+
+mod harness;
+
+mod answering;
+mod cluster;
+mod glare;
+mod ladders;
+mod limits;
+mod media;
+mod presence;
+mod property;
+mod recovery;
+mod sessions;
+mod transfers;

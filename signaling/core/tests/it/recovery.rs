@@ -1,0 +1,284 @@
+//! The server loses its memory; the Devices hand it back.
+
+use serde_json::json;
+
+use crate::harness::{TestSignaling, offer};
+
+#[test]
+fn an_active_call_survives_a_crash() {
+    let mut t = TestSignaling::people(&["alice", "bob"]);
+    let call = t.talk("alice", "bob");
+    t.crash();
+    for name in ["alice", "bob"] {
+        assert_eq!(t.connect(name)["resumed"], false);
+    }
+    t.hush();
+
+    let state = t.sync("alice", &call).unwrap()["state"].clone();
+    assert_eq!((&state["epoch"], &state["rev"]), (&json!(2), &json!(2)));
+    assert_eq!(t.heard("bob"), [""; 0], "bob may hold something newer");
+    let state = t.sync("bob", &call).unwrap()["state"].clone();
+    assert_eq!(state, t.seen("alice", &call));
+    t.ok("alice", "sdp.offer", offer(&call, 9));
+    t.hangup("bob", &call);
+    assert_eq!(t.end("alice", &call), "hangup bob");
+}
+
+#[test]
+fn the_newer_state_wins_whoever_syncs_first() {
+    for first in ["alice", "bob"] {
+        let mut t = TestSignaling::people(&["alice", "bob"]);
+        let call = t.invite("alice", "bob");
+        t.disconnect("alice"); // it does not hear of the answer
+        t.accept("bob", &call);
+        t.crash();
+        t.connect("alice");
+        t.connect("bob");
+
+        let second = if first == "alice" { "bob" } else { "alice" };
+        t.sync(first, &call).unwrap();
+        let state = t.sync(second, &call).unwrap()["state"].clone();
+        assert_eq!(
+            (&state["phase"], &state["epoch"]),
+            (&json!("active"), &json!(2))
+        );
+        assert_eq!(t.seen("alice", &call), t.seen("bob", &call));
+    }
+}
+
+#[test]
+fn an_end_always_wins() {
+    let mut t = TestSignaling::people(&["alice", "bob"]);
+    let call = t.talk("alice", "bob");
+    t.disconnect("alice");
+    t.hangup("bob", &call);
+    t.crash();
+    t.connect("alice");
+    t.connect("bob");
+
+    t.sync("alice", &call).unwrap();
+    t.advance(6_000); // settled: alice is alone in an active Call
+    assert_eq!(t.seen("alice", &call)["phase"], "active");
+    t.sync("bob", &call).unwrap();
+    assert_eq!(t.end("alice", &call), "hangup bob");
+}
+
+#[test]
+fn what_could_contradict_waits_until_all_have_synced_or_five_seconds() {
+    let mut t = TestSignaling::people(&["alice", "bob", "bob2"]);
+    let call = t.invite("alice", "bob");
+    t.ok("bob", "call.ringing", json!({ "call": call }));
+    t.ok("bob2", "call.ringing", json!({ "call": call }));
+    let rev = t.rev("bob", &call);
+    t.disconnect("bob");
+    t.accept("bob2", &call); // bob does not hear of it
+    t.crash();
+    t.connect("bob");
+    t.connect("bob2");
+
+    t.sync("bob", &call).unwrap();
+    let id = t.send("bob", "call.accept", json!({ "call": call, "rev": rev }));
+    assert!(
+        t.device("bob")
+            .frames
+            .iter()
+            .all(|frame| frame["reply_to"] != id)
+    );
+    t.sync("bob2", &call).unwrap();
+    t.advance(5_000); // alice does not come
+    assert_eq!(t.answer_to("bob", &id).unwrap_err()["code"], "conflict");
+    assert_eq!(
+        t.seen("bob", &call)["callee"]["device"],
+        t.device("bob2").id
+    );
+}
+
+#[test]
+fn a_command_that_was_applied_before_the_crash_is_known_after_it() {
+    let mut t = TestSignaling::people(&["alice", "bob"]);
+    let call = t.invite("alice", "bob");
+    let accept = json!({ "call": call, "rev": 1 });
+    let id = t.send("bob", "call.accept", accept.clone());
+    t.crash();
+    t.connect("alice");
+    t.connect("bob");
+    t.sync("alice", &call).unwrap(); // alice heard of the answer, bob's ok was lost
+    t.sync("bob", &call).unwrap();
+
+    t.send_as("bob", &id, "call.accept", &accept);
+    let again = t
+        .device("bob")
+        .frames
+        .iter()
+        .rfind(|frame| frame["reply_to"] == id)
+        .unwrap();
+    assert_eq!(
+        (&again["type"], &again["data"]["state"]["phase"]),
+        (&json!("ok"), &json!("active"))
+    );
+}
+
+#[test]
+fn an_invite_whose_ok_was_lost_meets_the_call_the_callee_brought_back() {
+    let mut t = TestSignaling::people(&["alice", "bob"]);
+    let call = t.new_call();
+    let invite = json!({ "call": call, "to": "bob", "media": { "audio": true, "video": true } });
+    let id = t.send("alice", "call.invite", invite.clone());
+    t.crash();
+    t.connect("alice");
+    t.connect("bob");
+    t.sync("bob", &call).unwrap();
+
+    t.hush();
+    t.send_as("alice", &id, "call.invite", &invite);
+    let state = t.answer_to("alice", &id).unwrap()["state"].clone();
+    assert_eq!(state["epoch"], 2);
+    assert_eq!(t.heard("bob"), [""; 0], "it does not ring twice");
+}
+
+#[test]
+fn something_newer_wins_after_the_window_too_if_nothing_has_happened() {
+    let mut t = TestSignaling::people(&["alice", "bob"]);
+    let call = t.invite("alice", "bob");
+    t.disconnect("alice");
+    t.accept("bob", &call);
+    t.crash();
+    t.connect("alice");
+    t.sync("alice", &call).unwrap();
+    t.advance(6_000);
+    assert_eq!(t.seen("alice", &call)["phase"], "ringing");
+
+    t.connect("bob");
+    t.sync("bob", &call).unwrap();
+    assert_eq!(t.seen("alice", &call)["phase"], "active");
+}
+
+#[test]
+fn a_callee_who_was_not_rung_before_the_crash_is_rung_after_it() {
+    let mut t = TestSignaling::people(&["alice", "bob"]);
+    t.disconnect("bob");
+    let call = t.invite("alice", "bob");
+    t.crash();
+    t.connect("alice");
+    t.connect("bob");
+    t.hush();
+    t.sync("alice", &call).unwrap();
+    t.advance(5_000);
+
+    assert!(t.heard("bob").contains(&"call.incoming".to_owned()));
+    t.accept("bob", &call);
+    assert_eq!(t.seen("alice", &call)["phase"], "active");
+}
+
+#[test]
+fn a_device_that_does_not_come_back_is_gone_after_a_minute() {
+    let mut t = TestSignaling::people(&["alice", "bob"]);
+    let call = t.talk("alice", "bob");
+    t.crash();
+    t.connect("alice");
+    t.sync("alice", &call).unwrap();
+
+    t.advance_alive(58_000);
+    assert_eq!(t.seen("alice", &call)["phase"], "active");
+    t.advance_alive(3_000);
+    assert_eq!(t.end("alice", &call), "gone bob");
+}
+
+#[test]
+fn a_call_that_rang_out_meanwhile_is_missed() {
+    let mut t = TestSignaling::people(&["alice", "bob"]);
+    let call = t.invite("alice", "bob");
+    t.crash();
+    t.advance(50_000);
+    t.connect("alice");
+    t.sync("alice", &call).unwrap();
+    t.advance(5_000);
+    assert_eq!(t.end("alice", &call), "missed -");
+}
+
+#[test]
+fn a_forged_or_foreign_snapshot_is_refused() {
+    let mut t = TestSignaling::people(&["alice", "bob"]);
+    let (call, other) = (t.talk("alice", "bob"), t.invite("alice", "bob"));
+    let sealed = t.device("alice").sealed[&call].1.clone();
+    let mut forged = sealed.clone();
+    forged.replace_range(40..41, if &sealed[40..41] == "A" { "B" } else { "A" });
+
+    let mut check = |call: &str, sealed: &str| {
+        let sync = json!({ "call": call, "sealed": sealed });
+        assert_eq!(t.refused("alice", "call.sync", sync), "forged_snapshot");
+    };
+    check(&call, &forged);
+    check(&other, &sealed);
+    check(&call, "");
+    check(&call, "AQ");
+    check(&call, "?");
+    t.crash();
+    t.connect("alice");
+    let sync = json!({ "call": call, "sealed": forged });
+    assert_eq!(t.refused("alice", "call.sync", sync), "forged_snapshot");
+}
+
+#[test]
+fn an_old_snapshot_changes_nothing() {
+    let mut t = TestSignaling::people(&["alice", "bob"]);
+    let call = t.invite("alice", "bob");
+    let sealed = t.device("alice").sealed[&call].1.clone();
+    t.accept("bob", &call);
+
+    let state = t.ok(
+        "alice",
+        "call.sync",
+        json!({ "call": call, "sealed": sealed }),
+    )["state"]
+        .clone();
+    assert_eq!(
+        (&state["phase"], &state["epoch"]),
+        (&json!("active"), &json!(1))
+    );
+}
+
+#[test]
+fn a_blind_transfer_survives_a_crash() {
+    let mut t = TestSignaling::people(&["alice", "bob", "carol"]);
+    let old = t.talk("alice", "bob");
+    let state = t.ok(
+        "alice",
+        "call.transfer",
+        json!({ "call": old, "to": "carol" }),
+    )["state"]
+        .clone();
+    let new = state["transfer"]["call"].as_str().unwrap().to_owned();
+    t.crash();
+    for name in ["alice", "bob", "carol"] {
+        t.connect(name);
+    }
+    for (name, call) in [
+        ("bob", &new),
+        ("bob", &old),
+        ("alice", &old),
+        ("carol", &new),
+    ] {
+        t.sync(name, call).unwrap();
+    }
+    t.advance(5_000);
+    t.accept("carol", &new);
+    assert_eq!(t.end("alice", &old), "transferred alice");
+}
+
+#[test]
+fn a_transfer_nobody_brings_back_has_failed() {
+    let mut t = TestSignaling::people(&["alice", "bob", "carol"]);
+    let old = t.talk("alice", "bob");
+    t.ok(
+        "alice",
+        "call.transfer",
+        json!({ "call": old, "to": "carol" }),
+    );
+    t.crash();
+    t.connect("alice");
+    t.connect("bob");
+    t.sync("alice", &old).unwrap();
+    t.sync("bob", &old).unwrap();
+    assert_eq!(t.seen("alice", &old)["transfer"], json!(null));
+}
