@@ -91,6 +91,15 @@ impl Bus for InProcessBus {
         }
         .boxed()
     }
+
+    fn is_alone(&self, node: NodeId) -> bool {
+        let by_account = self.subscribers.lock();
+
+        by_account
+            .values()
+            .flatten()
+            .all(|subscriber| subscriber.node == node)
+    }
 }
 
 impl Subscribers {
@@ -138,6 +147,7 @@ mod tests {
 
         t.publish(Target::Account).await;
         assert_eq!(t.heard(), [0, 1, 1]);
+        assert!(!t.bus.is_alone(HERE));
     }
 
     #[tokio::test]
@@ -157,6 +167,7 @@ mod tests {
 
         assert_eq!(t.heard(), [0, 0, 0]);
         assert!(t.bus.subscribers.lock().is_empty());
+        assert!(t.bus.is_alone(HERE));
     }
 
     #[tokio::test]

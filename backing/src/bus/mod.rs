@@ -32,6 +32,9 @@ pub trait Bus: Send + Sync + 'static {
     ///
     /// Nobody listening is no error. Waits a moment for a slow subscriber.
     fn publish(&self, target: Target, message: Message) -> BoxFuture<'_, anyhow::Result<()>>;
+
+    /// Whether no node but `node` is known to be there.
+    fn is_alone(&self, node: NodeId) -> bool;
 }
 
 /// A wish to hear about an Account; dropping it ends it.

@@ -1,1 +1,27 @@
-//! signaling-service.
+//! The driver of signaling: sockets, tokens, credentials and records around [`signaling_core::Signaling`].
+//!
+//! ```text
+//! GET /v1/calls ─▶ http: origin, limits ─▶ socket task ─ hello ─▶ tokens
+//!                                            ▲   │
+//!                                     outbox │   │ frames, bounded
+//!                                            │   ▼
+//!                                       shard task: one Signaling ─▶ records, bus, questions
+//! ```
+//!
+//! An Account belongs to one shard, chosen by its id; one task owns a shard. A socket task knows nothing about Calls,
+//! a shard nothing about sockets.
+
+mod addresses;
+mod clock;
+mod config;
+mod demo;
+mod figures;
+mod http;
+mod ice;
+mod service;
+mod shard;
+mod socket;
+pub mod tokens;
+
+pub use config::{ClientInfo, Config, IceConfig, Secrets};
+pub use service::Service;

@@ -1,0 +1,193 @@
+//! The service as the server sees it: started once, drained once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use backing::bus::Bus;
+use backing::records::Records;
+use model::NodeId;
+use signaling_core::{SealSecret, Signaling};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use crate::addresses::Addresses;
+use crate::clock::Clock;
+use crate::config::{Config, IceConfig, Secrets};
+use crate::demo::Demo;
+use crate::figures::Figures;
+use crate::http::{self, origin::Origins};
+use crate::ice::IceServers;
+use crate::shard::{Input, Shards, Surroundings};
+use crate::tokens::Verifier;
+
+/// How much of a drain is left for closing sockets and writing records, at most.
+const CLOSING: Duration = Duration::from_secs(5);
+/// How often a drain looks whether everybody has left.
+const DRAIN_LOOK: Duration = Duration::from_millis(100);
+
+/// Signaling of this node. Cheap to clone.
+#[derive(Clone)]
+pub struct Service {
+    inner: Arc<Inner>,
+}
+
+/// What the parts of the service share.
+pub(crate) struct Inner {
+    pub(crate) config: Config,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) figures: Arc<Figures>,
+    pub(crate) addresses: Arc<Addresses>,
+    pub(crate) origins: Origins,
+    pub(crate) tokens: Verifier,
+    pub(crate) ice_servers: Arc<IceServers>,
+    pub(crate) shards: Shards,
+    pub(crate) sockets: TaskTracker,
+    pub(crate) demo: Option<Demo>,
+    records: Records,
+    bus: Arc<dyn Bus>,
+    node: NodeId,
+    ready: AtomicBool,
+}
+
+impl Inner {
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+}
+
+impl Service {
+    /// Starts the shards. Must be called within a tokio runtime, and after the recorder of the metrics was installed.
+    ///
+    /// With `demo`, everybody may sign in with a name. `allowed_origins` are the web pages that may connect besides this
+    /// server's own, such as `https://app.example.com`; `*` means all. Fails when one of them is no origin, or when the
+    /// demo's Account can't be made.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is another's to make, and there is one caller"
+    )]
+    pub async fn start(
+        config: Config,
+        demo: bool,
+        allowed_origins: Vec<String>,
+        records: Records,
+        bus: Arc<dyn Bus>,
+        secrets: Secrets,
+        ice: IceConfig,
+    ) -> anyhow::Result<Self> {
+        let clock = Arc::new(Clock::new());
+        let figures = Arc::new(Figures::new());
+        let ice_servers = Arc::new(IceServers::new(ice, &secrets.turn));
+        let node = NodeId::from_parts(clock.now(), rand::random());
+        let demo = if demo {
+            Some(Demo::open(&records).await?)
+        } else {
+            None
+        };
+
+        let seal = SealSecret::new(secrets.seal);
+        let core = |_| Signaling::new(config.limits.clone(), node, &seal, rand::random());
+        let cores = (0..shards(&config)).map(core).collect();
+        let surroundings = Surroundings {
+            node,
+            clock: Arc::clone(&clock),
+            figures: Arc::clone(&figures),
+            ice_servers: Arc::clone(&ice_servers),
+            records: records.clone(),
+            bus: Arc::clone(&bus),
+        };
+
+        let inner = Inner {
+            clock,
+            figures,
+            addresses: Arc::new(Addresses::new(config.connections_per_address_max)),
+            origins: Origins::new(&allowed_origins)?,
+            tokens: Verifier::new(records.clone()),
+            ice_servers,
+            shards: Shards::start(cores, &surroundings),
+            sockets: TaskTracker::new(),
+            demo,
+            records,
+            bus,
+            node,
+            ready: AtomicBool::new(true),
+            config,
+        };
+
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// `/v1/calls` and `/v1/schema/…`; in demo mode `/demo/…`, too. Every request needs a
+    /// [`ClientInfo`](crate::ClientInfo) extension, and its connection must be served with upgrades.
+    pub fn router(&self) -> Router {
+        http::router(Arc::clone(&self.inner))
+    }
+
+    /// Whether new clients are taken: from the start until the drain.
+    pub fn ready(&self) -> bool {
+        self.inner.is_ready()
+    }
+
+    /// Takes leave of all clients and writes what is to be written, within `deadline`.
+    ///
+    /// When there are other nodes, clients are given most of the time to move there. When there are none, there is nowhere
+    /// to go: sockets are closed at once and clients come back to the next process.
+    pub async fn drain(&self, deadline: Duration) {
+        let inner = &self.inner;
+        let ends_at = Instant::now() + deadline;
+        inner.ready.store(false, Ordering::Relaxed);
+        inner.sockets.close();
+
+        let leave_in = if inner.bus.is_alone(inner.node) {
+            Duration::ZERO
+        } else {
+            deadline.saturating_sub(CLOSING.min(deadline / 4))
+        };
+        let in_ms = u64::try_from(leave_in.as_millis()).unwrap_or(u64::MAX);
+        for shard in inner.shards.all() {
+            let _ = shard.send(Input::Drain { in_ms }).await; // A shard outlives us.
+        }
+        self.wait_until_left(Instant::now() + leave_in).await;
+
+        let closed = tokio::time::timeout_at(ends_at, async {
+            self.stop_shards().await;
+            inner.sockets.wait().await;
+            // Once more: a socket that went by itself may have left something to write.
+            self.stop_shards().await;
+            inner.records.flush().await
+        });
+        match closed.await {
+            Ok(Ok(())) => tracing::info!("Signaling has ended"),
+            Ok(Err(error)) => tracing::error!(%error, "Records could not be written"),
+            Err(_) => tracing::warn!(
+                sockets = inner.sockets.len(),
+                "Signaling did not end in time"
+            ),
+        }
+    }
+
+    async fn wait_until_left(&self, at_most_until: Instant) {
+        while !self.inner.sockets.is_empty() && Instant::now() < at_most_until {
+            tokio::time::sleep(DRAIN_LOOK).await;
+        }
+    }
+
+    async fn stop_shards(&self) {
+        for shard in self.inner.shards.all() {
+            let (done, stopped) = oneshot::channel();
+            let _ = shard.send(Input::Stop { done }).await; // A shard outlives us.
+            let _ = stopped.await;
+        }
+    }
+}
+
+fn shards(config: &Config) -> usize {
+    match config.shards {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        shards => shards,
+    }
+}

@@ -1,0 +1,360 @@
+//! A shard: one task that owns one core and the Accounts that fall to it.
+
+mod nodes;
+mod questions;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use backing::bus::Bus;
+use backing::records::Records;
+use bytes::Bytes;
+use model::bus::{Body, Message, Target};
+use model::{AccountId, NodeId, RecordChange};
+use signaling_core::{Answer, ConnectionId, Output, QueryId, Question, Signaling, VerifiedHello};
+use signaling_wire::{ErrorCode, ErrorData};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+use crate::clock::Clock;
+use crate::figures::Figures;
+use crate::ice::IceServers;
+use crate::socket::{End, Outbox};
+use nodes::ToNodes;
+
+/// How many inputs may wait for a shard; then sockets wait.
+const INPUTS_LEN_MAX: usize = 1_024;
+/// How many inputs are taken at once: time is read, and sockets are woken, once for all of them.
+const BATCH_LEN_MAX: usize = 128;
+/// How many messages of other nodes, and how many answers, may wait.
+const SIDE_LEN_MAX: usize = 1_024;
+/// How often a shard looks after itself.
+const UPKEEP: Duration = Duration::from_secs(10);
+/// How long a shard sleeps when its core waits for nothing.
+const IDLE: Duration = Duration::from_secs(3_600);
+
+/// What a shard is told.
+pub(crate) enum Input {
+    /// A client with a right token.
+    Hello(Box<NewConnection>),
+    /// A later frame of it.
+    Frame {
+        connection: ConnectionId,
+        text: Utf8Bytes,
+    },
+    /// Its socket is gone.
+    Gone { connection: ConnectionId },
+    /// Ask all clients to go elsewhere within so many milliseconds.
+    Drain { in_ms: u64 },
+    /// Close all sockets, then say so.
+    Stop { done: oneshot::Sender<()> },
+}
+
+/// A WebSocket that has said `hello`.
+pub(crate) struct NewConnection {
+    pub(crate) connection: ConnectionId,
+    pub(crate) hello: VerifiedHello,
+    pub(crate) outbox: Arc<Outbox>,
+    /// The host the client reached us by.
+    pub(crate) host: Box<str>,
+}
+
+/// The way to the shards.
+pub(crate) struct Shards {
+    inputs: Vec<mpsc::Sender<Input>>,
+    connections: AtomicU64,
+}
+
+/// What all shards share.
+#[derive(Clone)]
+pub(crate) struct Surroundings {
+    pub(crate) node: NodeId,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) figures: Arc<Figures>,
+    pub(crate) ice_servers: Arc<IceServers>,
+    pub(crate) records: Records,
+    pub(crate) bus: Arc<dyn Bus>,
+}
+
+impl Shards {
+    /// Starts a shard for each of `cores`. They end when this is dropped and every socket is gone.
+    pub(crate) fn start(cores: Vec<Signaling>, surroundings: &Surroundings) -> Self {
+        let start = |(number, core)| {
+            let (sender, inputs) = mpsc::channel(INPUTS_LEN_MAX);
+            tokio::spawn(Shard::new(number, core, surroundings.clone()).run(inputs));
+            sender
+        };
+
+        Self {
+            inputs: cores.into_iter().enumerate().map(start).collect(),
+            connections: AtomicU64::new(0),
+        }
+    }
+
+    /// The shard of an Account.
+    pub(crate) fn of(&self, account: AccountId) -> &mpsc::Sender<Input> {
+        // The low bits of a ULID are random.
+        let index = account.as_u128() % self.inputs.len() as u128;
+
+        &self.inputs[usize::try_from(index).unwrap_or(0)]
+    }
+
+    pub(crate) fn all(&self) -> &[mpsc::Sender<Input>] {
+        &self.inputs
+    }
+
+    pub(crate) fn new_connection(&self) -> ConnectionId {
+        ConnectionId(self.connections.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+struct Shard {
+    number: usize,
+    core: Signaling,
+    connections: HashMap<ConnectionId, Connection>,
+    around: Surroundings,
+    to_nodes: ToNodes,
+    from_nodes: mpsc::Receiver<Message>,
+    questions: mpsc::Sender<(QueryId, Question)>,
+    answers: mpsc::Receiver<(QueryId, Answer)>,
+    /// Frames sent since the figures were told.
+    sent: u64,
+}
+
+struct Connection {
+    outbox: Arc<Outbox>,
+    account: AccountId,
+    host: Box<str>,
+    /// What the first frame will tell about.
+    greeting: Option<Greeting>,
+}
+
+#[derive(Clone, Copy)]
+enum Greeting {
+    Begin,
+    Resume,
+}
+
+impl Shard {
+    fn new(number: usize, core: Signaling, around: Surroundings) -> Self {
+        let (heard, from_nodes) = mpsc::channel(SIDE_LEN_MAX);
+        let to_nodes = ToNodes::start(around.node, Arc::clone(&around.bus), heard);
+        let (questions, answers) = questions::start(around.records.clone());
+
+        Self {
+            number,
+            core,
+            connections: HashMap::new(),
+            around,
+            to_nodes,
+            from_nodes,
+            questions,
+            answers,
+            sent: 0,
+        }
+    }
+
+    /// Moves what happens to the core, and what it decides to where it belongs, until nobody can tell it anything.
+    async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
+        let mut batch = Vec::with_capacity(BATCH_LEN_MAX);
+        let mut upkeep = tokio::time::interval(UPKEEP);
+        let mut alarm = Box::pin(tokio::time::sleep(IDLE));
+        let mut alarm_at = None;
+
+        loop {
+            let due_at = self.core.poll_timeout();
+            if due_at != alarm_at {
+                let wait = due_at.map_or(IDLE, |at| self.around.clock.until(at));
+                alarm.as_mut().reset(Instant::now() + wait);
+                alarm_at = due_at;
+            }
+
+            tokio::select! {
+                taken = inputs.recv_many(&mut batch, BATCH_LEN_MAX) => {
+                    if taken == 0 {
+                        return;
+                    }
+                    for input in batch.drain(..) {
+                        self.on_input(input).await;
+                    }
+                    self.around.figures.frames(taken as u64, std::mem::take(&mut self.sent));
+                }
+                () = &mut alarm => {
+                    self.core.handle_timeout(self.around.clock.now());
+                    self.apply(None).await;
+                    alarm_at = None; // It has rung, and may have to ring at the same time again.
+                }
+                Some((query, answer)) = self.answers.recv() => {
+                    self.core.handle_answer(self.around.clock.now(), query, answer);
+                    self.apply(None).await;
+                }
+                Some(message) = self.from_nodes.recv() => {
+                    self.core.handle_bus(self.around.clock.now(), message);
+                    self.apply(None).await;
+                }
+                _ = upkeep.tick() => {
+                    self.on_upkeep().await;
+                    alarm_at = None; // The clock may have been set.
+                }
+            }
+        }
+    }
+
+    async fn on_input(&mut self, input: Input) {
+        let now = self.around.clock.now();
+
+        match input {
+            Input::Hello(new) => {
+                let NewConnection {
+                    connection,
+                    hello,
+                    outbox,
+                    host,
+                } = *new;
+                let greeting = Some(if hello.resume.is_some() {
+                    Greeting::Resume
+                } else {
+                    Greeting::Begin
+                });
+                self.connections.insert(
+                    connection,
+                    Connection {
+                        outbox,
+                        account: hello.account,
+                        host,
+                        greeting,
+                    },
+                );
+                self.core.handle_hello(now, connection, hello);
+                self.apply(Some(connection)).await;
+            }
+            Input::Frame { connection, text } => {
+                self.core.handle_frame(now, connection, &text);
+                self.apply(Some(connection)).await;
+            }
+            Input::Gone { connection } => {
+                self.connections.remove(&connection);
+                self.core.handle_disconnect(now, connection);
+                self.apply(None).await;
+            }
+            Input::Drain { in_ms } => {
+                self.core.handle_drain(now, in_ms, "the server restarts");
+                self.apply(None).await;
+            }
+            Input::Stop { done } => {
+                self.core.handle_stop(now);
+                self.apply(None).await;
+                let _ = done.send(()); // Whoever asked may have given up.
+            }
+        }
+    }
+
+    /// Does what the core says. `asker` is the connection whose input is handled.
+    async fn apply(&mut self, asker: Option<ConnectionId>) {
+        while let Some(output) = self.core.poll_output() {
+            match output {
+                Output::Send { connection, text } => self.send(connection, text),
+                Output::Close {
+                    connection,
+                    code,
+                    reason,
+                } => {
+                    // The socket's task will report it gone; the core knows already.
+                    if let Some(connection) = self.connections.get(&connection) {
+                        connection.outbox.close(End { code, reason });
+                    }
+                }
+                Output::Record(change) => self.record(change).await,
+                Output::Query { query, question } => self.ask(asker, query, question),
+                Output::Publish { to, message } => {
+                    if matches!((to, &message.body), (Target::Account, Body::Hello)) {
+                        self.to_nodes.subscribe(message.account).await;
+                    }
+                    self.to_nodes.publish(to, message).await;
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, connection: ConnectionId, text: Bytes) {
+        let Some(connection) = self.connections.get_mut(&connection) else {
+            return;
+        };
+
+        if let Some(greeting) = connection.greeting.take() {
+            tell_greeting(&self.around.figures, greeting, &text);
+        }
+        connection.outbox.push(text);
+        self.sent += 1;
+    }
+
+    async fn record(&mut self, change: RecordChange) {
+        match &change {
+            RecordChange::CallAnswered(call) => self.around.figures.call_answered(call),
+            RecordChange::CallEnded(call) => self.around.figures.call_ended(call),
+            _ => {}
+        }
+
+        // Waiting here is the back-pressure: a shard does not run ahead of the disk.
+        if let Err(error) = self.around.records.record(change).await {
+            tracing::error!(%error, "Change lost");
+        }
+    }
+
+    fn ask(&mut self, asker: Option<ConnectionId>, query: QueryId, question: Question) {
+        let refused = match question {
+            Question::IceServers { account, user } => {
+                let host = asker
+                    .and_then(|asker| self.connections.get(&asker))
+                    .map_or("", |connection| &connection.host);
+                let now = self.around.clock.now();
+                Some(Answer::IceServers(
+                    self.around.ice_servers.for_user(now, account, &user, host),
+                ))
+            }
+            // The records are behind; a client asks again rather than that everybody waits.
+            question => self
+                .questions
+                .try_send((query, question))
+                .err()
+                .map(|_| Answer::Failed),
+        };
+
+        if let Some(answer) = refused {
+            self.core
+                .handle_answer(self.around.clock.now(), query, answer);
+        }
+    }
+
+    async fn on_upkeep(&mut self) {
+        self.around.clock.follow();
+        self.around.figures.held(self.number, &self.core.counts());
+
+        let connected = self
+            .connections
+            .values()
+            .map(|connection| connection.account)
+            .collect();
+        self.to_nodes.keep(&connected).await;
+    }
+}
+
+/// Tells the figures how a `hello` was answered, by the answer's text: the core keeps no figures.
+fn tell_greeting(figures: &Figures, greeting: Greeting, text: &[u8]) {
+    #[derive(serde::Deserialize)]
+    struct Refused {
+        data: ErrorData,
+    }
+    const RESUMED: &[u8] = br#""resumed":true"#;
+
+    if text.starts_with(br#"{"type":"error""#) {
+        let code = serde_json::from_slice(text)
+            .map_or(ErrorCode::Internal, |refused: Refused| refused.data.code);
+        figures.hello_refused(code);
+    } else if matches!(greeting, Greeting::Resume) {
+        figures.resumed(text.windows(RESUMED.len()).any(|part| part == RESUMED));
+    }
+}

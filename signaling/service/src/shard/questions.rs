@@ -1,0 +1,94 @@
+//! Finds out what the core asks, off its task.
+
+use backing::records::{HistoryCursor, Records};
+use futures_util::{StreamExt, stream};
+use signaling_core::{Answer, QueryId, Question};
+use tokio::sync::mpsc;
+
+use super::SIDE_LEN_MAX;
+
+/// How many questions of a shard are asked at the same time.
+const AT_ONCE: usize = 4;
+
+/// The way to ask, and the answers.
+type Desk = (
+    mpsc::Sender<(QueryId, Question)>,
+    mpsc::Receiver<(QueryId, Answer)>,
+);
+
+/// Starts a task that answers until nobody can ask.
+pub(super) fn start(records: Records) -> Desk {
+    let (questions, asked) = mpsc::channel(SIDE_LEN_MAX);
+    let (answer, answers) = mpsc::channel(SIDE_LEN_MAX);
+
+    let asked = stream::unfold(asked, |mut asked: mpsc::Receiver<_>| async {
+        asked.recv().await.map(|question| (question, asked))
+    });
+    tokio::spawn(
+        asked.for_each_concurrent(AT_ONCE, move |(query, question)| {
+            let (records, answer) = (records.clone(), answer.clone());
+            async move {
+                let found = find_out(&records, question).await.unwrap_or_else(|error| {
+                    tracing::error!(%error, "The records do not answer");
+                    Answer::Failed
+                });
+                // The shard is gone when nobody wants to know.
+                let _ = answer.send((query, found)).await;
+            }
+        }),
+    );
+
+    (questions, answers)
+}
+
+async fn find_out(records: &Records, question: Question) -> anyhow::Result<Answer> {
+    Ok(match question {
+        Question::History {
+            account,
+            user,
+            before,
+            limit,
+        } => {
+            let before: Option<HistoryCursor> = match before.map(|text| text.parse()).transpose() {
+                Ok(before) => before,
+                // Nothing comes after a place that does not exist.
+                Err(_) => {
+                    let missed = records.missed(account, &user).await?;
+                    return Ok(Answer::History {
+                        entries: Vec::new(),
+                        next: None,
+                        missed,
+                    });
+                }
+            };
+
+            let page = records
+                .history(account, &user, before, limit.into())
+                .await?;
+            Answer::History {
+                entries: page.entries,
+                next: page.next.map(|next| next.to_string()),
+                missed: page.missed,
+            }
+        }
+        Question::Missed { account, user } => Answer::Missed(records.missed(account, &user).await?),
+        Question::Directory {
+            account,
+            users: Some(users),
+            limit,
+        } => {
+            let users = &users[..users.len().min(limit)];
+            Answer::Directory(records.named(account, users).await?)
+        }
+        Question::Directory {
+            account,
+            users: None,
+            limit,
+        } => {
+            let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+            Answer::Directory(records.users(account, limit).await?)
+        }
+        // The shard answers it itself.
+        Question::IceServers { .. } => Answer::Failed,
+    })
+}

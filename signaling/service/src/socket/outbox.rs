@@ -1,0 +1,177 @@
+//! What waits to be written to a WebSocket: filled by the shard, emptied by the socket's task.
+//!
+//! A channel would cost a block of slots per connection; an idle outbox has no buffer at all.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::task::AtomicWaker;
+use signaling_wire::CloseCode;
+
+/// How many frames may wait. A resume can bring 256 at once, with `welcome` before them.
+const FRAMES_MAX: usize = 512;
+/// How many bytes may wait; the same with 256 KiB.
+const BYTES_MAX: usize = 512 * 1024;
+
+/// Frames on their way to a socket, and how it is to end.
+#[derive(Default)]
+pub(crate) struct Outbox {
+    state: Mutex<State>,
+    task: AtomicWaker,
+}
+
+#[derive(Default)]
+struct State {
+    frames: Vec<Bytes>,
+    bytes: usize,
+    end: Option<End>,
+}
+
+/// How a socket ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct End {
+    pub(crate) code: CloseCode,
+    /// For people, at most 123 bytes.
+    pub(crate) reason: &'static str,
+}
+
+/// What the socket's task takes at once.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) frames: Vec<Bytes>,
+    /// What comes after the frames.
+    pub(crate) end: Option<End>,
+}
+
+impl Outbox {
+    /// Adds a frame, unless the end is near. When too much waits already, that is the end: the client is too slow.
+    pub(crate) fn push(&self, frame: Bytes) {
+        let mut state = self.lock();
+        if state.end.is_some() {
+            return;
+        }
+
+        let was_empty = state.frames.is_empty();
+        if state.frames.len() == FRAMES_MAX || state.bytes + frame.len() > BYTES_MAX {
+            state.end = Some(TOO_SLOW);
+        } else {
+            state.bytes += frame.len();
+            state.frames.push(frame);
+        }
+        let too_slow = state.end.is_some();
+        drop(state);
+
+        if was_empty || too_slow {
+            self.task.wake(); // Otherwise it has been woken already.
+        }
+    }
+
+    /// Ends the socket after what was added before. The first end counts.
+    pub(crate) fn close(&self, end: End) {
+        self.lock().end.get_or_insert(end);
+        self.task.wake();
+    }
+
+    /// Takes everything, once there is something.
+    pub(crate) fn poll_take(&self, context: &mut Context<'_>) -> Poll<Batch> {
+        // Registered first: what is added after the look wakes us.
+        self.task.register(context.waker());
+        let mut state = self.lock();
+
+        if state.frames.is_empty() && state.end.is_none() {
+            return Poll::Pending;
+        }
+        state.bytes = 0;
+        Poll::Ready(Batch {
+            frames: std::mem::take(&mut state.frames),
+            end: state.end,
+        })
+    }
+
+    /// Waits until the client is known to be too slow, while something is being written.
+    pub(crate) fn poll_too_slow(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.task.register(context.waker());
+
+        match self.lock().end {
+            Some(TOO_SLOW) => Poll::Ready(()),
+            _ => Poll::Pending,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it is held.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The client does not read what it is sent.
+pub(crate) const TOO_SLOW: End = End {
+    code: CloseCode::TooSlow,
+    reason: "too slow",
+};
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    #[test]
+    fn frames_come_out_in_order_and_the_end_after_them() {
+        let outbox = Outbox::default();
+        assert!(take(&outbox).is_none());
+
+        outbox.push("a".into());
+        outbox.push("b".into());
+        outbox.close(BYE);
+        outbox.push("late".into());
+        outbox.close(TOO_SLOW);
+
+        let batch = take(&outbox).unwrap();
+        assert_eq!(batch.frames, ["a", "b"]);
+        assert_eq!(batch.end, Some(BYE));
+    }
+
+    #[test]
+    fn a_client_that_reads_nothing_is_too_slow_at_a_limit() {
+        let outbox = Outbox::default();
+
+        for _ in 0..FRAMES_MAX {
+            outbox.push("x".into());
+        }
+        assert!(take_end(&outbox).is_none());
+
+        for _ in 0..=FRAMES_MAX {
+            outbox.push("x".into());
+        }
+        assert_eq!(take_end(&outbox), Some(TOO_SLOW));
+    }
+
+    #[test]
+    fn large_frames_count_by_their_bytes() {
+        let outbox = Outbox::default();
+        let frame = Bytes::from(vec![b'x'; 64 * 1024]);
+
+        for _ in 0..9 {
+            outbox.push(frame.clone());
+        }
+        assert_eq!(take_end(&outbox), Some(TOO_SLOW));
+    }
+
+    const BYE: End = End {
+        code: CloseCode::Bye,
+        reason: "bye",
+    };
+
+    fn take(outbox: &Outbox) -> Option<Batch> {
+        match outbox.poll_take(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(batch) => Some(batch),
+            Poll::Pending => None,
+        }
+    }
+
+    fn take_end(outbox: &Outbox) -> Option<End> {
+        take(outbox).and_then(|batch| batch.end)
+    }
+}
