@@ -7,9 +7,10 @@ use model::{
 };
 use signaling_wire::{CallEvent, ErrorCode};
 
-use crate::calls::{Address, Call, CallKey, Outcome, Refusal, end};
+use crate::calls::{Call, CallKey, Outcome, Refusal, end};
 use crate::people::Reach;
 use crate::signaling::Signaling;
+use crate::tell::Address;
 
 /// How many Calls a User can be in before another invite is busy.
 const CALLS_BUSY: usize = 2;

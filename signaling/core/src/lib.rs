@@ -16,6 +16,7 @@ mod invite;
 mod io;
 mod limits;
 mod people;
+mod presence;
 mod relay;
 mod rng;
 mod seal;
@@ -23,6 +24,7 @@ mod session;
 mod sessions;
 mod signaling;
 mod sync;
+mod tell;
 mod timers;
 mod transfer;
 

@@ -4,25 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use model::bus::{Body, Target, UserOnNode};
-use model::record::Named;
 use model::{
-    AccountId, Availability, CallId, DeviceId, MessageId, Millis, NodeId, Phase, Status, Timestamp,
-    UserId,
+    AccountId, Availability, CallId, DeviceId, Millis, NodeId, Phase, Status, Timestamp, UserId,
 };
-use signaling_wire::{
-    ErrorCode, OkData, PresenceSet, PresenceSubscribe, ServerFrame, UserPresence,
-};
+use signaling_wire::UserPresence;
 
 use crate::bucket::Bucket;
-use crate::calls::Refusal;
-use crate::history::{Pending, Waiting};
-use crate::io::Question;
-use crate::session::{Follows, Session};
+use crate::session::Session;
 use crate::sessions::SessionKey;
 use crate::signaling::Signaling;
-
-/// The most Users one `presence.subscribe` answers with.
-const DIRECTORY_MAX: usize = 1_000;
 
 /// An Account with something going on.
 pub(crate) struct Account {
@@ -30,9 +20,9 @@ pub(crate) struct Account {
     pub(crate) sessions: u32,
     pub(crate) commands: Bucket,
     /// Sessions that follow everybody.
-    followers: BTreeSet<SessionKey>,
+    pub(crate) followers: BTreeSet<SessionKey>,
     /// Sessions that follow single Users.
-    followers_by_user: BTreeMap<UserId, BTreeSet<SessionKey>>,
+    pub(crate) followers_by_user: BTreeMap<UserId, BTreeSet<SessionKey>>,
 }
 
 /// A User with a Session or a Call.
@@ -116,8 +106,21 @@ impl User {
         (newest.1, newest.2)
     }
 
+    /// Takes what the User says about themselves; what is not said stays.
+    pub(crate) fn wish(
+        &mut self,
+        now: Timestamp,
+        status: Option<Availability>,
+        call_waiting: Option<bool>,
+    ) {
+        let before = self.wishes();
+        self.availability = status.unwrap_or(before.0);
+        self.call_waiting = call_waiting.unwrap_or(before.1);
+        self.set_at = now;
+    }
+
     /// How reachable the User is: the most telling of `in_call`, what the User said, and `offline`.
-    fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         let takes_part = self
             .calls
             .iter()
@@ -454,173 +457,6 @@ impl Signaling {
         }
         for user in touched {
             self.refresh_user(account, &user);
-        }
-    }
-
-    pub(crate) fn on_presence_set(&mut self, key: SessionKey, set: PresenceSet) {
-        let session = self.sessions.get(key);
-        let (account, user, now) = (session.account, session.user.clone(), self.now);
-
-        let entry = self.user_entry(account, &user);
-        let (availability, call_waiting) = entry.wishes();
-        entry.availability = set.status.unwrap_or(availability);
-        entry.call_waiting = set.call_waiting.unwrap_or(call_waiting);
-        entry.set_at = now;
-        self.refresh_user(account, &user);
-    }
-
-    pub(crate) fn on_presence_subscribe(
-        &mut self,
-        key: SessionKey,
-        command: MessageId,
-        wanted: PresenceSubscribe,
-    ) -> Result<(), Refusal> {
-        let session = self.sessions.get(key);
-        let (account, id) = (session.account, session.id);
-        if wanted.users.is_none() && !session.grants.directory {
-            return Err(Refusal::new(
-                ErrorCode::Forbidden,
-                "the access token has no grant directory",
-            ));
-        }
-
-        let follows = match &wanted.users {
-            None => Follows::Account,
-            Some(users) => Follows::Users(users.as_slice().into()),
-        };
-        self.follow(key, account, follows);
-
-        let question = Question::Directory {
-            account,
-            users: wanted.users.clone(),
-            limit: DIRECTORY_MAX,
-        };
-        let waiting = Waiting::Directory {
-            users: wanted.users,
-        };
-        self.ask(
-            question,
-            Pending {
-                session: Some(id),
-                command: Some(command),
-                account,
-                waiting,
-            },
-        );
-        Ok(())
-    }
-
-    /// The status of `users`, or of everybody who is here or in the records.
-    pub(crate) fn directory(
-        &self,
-        account: AccountId,
-        users: Option<Vec<UserId>>,
-        recorded: Vec<Named>,
-    ) -> OkData {
-        let mut names: BTreeMap<UserId, Option<String>> = recorded
-            .into_iter()
-            .map(|named| (named.user, named.name))
-            .collect();
-        let online = self.accounts.get(&account).map(|account| &account.users);
-
-        match users {
-            Some(users) => {
-                let mut wanted: BTreeMap<_, _> =
-                    users.into_iter().map(|user| (user, None)).collect();
-                for (user, name) in names {
-                    wanted.entry(user).and_modify(|known| *known = name);
-                }
-                names = wanted;
-            }
-            None => {
-                for (user, _) in online
-                    .into_iter()
-                    .flatten()
-                    .filter(|(_, user)| user.status() != Status::Offline)
-                {
-                    names.entry(user.clone()).or_default();
-                }
-            }
-        }
-
-        let users = names
-            .into_iter()
-            .take(DIRECTORY_MAX)
-            .map(|(user, recorded)| {
-                let entry = online.and_then(|users| users.get(&user));
-                let name = entry
-                    .and_then(|entry| entry.name().map(str::to_owned))
-                    .or(recorded);
-                let status = entry.map_or(Status::Offline, User::status);
-                UserPresence { user, name, status }
-            });
-        OkData::Presence {
-            users: users.collect(),
-        }
-    }
-
-    fn follow(&mut self, key: SessionKey, account: AccountId, follows: Follows) {
-        let before = std::mem::replace(&mut self.sessions.get_mut(key).follows, follows.clone());
-        self.unfollow(key, account, &before);
-
-        let Some(account) = self.accounts.get_mut(&account) else {
-            return;
-        };
-        match follows {
-            Follows::Nobody => {}
-            Follows::Account => {
-                account.followers.insert(key);
-            }
-            Follows::Users(users) => {
-                for user in users {
-                    account
-                        .followers_by_user
-                        .entry(user)
-                        .or_default()
-                        .insert(key);
-                }
-            }
-        }
-    }
-
-    fn unfollow(&mut self, key: SessionKey, account: AccountId, follows: &Follows) {
-        let Some(account) = self.accounts.get_mut(&account) else {
-            return;
-        };
-
-        account.followers.remove(&key);
-        if let Follows::Users(users) = follows {
-            for user in users {
-                if let Some(followers) = account.followers_by_user.get_mut(user) {
-                    followers.remove(&key);
-                    if followers.is_empty() {
-                        account.followers_by_user.remove(user);
-                    }
-                }
-            }
-        }
-    }
-
-    fn tell_followers(&mut self, account: AccountId, news: UserPresence) {
-        let Some(entry) = self.accounts.get(&account) else {
-            return;
-        };
-
-        let of_user = entry.followers_by_user.get(&news.user);
-        let followers: Vec<SessionKey> = entry
-            .followers
-            .iter()
-            .chain(of_user.into_iter().flatten())
-            .copied()
-            .collect();
-        if followers.is_empty() {
-            return;
-        }
-
-        let frame = ServerFrame::Presence(news);
-        let data = frame.data();
-        for key in followers {
-            self.send(key, frame.kind(), None, &data);
         }
     }
 }

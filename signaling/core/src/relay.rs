@@ -3,8 +3,9 @@
 use model::bus::{Origin, Relay, RelayKind};
 use signaling_wire::ErrorCode;
 
-use crate::calls::{Address, CallKey, Outcome, Refusal};
+use crate::calls::{CallKey, Outcome, Refusal};
 use crate::signaling::Signaling;
+use crate::tell::Address;
 
 /// The `type` a relayed frame has on both sides.
 const fn kind_of(kind: RelayKind) -> &'static str {

@@ -7,11 +7,12 @@ use model::{
 };
 use signaling_wire::{CallEvent, ErrorCode};
 
-use crate::calls::{Address, Call, CallKey, Outcome, Refusal, end, update_data};
+use crate::calls::{Call, CallKey, Outcome, Refusal, end};
 use crate::people::UserCall;
 use crate::seal::Snapshot;
 use crate::session::Session;
 use crate::signaling::Signaling;
+use crate::tell::{Address, update_data};
 
 /// How long a Call that came back waits for the Devices in it.
 const SETTLE: Millis = Millis::from_secs(5);

@@ -6,9 +6,10 @@ use model::{
 };
 use signaling_wire::{CallEvent, ErrorCode};
 
-use crate::calls::{Address, Call, CallKey, Outcome, Refusal, end, update_data};
+use crate::calls::{Call, CallKey, Outcome, Refusal, end};
 use crate::invite::{Invite, ensure_callable};
 use crate::signaling::Signaling;
+use crate::tell::{Address, update_data};
 
 /// How long a transferred Call rings.
 const RING: Millis = Millis::from_secs(45);
