@@ -6,7 +6,7 @@
 //!                 └─ what it saw ─▶ Oracle  └─ crash, restart ─ World       (Reference: the naive state machine beside it)
 //! ```
 //!
-//! Every test is one kind of trouble ([`mode`]) and runs `SEEDS` seeds (60 unless told) from `SEED` (0) on. A failing
+//! Every test is one kind of trouble ([`mode`]) and runs `SEEDS` seeds (150 unless told) from `SEED` (0) on. A failing
 //! seed prints what was wrong and the ladder of the Calls it is about; `LADDER=all` prints the whole ladder.
 //!
 //! ```text
@@ -56,6 +56,11 @@ fn of_many_devices_in_a_race_one_wins() {
 }
 
 #[test]
+fn of_many_devices_in_a_race_one_wins_over_a_crash() {
+    run_seeds(mode::RACE_CRASH);
+}
+
+#[test]
 fn over_a_crash_no_answered_command_is_lost_or_applied_twice() {
     run_seeds(mode::CRASH);
 }
@@ -73,7 +78,7 @@ fn in_a_storm_all_agree_in_the_end() {
 /// The seeds of one kind of trouble, over all processors.
 fn run_seeds(mode: Mode) {
     let first = number_from("SEED", 0);
-    let count = number_from("SEEDS", 60);
+    let count = number_from("SEEDS", 150);
     let next = AtomicU64::new(first);
     let failed = Mutex::new(Vec::new());
     let total = Mutex::new((0, BTreeMap::<String, u32>::new()));

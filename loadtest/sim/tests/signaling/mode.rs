@@ -58,6 +58,13 @@ pub const CRASH: Mode = Mode {
     ..CALM
 };
 
+/// Several Devices race to accept while the server crashes.
+pub const RACE_CRASH: Mode = Mode {
+    name: "race and crash",
+    race: true,
+    ..CRASH
+};
+
 /// Sessions end: absences of minutes, `bye`, pages loaded anew, sockets dying.
 pub const LEAVE: Mode = Mode {
     name: "leave",

@@ -32,7 +32,8 @@ pub struct Facts {
     versions: BTreeMap<(u64, u64), View>,
     /// Every version each Device saw.
     seen: BTreeMap<String, BTreeSet<(u64, u64)>>,
-    /// Who was ever seen as the one that accepted.
+    /// Who was ever seen as the one that accepted, by itself or by the caller. Another Device may have heard of an answer
+    /// that was lost in a crash before either of the two knew; for that Device, the Call was answered elsewhere all the same.
     winners: BTreeSet<String>,
     /// The versions at which an event was told.
     events: BTreeMap<String, BTreeSet<(u64, u64)>>,
@@ -231,7 +232,7 @@ impl Oracle {
         {
             let text = format!("{device}: {via} goes back from {held:?} to {view:?}");
             self.fail(text);
-        } else if held.is_none_or(|held| view.replaces(held)) {
+        } else if via == "call.sync" || held.is_none_or(|held| view.replaces(held)) {
             if view.involves(user, &id) {
                 self.last.insert(key, view.clone());
             } else {
@@ -248,7 +249,10 @@ impl Oracle {
         }
         let facts = self.calls.entry(call).or_default();
         let mut problems = Vec::new();
-        facts.winners.extend(view.winner.clone());
+        let at_an_end = view.caller_device == id || view.winner.as_ref() == Some(&id);
+        facts
+            .winners
+            .extend(view.winner.clone().filter(|_| at_an_end));
         if facts.winners.len() > 1 && !self.mode.long_absences_over_crashes {
             problems.push(format!("two winners: {:?} at {view:?}", facts.winners));
         }

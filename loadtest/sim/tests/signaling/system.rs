@@ -96,6 +96,30 @@ impl System {
         self.outputs_until_crash = None;
     }
 
+    /// Tells every client that the server is about to stop.
+    pub fn drain(&mut self, in_ms: u64, net: &mut Network<Wire>, oracle: &mut Oracle) {
+        let now = Self::timestamp(net);
+        if let Some(core) = &mut self.core {
+            core.handle_drain(now, in_ms, "restart");
+            self.outputs_until_crash = None;
+            self.carry_out(net, oracle);
+        }
+    }
+
+    /// Stops in good order: everything that was to be done is done.
+    pub fn stop(&mut self, net: &mut Network<Wire>, oracle: &mut Oracle) {
+        let now = Self::timestamp(net);
+        if let Some(core) = &mut self.core {
+            core.handle_stop(now);
+            self.outputs_until_crash = None;
+            self.carry_out(net, oracle);
+        }
+    }
+
+    fn timestamp(net: &Network<Wire>) -> Timestamp {
+        Timestamp::from_millis(net.clock().unix().as_millis() as u64)
+    }
+
     pub fn counts(&self) -> Counts {
         self.core
             .as_ref()
@@ -110,7 +134,7 @@ impl System {
         net: &mut Network<Wire>,
         oracle: &mut Oracle,
     ) -> bool {
-        let now = Timestamp::from_millis(net.clock().unix().as_millis() as u64);
+        let now = Self::timestamp(net);
         let Some(core) = &mut self.core else {
             return false;
         };

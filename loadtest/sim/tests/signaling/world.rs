@@ -20,6 +20,7 @@ const QUIET: Duration = Duration::from_secs(150);
 const TICK: u64 = 0;
 const RESTART: u64 = 1;
 const FAULT: u64 = 2;
+const STOP: u64 = 3;
 /// Added to a Device's index: it comes back.
 const COME_BACK: u64 = 100;
 
@@ -237,6 +238,12 @@ impl World {
         match token {
             TICK => self.on_tick(),
             FAULT => self.on_fault(),
+            STOP if self.net.is_up(self.server) => {
+                self.trace.mark(self.net.now(), "server", || "stops".into());
+                self.system.stop(&mut self.net, &mut self.oracle);
+                self.go_down(true);
+            }
+            STOP => {}
             RESTART => {
                 self.net.restart(self.server);
                 self.trace
@@ -286,6 +293,11 @@ impl World {
         if self.mode.crashes && roll < 35 {
             // Not here, but between two outputs of whatever the server does next.
             self.system.crash_after(self.rng.within(0..=12));
+        } else if self.mode.crashes && roll < 42 && self.net.is_up(self.server) {
+            let in_ms = self.rng.within(0..=1_000);
+            self.system.drain(in_ms, &mut self.net, &mut self.oracle);
+            let at = self.net.now() + Duration::from_millis(in_ms);
+            self.net.set_timer(self.fate, at, STOP);
         } else if self.mode.leaves && roll < 50 {
             self.with_device(index, |device, _, io| device.reload(io));
         } else if self.mode.leaves && roll < 60 {
@@ -341,6 +353,10 @@ impl World {
         let noticed = !self.mode.leaves || self.rng.percent(70);
         self.trace
             .mark(self.net.now(), "server", || "crashes".into());
+        self.go_down(noticed);
+    }
+
+    fn go_down(&mut self, noticed: bool) {
         self.system.forget();
         self.net.crash(self.server, noticed);
         let down = self.rng.millis(10..=1_500);
