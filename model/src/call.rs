@@ -157,6 +157,13 @@ impl CallState {
             .any(|party| party.user == *user && party.device == Some(device))
     }
 
+    /// The side of `user`.
+    pub fn party(&self, user: &UserId) -> Option<&Party> {
+        [&self.caller, &self.callee]
+            .into_iter()
+            .find(|party| party.user == *user)
+    }
+
     /// The other side, as `user` sees it. Nobody calls themselves, so the User tells the sides apart.
     pub fn other_party(&self, user: &UserId) -> &Party {
         if self.caller.user == *user {

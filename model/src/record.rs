@@ -15,7 +15,8 @@ pub enum RecordChange {
     CallBegun(Box<CallRecord>),
     /// A Call was answered. Insert or update the row, unless it has ended.
     CallAnswered(Box<CallRecord>),
-    /// A Call ended. Insert or update the row; the first end stays, a second one (after a crash) changes nothing.
+    /// A Call ended. Insert or update the row, whatever end it holds: after a crash a Call can come back and end in another
+    /// way, and the last end is the one everybody saw.
     CallEnded(Box<CallRecord>),
     /// A User was seen. Insert, or update name and time.
     UserSeen {

@@ -229,7 +229,13 @@ impl Signaling {
         if !call.state.is_party(&command.origin.user) {
             return Err(Refusal::not_a_party());
         }
-        if command.action == Action::State || call.applied.contains(&command.id) {
+        if call.applied.contains(&command.id) {
+            if let Action::TransferWith { with } = command.action {
+                self.finish_attended(key, command.id, &command.origin, (account, with));
+            }
+            return Ok(Outcome::State(key));
+        }
+        if command.action == Action::State {
             return Ok(Outcome::State(key));
         }
         let waits = call.settling.is_some() && must_wait(&command.action, call.state.phase);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use model::bus::Message;
-use model::{AccountId, CallId, NodeId, Phase, Timestamp};
+use model::{AccountId, NodeId, Phase, Timestamp};
 use signaling_wire::{CloseCode, Goaway, ServerFrame};
 
 use crate::bucket::AddressBuckets;
@@ -143,6 +143,11 @@ impl Signaling {
         self.outputs.pop_front()
     }
 
+    /// Whether there is anything of this Account here; the driver leaves its subject on the bus when there is not.
+    pub fn serves(&self, account: AccountId) -> bool {
+        self.accounts.contains_key(&account)
+    }
+
     /// How much there is, for the metrics. Walks over all Sessions and Calls.
     pub fn counts(&self) -> Counts {
         let connected = self.sessions.connected();
@@ -165,9 +170,5 @@ impl Signaling {
 
     pub(crate) fn output(&mut self, output: Output) {
         self.outputs.push_back(output);
-    }
-
-    pub(crate) fn new_call_id(&mut self) -> CallId {
-        CallId::from_parts(self.now, self.rng.wide())
     }
 }

@@ -35,6 +35,12 @@ pub(crate) struct Absent {
     pub(crate) until: Timestamp,
 }
 
+impl Absent {
+    pub(crate) fn is(&self, user: &UserId, device: DeviceId) -> bool {
+        self.user == *user && self.device == device
+    }
+}
+
 /// Whether a command could contradict what somebody else holds. Ending an active Call never does: an end always wins.
 pub(crate) fn must_wait(action: &Action, phase: Phase) -> bool {
     match action {
@@ -107,6 +113,7 @@ impl Signaling {
             self.tell_in_touch(key, origin);
         }
         self.device_is_back(key, origin);
+        self.follow_into(key, origin);
         Ok(Outcome::State(key))
     }
 
@@ -159,10 +166,7 @@ impl Signaling {
         // Who is in the Call must show up, unless they were in touch already.
         let until = self.now + Millis::new(self.limits.resume_ms);
         for (user, device) in devices_of(&call) {
-            let is_known = call
-                .absent
-                .iter()
-                .any(|absent| absent.user == user && absent.device == device);
+            let is_known = call.absent.iter().any(|absent| absent.is(&user, device));
             if !is_known && !present.contains(&(user.clone(), device)) {
                 call.absent.push(Absent {
                     user,
@@ -192,7 +196,7 @@ impl Signaling {
         };
 
         call.absent
-            .retain(|absent| absent.user != origin.user || absent.device != origin.device);
+            .retain(|absent| !absent.is(&origin.user, origin.device));
         let expected = devices_of(call);
         let state = &call.state;
         let Some(settling) = &mut call.settling else {
@@ -216,13 +220,31 @@ impl Signaling {
     fn tell_in_touch(&mut self, key: CallKey, origin: &Origin) {
         let settling = self.calls.get(&key).and_then(|call| call.settling.as_ref());
         let Some(settling) = settling else {
-            return self.announce_except(key, CallEvent::Adopted, None, Some(origin));
+            return self.tell_all_adopted(key, origin);
         };
 
         for (user, device) in settling.synced.clone() {
             if user != origin.user || device != origin.device {
                 self.tell_adopted(key, &user, device);
             }
+        }
+    }
+
+    /// Tells the caller's Device and all of the callee's: what holds now may have another winner than what held before.
+    fn tell_all_adopted(&mut self, key: CallKey, except: &Origin) {
+        let Some(call) = self.calls.get(&key) else {
+            return;
+        };
+
+        let data = update_data(&call.told, CallEvent::Adopted, None, None);
+        let (caller, callee) = (call.state.caller.clone(), call.state.callee.user.clone());
+        for (user, device) in [(&caller.user, caller.device), (&callee, None)] {
+            let to = Address {
+                user,
+                device,
+                except: Some(except),
+            };
+            self.tell_call(key, &to, "call.update", &data);
         }
     }
 
@@ -369,7 +391,7 @@ impl Signaling {
 
         let until = self.now + leave.grace;
         call.absent
-            .retain(|absent| absent.user != leave.user || absent.device != leave.device);
+            .retain(|absent| !absent.is(&leave.user, leave.device));
         call.absent.push(Absent {
             user: leave.user.clone(),
             device: leave.device,

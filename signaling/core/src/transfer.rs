@@ -36,6 +36,11 @@ impl TransferFate {
     }
 }
 
+/// The new Call of a transfer has the id of the command, so that the command sent again after a crash finds it.
+fn new_key(old: CallKey, command: MessageId) -> CallKey {
+    (old.0, CallId::from_u128(command.as_u128()))
+}
+
 impl Signaling {
     pub(crate) fn on_transfer_to(
         &mut self,
@@ -56,7 +61,9 @@ impl Signaling {
         }
 
         let handed_over = state.other_party(&origin.user).clone();
-        let (media, new) = (state.media, (key.0, self.new_call_id()));
+        let (media, new) = (state.media, new_key(key, id));
+        let came_back = self.came_back(new, key)?;
+
         let transfer = Transfer {
             by: origin.user.clone(),
             to: to.clone(),
@@ -65,15 +72,23 @@ impl Signaling {
         self.transition(key, Some(id), |state| state.transfer = Some(transfer));
         self.announce(key, CallEvent::Transferring, origin);
 
-        let invite = Invite {
-            to,
-            media,
-            commitment: None,
-            ttl: RING,
-        };
-        self.begin_call(new, None, handed_over.clone(), invite, Some(key.1));
-        self.announce_created(new, &handed_over, &origin.user);
-        self.ring(new, None);
+        match came_back {
+            None => {
+                let invite = Invite {
+                    to,
+                    media,
+                    commitment: None,
+                    ttl: RING,
+                };
+                self.begin_call(new, None, handed_over.clone(), invite, Some(key.1));
+                self.inherit_absence(new, key);
+                self.announce_created(new, &handed_over, &origin.user);
+                self.ring(new, None);
+            }
+            Some(Phase::Ringing) => {}
+            Some(Phase::Active) => self.finish_transfer(new),
+            Some(Phase::Ended) => self.fail_transfer(key, &origin.user),
+        }
         Ok(Outcome::State(key))
     }
 
@@ -85,7 +100,12 @@ impl Signaling {
         with: CallId,
     ) -> Result<Outcome, Refusal> {
         let other = (key.0, with);
+        let new = new_key(key, id);
         self.ensure_may_transfer(key, origin)?;
+        if self.came_back(new, key)?.is_some() {
+            self.finish_attended(key, id, origin, other);
+            return Ok(Outcome::State(key));
+        }
         if !self.state(other)?.is_party(&origin.user) {
             return Err(Refusal::not_a_party());
         }
@@ -107,7 +127,6 @@ impl Signaling {
             ));
         }
 
-        let new = (key.0, self.new_call_id());
         let state = CallState {
             call: new.1,
             rev: 1,
@@ -129,14 +148,82 @@ impl Signaling {
         self.insert_call(new, Call::new(state, self.now));
         self.record_call(new, RecordChange::CallBegun);
         self.record_call(new, RecordChange::CallAnswered);
+        self.inherit_absence(new, key);
+        self.inherit_absence(new, other);
         self.announce_created(new, &caller, &origin.user);
         self.announce_created(new, &callee, &origin.user);
-
-        let mut how = end(EndReason::Transferred, Some(&origin.user));
-        how.into = Some(new.1);
-        self.end_call(key, Some(id), how.clone(), Some(origin));
-        self.end_call(other, Some(id), how, None);
+        self.finish_attended(key, id, origin, other);
         Ok(Outcome::State(key))
+    }
+
+    /// Ends the two old Calls of an attended transfer; a crash may have come after the first.
+    pub(crate) fn finish_attended(
+        &mut self,
+        key: CallKey,
+        id: MessageId,
+        origin: &Origin,
+        other: CallKey,
+    ) {
+        let mut how = end(EndReason::Transferred, Some(&origin.user));
+        how.into = Some(new_key(key, id).1);
+        self.end_call(key, Some(id), how.clone(), Some(origin));
+        if self.ensure_active(other, origin).is_ok() {
+            self.end_call(other, Some(id), how, None);
+        }
+    }
+
+    /// The phase of the new Call of a transfer, when it is here already: the transfer was done before a crash, the new
+    /// Call has come back, and the command comes again.
+    fn came_back(&self, new: CallKey, old: CallKey) -> Result<Option<Phase>, Refusal> {
+        match self.calls.get(&new) {
+            None => Ok(None),
+            Some(call) if call.state.replaces == Some(old.1) => Ok(Some(call.state.phase)),
+            Some(_) => Err(Refusal::new(
+                ErrorCode::CallExists,
+                "the id names a call already",
+            )),
+        }
+    }
+
+    /// Who has to come back to the old Call has to come back to the new one.
+    fn inherit_absence(&mut self, new: CallKey, old: CallKey) {
+        let absent = self
+            .calls
+            .get(&old)
+            .map(|call| call.absent.clone())
+            .unwrap_or_default();
+        if let Some(call) = self.calls.get_mut(&new) {
+            let state = &call.state;
+            call.absent.extend(
+                absent
+                    .into_iter()
+                    .filter(|absent| state.takes_part(&absent.user, absent.device)),
+            );
+            self.arm_call(new);
+        }
+    }
+
+    /// A Device has come back to a Call that ended into another: if it is missed there, it is told and back there too.
+    pub(crate) fn follow_into(&mut self, key: CallKey, origin: &Origin) {
+        let into = self
+            .state(key)
+            .ok()
+            .and_then(|state| state.end.as_ref()?.into);
+        let Some(new) = into.map(|into| (key.0, into)) else {
+            return;
+        };
+        let Some(call) = self.calls.get_mut(&new) else {
+            return;
+        };
+
+        let before = call.absent.len();
+        call.absent
+            .retain(|absent| !absent.is(&origin.user, origin.device));
+        if call.absent.len() < before
+            && let Some(party) = call.state.party(&origin.user).cloned()
+        {
+            self.announce_created(new, &party, &origin.user);
+        }
     }
 
     fn ensure_may_transfer(&self, key: CallKey, origin: &Origin) -> Result<(), Refusal> {

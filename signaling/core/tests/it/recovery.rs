@@ -282,3 +282,70 @@ fn a_transfer_nobody_brings_back_has_failed() {
     t.sync("bob", &old).unwrap();
     assert_eq!(t.seen("alice", &old)["transfer"], json!(null));
 }
+
+#[test]
+fn a_transfer_sent_again_after_a_crash_does_not_dial_twice() {
+    let mut t = TestSignaling::people(&["alice", "bob", "carol"]);
+    let old = t.talk("alice", "bob");
+    let before = t.device("alice").sealed[&old].1.clone();
+    let transfer = json!({ "call": old, "to": "carol" });
+    let id = t.send("alice", "call.transfer", transfer.clone());
+    let new = id.clone();
+    t.crash();
+    for name in ["alice", "bob", "carol"] {
+        t.connect(name);
+    }
+    for name in ["alice", "bob"] {
+        t.device(name).held.insert(old.clone(), before.clone()); // they heard of the new Call alone
+    }
+    for (name, call) in [
+        ("bob", &new),
+        ("carol", &new),
+        ("alice", &old),
+        ("bob", &old),
+    ] {
+        t.sync(name, call).unwrap();
+    }
+    t.advance(5_000);
+    t.hush();
+
+    t.send_as("alice", &id, "call.transfer", &transfer);
+    let state = t.answer_to("alice", &id).unwrap()["state"].clone();
+    assert_eq!(state["transfer"]["call"], new);
+    assert_eq!(t.heard("carol"), [""; 0], "it rings already");
+    t.accept("carol", &new);
+    assert_eq!(t.end("alice", &old), "transferred alice");
+}
+
+#[test]
+fn who_is_missed_in_a_call_is_missed_in_the_one_it_went_into() {
+    for comes_back in [true, false] {
+        let mut t = TestSignaling::people(&["alice", "bob", "carol"]);
+        let first = t.talk("alice", "bob");
+        let second = t.talk("alice", "carol");
+        t.crash();
+        for (name, call) in [("alice", &first), ("alice", &second), ("carol", &second)] {
+            t.connect(name);
+            t.sync(name, call).unwrap();
+        }
+        t.advance_alive(6_000);
+        let state = t.ok(
+            "alice",
+            "call.transfer",
+            json!({ "call": first, "with": second }),
+        )["state"]
+            .clone();
+        let new = state["end"]["into"].as_str().unwrap().to_owned();
+
+        if comes_back {
+            t.connect("bob");
+            t.sync("bob", &first).unwrap();
+            assert_eq!(t.seen("bob", &new)["phase"], "active");
+        }
+        t.advance_alive(60_000);
+        assert_eq!(
+            t.end("carol", &new),
+            if comes_back { "- -" } else { "gone bob" }
+        );
+    }
+}
