@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 
 use anyhow::{Context, bail};
 use backing::records::{ApiKey, Records};
-use model::{AccountId, Grants, UserId};
+use jiff::Timestamp;
+use model::{AccountId, Grants};
+use signaling_service::tokens::{self, Claims};
 
 use crate::cli::{AccountCommand, TokenOptions};
 use crate::config::Config;
@@ -17,24 +19,25 @@ pub async fn token(config: &Config, options: &TokenOptions) -> anyhow::Result<St
     let records = records(config).await?;
     let account = account_of(&records, options.account.as_deref()).await?;
     let key = key_of(&records, account).await?;
-    let user: UserId = options
-        .user
-        .parse()
-        .with_context(|| format!("`{}`", options.user))?;
-    let grants = Grants {
-        dial: !options.no_dial,
-        answer: !options.no_answer,
-        transfer: !options.no_transfer,
-        directory: !options.no_directory,
-        max_concurrent: options.max_concurrent,
+    let now = Timestamp::now().as_second();
+    let expires = now.saturating_add_unsigned(options.ttl.as_secs());
+    let claims = Claims {
+        sub: options
+            .user
+            .parse()
+            .with_context(|| format!("`{}`", options.user))?,
+        nbf: None,
+        exp: u64::try_from(expires).context("the clock is before 1970")?,
+        name: options.name.clone(),
+        call: Grants {
+            dial: !options.no_dial,
+            answer: !options.no_answer,
+            transfer: !options.no_transfer,
+            directory: !options.no_directory,
+            max_concurrent: options.max_concurrent,
+        },
     };
-    let token = signaling_service::tokens::mint(
-        &key,
-        &user,
-        options.name.as_deref(),
-        &grants,
-        options.ttl,
-    )?;
+    let token = tokens::mint(key.id, &key.secret, &claims)?;
     Ok(format!("{token}\n"))
 }
 

@@ -1,1 +1,17 @@
-//! The server as a library, for its tests.
+//! The server as a library, for its tests: settings, the shared TCP port, the page, and the life of the process.
+
+pub mod addresses;
+pub mod banner;
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod doctor;
+pub mod http;
+pub mod listener;
+pub mod plan;
+pub mod run;
+pub mod signaling;
+pub mod state;
+pub mod telemetry;
+pub mod tls;
+pub mod web;

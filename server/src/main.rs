@@ -1,2 +1,155 @@
 //! The `offhook` binary.
-fn main() {}
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use offhook::cli::{Cli, Command, ConfigOptions, ServeOptions};
+use offhook::config::load::{Loaded, load};
+use offhook::plan::Plan;
+use offhook::run::Server;
+use offhook::{banner, commands, config, doctor, telemetry};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Tens of thousands of quiet WebSockets cost less memory with it than with the system's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// What a shell expects of a process that a second SIGINT or SIGTERM ended.
+const EXIT_INTERRUPTED: u8 = 130;
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "offhook: {error:#}"); // There is nowhere else to tell it.
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Runtime::new().context("can't start the runtime")?;
+    match &cli.command {
+        None => runtime.block_on(serve(settings(cli)?, &cli.serve)),
+        Some(Command::Serve(options)) => {
+            let options = ServeOptions {
+                lan: options.lan || cli.serve.lan,
+                roles: options.roles.clone().or_else(|| cli.serve.roles.clone()),
+                web: options.web.clone().or_else(|| cli.serve.web.clone()),
+            };
+            runtime.block_on(serve(settings(cli)?, &options))
+        }
+        Some(Command::Config(ConfigOptions { example: true, .. })) => {
+            say(&config::example::text()?)
+        }
+        Some(Command::Config(_)) => {
+            settings(cli)?.config.relay.check().context("[relay]")?;
+            say("The settings are good.\n")
+        }
+        Some(Command::Token(options)) => {
+            say(&runtime.block_on(commands::token(&settings(cli)?.config, options))?)
+        }
+        Some(Command::Account(command)) => {
+            say(&runtime.block_on(commands::account(&settings(cli)?.config, command))?)
+        }
+        Some(Command::Doctor(options)) => {
+            let report = runtime.block_on(doctor::examine(settings(cli), options));
+            say(&if options.json {
+                report.json()
+            } else {
+                report.text()
+            })?;
+            Ok(if report.is_healthy() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
+        }
+    }
+}
+
+fn settings(cli: &Cli) -> anyhow::Result<Loaded> {
+    let mut loaded = load(cli.config.as_deref())?;
+    if let Some(data) = &cli.data {
+        loaded.config.data_dir.clone_from(data);
+    }
+    Ok(loaded)
+}
+
+async fn serve(loaded: Loaded, options: &ServeOptions) -> anyhow::Result<ExitCode> {
+    let plan = Plan::new(loaded, options)?;
+    telemetry::start_log(&plan.config.log)?;
+    telemetry::raise_open_files();
+    // Before anything is open, so that a signal in the middle of starting isn't lost.
+    let mut signals = Signals::new()?;
+    let server = tokio::select! {
+        server = Server::start(&plan) => server?,
+        () = signals.end() => return Ok(ExitCode::SUCCESS),
+    };
+    say(&banner::text(&plan, &server))?;
+
+    while let Wish::Reload = signals.next().await {
+        match server.reload() {
+            Ok(()) => tracing::info!("Read the certificate again"),
+            Err(error) => tracing::error!(
+                error = format!("{error:#}"),
+                "Keeping the certificate in use"
+            ),
+        }
+    }
+    tracing::info!("Ending; a second signal ends at once");
+    tokio::select! {
+        () = server.stop() => Ok(ExitCode::SUCCESS),
+        () = signals.end() => Ok(ExitCode::from(EXIT_INTERRUPTED)),
+    }
+}
+
+/// What a signal asks for.
+enum Wish {
+    End,
+    /// Read the certificate again.
+    Reload,
+}
+
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        let of = |kind| signal(kind).context("can't listen to signals");
+        Ok(Self {
+            interrupt: of(SignalKind::interrupt())?,
+            terminate: of(SignalKind::terminate())?,
+            hangup: of(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Wish {
+        tokio::select! {
+            _ = self.interrupt.recv() => Wish::End,
+            _ = self.terminate.recv() => Wish::End,
+            _ = self.hangup.recv() => Wish::Reload,
+        }
+    }
+
+    /// Waits until somebody wants the process to end.
+    async fn end(&mut self) {
+        while let Wish::Reload = self.next().await {}
+    }
+}
+
+/// Prints to standard output; a reader that went away is no error.
+fn say(text: &str) -> anyhow::Result<ExitCode> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context("can't print")
+        }
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}

@@ -75,6 +75,11 @@ impl Plan {
         self.mode != Mode::Configured
     }
 
+    /// Whether this process speaks TLS itself.
+    pub fn speaks_tls(&self) -> bool {
+        self.config.tls.certificate_file.is_some() || matches!(self.mode, Mode::Lan { .. })
+    }
+
     /// Whether this process does `role`.
     pub fn has(&self, role: Role) -> bool {
         self.config.roles.contains(&role)

@@ -86,15 +86,8 @@ impl Server {
         };
         let signaling = if plan.has(Role::Signaling) {
             Some(
-                crate::signaling::start(
-                    plan,
-                    &records,
-                    &secrets,
-                    relay.as_ref(),
-                    &addresses,
-                    tls.is_some(),
-                )
-                .await?,
+                crate::signaling::start(plan, &records, &secrets, relay.as_ref(), &addresses)
+                    .await?,
             )
         } else {
             None
@@ -117,6 +110,7 @@ impl Server {
                 trusted_proxies: config.trusted_proxies.clone().into(),
                 forwarded_header: config.forwarded_header,
                 redirect: redirect(config, &addresses, tls.is_some()),
+                only_this_machine: plan.mode == Mode::Local,
             },
             relay: relay.clone(),
             tls,

@@ -15,7 +15,7 @@ use super::Config;
 const WIDTH: usize = 110;
 
 const HEADER: &str = "# Offhook's settings. Each one stands here with its default; take away the # in front to change it.
-# The environment wins over this file: OFFHOOK_RELAY__PUBLIC_IP=203.0.113.7 sets `public_ip` in [relay].
+# The environment wins over this file: OFFHOOK_RELAY__PUBLIC_IPS=203.0.113.7 sets `public_ips` in [relay].
 # Check the file with `offhook config --check --config FILE`, and the running server with `offhook doctor --config FILE`.
 ";
 

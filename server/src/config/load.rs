@@ -3,8 +3,8 @@
 //! In: the text of `offhook.toml` and the variables that begin with `OFFHOOK_`. Out: one valid [`Config`]. The environment wins.
 //!
 //! A variable is named after its setting: `OFFHOOK_` and the path in capitals, with `__` between table and key, so
-//! `OFFHOOK_RELAY__PUBLIC_IP=203.0.113.7` is `public_ip` in `[relay]`. Its value is written as in the file; quotes around a
-//! lone string may be left out.
+//! `OFFHOOK_RELAY__PUBLIC_IPS=203.0.113.7` is `public_ips` in `[relay]`. Its value is written as in the file; quotes around a
+//! lone string may be left out, and so may the brackets of a list of strings.
 
 use std::path::Path;
 
@@ -99,26 +99,41 @@ fn setting_of(variable: &str) -> Option<Vec<String>> {
     Some(rest.split("__").map(str::to_lowercase).collect())
 }
 
-/// Sets `path` in a copy of `table`: to `value` as TOML, or else to `value` as a string.
+/// Sets `path` in a copy of `table`: to `value` as TOML, or else as a string, or else as a list of strings between commas.
 fn lay_over(
     table: &Table,
     path: &[String],
     value: &str,
 ) -> Result<(Table, Config), toml::de::Error> {
+    let as_toml = toml::from_str::<Table>(&format!("value = {value}"));
+    let as_toml = as_toml.ok().and_then(|mut table| table.remove("value"));
     let as_text = Value::String(value.to_owned());
-    let as_toml = toml::from_str::<Table>(&format!("value = {value}"))
-        .ok()
-        .and_then(|mut table| table.remove("value"));
+    let as_list = Value::Array(value.split(',').map(|entry| entry.trim().into()).collect());
 
     let attempt = |value: Value| {
         let mut table = table.clone();
         set(&mut table, path, value);
         Config::deserialize(Value::Table(table.clone())).map(|config| (table, config))
     };
-    match as_toml {
-        Some(value) => attempt(value).or_else(|error| attempt(as_text).map_err(|_| error)),
+    let outcome = match as_toml {
+        Some(value) => attempt(value).or_else(|error| attempt(as_text.clone()).map_err(|_| error)),
         None => attempt(as_text),
+    };
+    match outcome {
+        // Only where a list is meant: serde would take one for a table, too, and fill its first fields.
+        Err(error) if is_list(path) => attempt(as_list).map_err(|_| error),
+        outcome => outcome,
     }
+}
+
+/// Whether the setting at `path` is a list.
+fn is_list(path: &[String]) -> bool {
+    let defaults = Table::try_from(Config::default()).map(Value::Table);
+    let mut value = defaults.as_ref().ok();
+    for key in path {
+        value = value.and_then(|value| value.get(key));
+    }
+    value.is_some_and(Value::is_array)
 }
 
 fn set(table: &mut Table, path: &[String], value: Value) {
@@ -301,6 +316,26 @@ mod tests {
     fn a_string_may_look_like_a_number() {
         let config = check("", &[("OFFHOOK_LOG__FILTER", "17")]).unwrap();
         assert_eq!(config.log.filter, "17");
+    }
+
+    #[test]
+    fn a_list_may_come_without_brackets() {
+        let config = check(
+            "",
+            &[
+                ("OFFHOOK_LISTEN", "127.0.0.1:1, [::1]:1"),
+                ("OFFHOOK_RELAY__PUBLIC_IPS", "203.0.113.7"),
+            ],
+        )
+        .unwrap();
+        assert_eq!(
+            config.listen,
+            ["127.0.0.1:1".parse().unwrap(), "[::1]:1".parse().unwrap()]
+        );
+        assert_eq!(
+            config.relay.public_ips,
+            ["203.0.113.7".parse::<std::net::IpAddr>().unwrap()]
+        );
     }
 
     #[test]

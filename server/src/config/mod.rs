@@ -228,13 +228,20 @@ impl PublicUrl {
             .map_or("", |(_, rest)| rest.trim_end_matches('/'))
     }
 
+    /// The host as it stands in a URL: an IPv6 address has its brackets.
+    pub fn host_in_url(&self) -> &str {
+        let authority = self.authority();
+        match authority.rfind(']') {
+            Some(end) => &authority[..=end],
+            None => authority.split(':').next().unwrap_or_default(),
+        }
+    }
+
     /// The host alone, an IPv6 address without its brackets.
     pub fn host(&self) -> &str {
-        let authority = self.authority();
-        if let Some(bracketed) = authority.strip_prefix('[') {
-            return bracketed.split(']').next().unwrap_or_default();
-        }
-        authority.split(':').next().unwrap_or_default()
+        self.host_in_url()
+            .trim_start_matches('[')
+            .trim_end_matches(']')
     }
 
     /// The port, 443 or 80 where none is given.

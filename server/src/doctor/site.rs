@@ -15,9 +15,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::http::HeaderValue;
+use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode};
+use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::Patient;
 use super::network::reachable;
@@ -33,6 +33,9 @@ const CLOCK_SKEW_MAX: i64 = 30;
 
 /// The largest answer read, in bytes.
 const ANSWER_LEN_MAX: u64 = 64 * 1024;
+
+/// The id of a Device that does not exist.
+const NOBODY: &str = "00000000000000000000000000";
 
 /// A stream to the site.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -195,11 +198,17 @@ async fn refused_hello(patient: &Patient, url: &PublicUrl) -> anyhow::Result<Str
         .headers_mut()
         .insert("origin", HeaderValue::from_str(url.as_str())?);
     let stream = connect(patient, url).await?;
-    let (mut socket, _) = tokio_tungstenite::client_async(request, stream).await?;
+    let (mut socket, _) = match tokio_tungstenite::client_async(request, stream).await {
+        Ok(opened) => opened,
+        Err(tungstenite::Error::Http(answer)) if answer.status() == StatusCode::FORBIDDEN => {
+            return Ok("origin_refused".to_owned());
+        }
+        Err(error) => return Err(error.into()),
+    };
     let hello = json!({
         "type": "hello",
-        "id": "01JDZZZZZZZZZZZZZZZZZZZZZZ",
-        "data": { "token": "none", "device": { "id": "01JDZZZZZZZZZZZZZZZZZZZZZZ", "name": "offhook doctor", "key": "" } },
+        "id": NOBODY,
+        "data": { "token": "none", "device": { "id": NOBODY, "name": "offhook doctor", "key": format!("BA{}", "A".repeat(85)) } },
     });
     socket.send(Message::text(hello.to_string())).await?;
     loop {

@@ -5,6 +5,7 @@ pub mod health;
 pub mod metrics;
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +42,9 @@ pub struct Http {
     pub forwarded_header: ForwardedHeader,
     /// Where plain HTTP is sent; `None` where it is served.
     pub redirect: Option<Redirect>,
+    /// Refuses every host but names of this machine. A web site could otherwise let its own name lead here and, in the eyes of a
+    /// browser on this machine, be us; and a tunnel would open the sign-in without tokens to everybody.
+    pub only_this_machine: bool,
 }
 
 /// Where plain HTTP is sent.
@@ -114,6 +118,12 @@ impl Http {
                 .into_response();
         }
 
+        if self.only_this_machine && !is_this_machine(&asker.host) {
+            let words =
+                "this server is for localhost only; set `public_url` and use tokens to open it\n";
+            return (StatusCode::MISDIRECTED_REQUEST, words).into_response();
+        }
+
         let reached = Reached {
             locally: ends.peer.ip().is_loopback(),
             through_proxy: ends.proxied || forwarded::passed_a_proxy(request.headers()),
@@ -173,6 +183,17 @@ impl Http {
     }
 }
 
+/// Whether `authority`, a host with or without a port, can only mean this machine.
+fn is_this_machine(authority: &str) -> bool {
+    let Some(host) = without_port(authority) else {
+        return false;
+    };
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost"
+        || host.ends_with(".localhost") // RFC 6761 §6.3.
+        || bare.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+}
+
 /// The host of `host:port` or `[v6]:port`; `None` when it holds anything but a host.
 fn without_port(authority: &str) -> Option<&str> {
     let host = match authority.rfind(']') {
@@ -201,6 +222,25 @@ mod tests {
         ];
         for (authority, expected) in rows {
             assert_eq!(without_port(authority), expected, "{authority}");
+        }
+    }
+
+    #[test]
+    fn only_names_of_this_machine_mean_this_machine() {
+        let rows = [
+            ("localhost", true),
+            ("localhost:8080", true),
+            ("alice.localhost:8080", true),
+            ("127.0.0.1:8080", true),
+            ("[::1]:8080", true),
+            ("[::1]", true),
+            ("calls.example.com", false),
+            ("localhost.example.com", false),
+            ("192.0.2.1:80", false),
+            ("", false),
+        ];
+        for (host, expected) in rows {
+            assert_eq!(is_this_machine(host), expected, "{host}");
         }
     }
 }

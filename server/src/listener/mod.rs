@@ -142,7 +142,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, front: Arc<Front>) {
     let (place, newcomer) = match front.counter.admit(peer.ip(), proxy) {
         Ok(admitted) => admitted,
         Err(limit) => {
-            metrics::counter!("offhook_tcp_refused_total", "limit" => limit).increment(1);
+            metrics::counter!("server_tcp_refused_total", "limit" => limit).increment(1);
             return;
         }
     };
@@ -169,17 +169,16 @@ async fn serve(stream: TcpStream, peer: SocketAddr, front: Arc<Front>) {
     let (protocol, opened) = match opened {
         Ok(Ok(opened)) => (opened.name(), opened),
         Ok(Err(refused)) => {
-            metrics::counter!("offhook_tcp_connections_total", "protocol" => refused.0)
-                .increment(1);
+            metrics::counter!("server_tcp_connections_total", "protocol" => refused.0).increment(1);
             return;
         }
         Err(_) => {
-            metrics::counter!("offhook_tcp_connections_total", "protocol" => "too_slow")
+            metrics::counter!("server_tcp_connections_total", "protocol" => "too_slow")
                 .increment(1);
             return;
         }
     };
-    metrics::counter!("offhook_tcp_connections_total", "protocol" => protocol).increment(1);
+    metrics::counter!("server_tcp_connections_total", "protocol" => protocol).increment(1);
     match opened {
         Opened::Plain {
             verdict,

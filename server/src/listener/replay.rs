@@ -182,4 +182,34 @@ mod tests {
         replay.read_to_string(&mut rest).await.unwrap();
         assert_eq!(rest, "T / HTTP/1.1");
     }
+
+    #[tokio::test]
+    async fn a_peer_that_never_reads_is_given_up() {
+        use crate::listener::limits::{Counter, Limits};
+        use tokio::io::AsyncWriteExt;
+
+        let limits = Limits {
+            connections_max: 1,
+            per_address_max: 1,
+            newcomers_max: 1,
+            newcomers_per_address_max: 1,
+        };
+        let counter = Counter::new(limits);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _silent = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (accepted, peer) = listener.accept().await.unwrap();
+        let (place, _) = counter.admit(peer.ip(), false).unwrap();
+        let mut guarded = Guarded::new(accepted, place, Duration::from_millis(100));
+
+        let error = loop {
+            if let Err(error) = guarded.write_all(&[0; 65_536]).await {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        drop(guarded);
+        assert_eq!(counter.total(), 0);
+    }
 }
