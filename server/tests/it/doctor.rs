@@ -1,0 +1,185 @@
+//! `offhook doctor` on servers that are well, and on those that aren't.
+
+use offhook::cli::DoctorOptions;
+use offhook::config::load::Loaded;
+use offhook::config::{Config, PublicUrl};
+use offhook::doctor::{Report, examine};
+
+use crate::support::{TestServer, free_port, loopback};
+
+async fn report_on(config: &Config) -> Report {
+    let options = DoctorOptions {
+        url: None,
+        json: false,
+    };
+    examine(
+        Ok(Loaded {
+            config: config.clone(),
+            from_file: true,
+        }),
+        &options,
+    )
+    .await
+}
+
+/// The report has a bad finding about `check` that says `what` and gives a fix.
+fn assert_bad(report: &Report, check: &str, what: &str) {
+    let text = report.text();
+    let found = report.findings().iter().any(|finding| {
+        finding.check == check && finding.what.contains(what) && finding.fix.is_some()
+    });
+    assert!(
+        found && !report.is_healthy(),
+        "no `{check}: {what}` in\n{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_server_without_settings_is_well() {
+    let t = TestServer::local().await;
+    let report = report_on(&t.config).await;
+    assert!(report.is_healthy(), "{}", report.text());
+    assert!(
+        report
+            .text()
+            .contains("a packet went through two Allocations"),
+        "{}",
+        report.text()
+    );
+    t.server.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_with_a_certificate_is_well() {
+    let t = TestServer::with_tls(|config| {
+        config.public_url = Some(
+            PublicUrl::new(&format!("https://localhost:{}", config.listen[0].port())).unwrap(),
+        );
+    })
+    .await;
+    let report = report_on(&t.config).await;
+    assert!(report.is_healthy(), "{}", report.text());
+    for check in [
+        "TURN UDP",
+        "TURN TCP",
+        "TURN TLS",
+        "websocket",
+        "certificate",
+        "name",
+        "chain",
+        "clock",
+    ] {
+        assert!(
+            report
+                .findings()
+                .iter()
+                .any(|finding| finding.check == check),
+            "no {check} in\n{}",
+            report.text()
+        );
+    }
+    t.server.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_running_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config {
+        listen: vec![loopback(free_port())],
+        data_dir: dir.path().join("none"),
+        ..Config::default()
+    };
+    let report = report_on(&config).await;
+    assert_bad(&report, "state", "does not exist");
+    assert_bad(&report, "port", "is free: the server is not running");
+    assert_bad(&report, "site", "");
+}
+
+#[tokio::test]
+async fn a_port_that_another_program_holds_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let other = std::net::TcpListener::bind(loopback(0)).unwrap();
+    std::thread::spawn({
+        let other = other.try_clone().unwrap();
+        move || while other.accept().is_ok() {}
+    });
+    let config = Config {
+        listen: vec![other.local_addr().unwrap()],
+        data_dir: dir.path().to_owned(),
+        ..Config::default()
+    };
+    assert_bad(
+        &report_on(&config).await,
+        "port",
+        "is held by another program",
+    );
+}
+
+#[tokio::test]
+async fn a_certificate_for_another_name_is_noticed() {
+    let t = TestServer::with_tls(|_| {}).await;
+    let mut config = t.config.clone();
+    // A name of this machine that the certificate does not have.
+    config.public_url =
+        Some(PublicUrl::new(&format!("https://127.0.0.2:{}", t.address.port())).unwrap());
+    assert_bad(&report_on(&config).await, "name", "not for 127.0.0.2");
+    t.server.stop().await;
+}
+
+#[tokio::test]
+async fn credentials_of_another_data_directory_are_noticed() {
+    let t = TestServer::local().await;
+    let other = tempfile::tempdir().unwrap();
+    offhook::state::DataDir::open(other.path())
+        .unwrap()
+        .load_secrets()
+        .unwrap();
+    let config = Config {
+        data_dir: other.path().to_owned(),
+        ..t.config.clone()
+    };
+    assert_bad(&report_on(&config).await, "TURN UDP", "refused with 401");
+    t.server.stop().await;
+}
+
+#[tokio::test]
+async fn modes_that_are_too_open_are_noticed() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let t = TestServer::local().await;
+    let secrets = t.config.data_dir.join("secrets.toml");
+    std::fs::set_permissions(&secrets, std::fs::Permissions::from_mode(0o644)).unwrap();
+    assert_bad(&report_on(&t.config).await, "state", "secrets.toml");
+    t.server.stop().await;
+}
+
+#[tokio::test]
+async fn a_relayed_address_that_nobody_outside_reaches_is_noticed() {
+    let t = TestServer::configured(|config| {
+        config.public_url = Some(PublicUrl::new("http://calls.invalid").unwrap());
+    })
+    .await;
+    let report = report_on(&t.config).await;
+    assert_bad(
+        &report,
+        "address",
+        "nobody outside this machine can use them",
+    );
+    assert_bad(&report, "name", "leads nowhere");
+    t.server.stop().await;
+}
+
+#[tokio::test]
+async fn settings_that_can_not_be_read_are_all_there_is_to_say() {
+    let options = DoctorOptions {
+        url: None,
+        json: false,
+    };
+    let report = examine(
+        Err(anyhow::anyhow!("offhook.toml:3: unknown setting `lisen`")),
+        &options,
+    )
+    .await;
+    assert_bad(&report, "settings", "offhook.toml:3");
+    assert_eq!(report.findings().len(), 1);
+}

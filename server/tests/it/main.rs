@@ -1,0 +1,11 @@
+//! The server over real sockets: one port for everything, proxies in front, hostile clients, its life and its doctor.
+
+#![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
+mod doctor;
+mod hostile;
+mod operations;
+mod port;
+mod process;
+mod proxies;
+mod support;

@@ -1,0 +1,172 @@
+//! A server in this process, on ports of its own and with an empty data directory, and clients for it.
+
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use offhook::cli::ServeOptions;
+use offhook::config::Config;
+use offhook::config::load::Loaded;
+use offhook::plan::Plan;
+use offhook::run::Server;
+use offhook::state::DataDir;
+use offhook::tls::{self, development};
+use relay_service::client::Client;
+use rustls::RootCertStore;
+use rustls::pki_types::ServerName;
+use tempfile::TempDir;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// How long anything may take; a test that waits this long has failed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A server and its data directory.
+pub(crate) struct TestServer {
+    pub(crate) server: Server,
+    pub(crate) address: SocketAddr,
+    pub(crate) config: Config,
+    pub(crate) dir: TempDir,
+}
+
+impl TestServer {
+    /// As somebody without settings has it: loopback, plain HTTP, open sign-in.
+    pub(crate) async fn local() -> Self {
+        Self::start(false, |_| {}).await
+    }
+
+    /// As a company has it, without TLS, after `change`.
+    pub(crate) async fn configured(change: impl FnOnce(&mut Config)) -> Self {
+        Self::start(true, change).await
+    }
+
+    /// As a company has it, with a certificate for `localhost` and 127.0.0.1.
+    pub(crate) async fn with_tls(change: impl FnOnce(&mut Config)) -> Self {
+        Self::start(true, |config| {
+            let data = DataDir::open(&config.data_dir).unwrap();
+            let files = development::ensure(&data, &[Ipv4Addr::LOCALHOST.into()]).unwrap();
+            config.tls.certificate_file = Some(files.certificate);
+            config.tls.key_file = Some(files.key);
+            change(config);
+        })
+        .await
+    }
+
+    async fn start(from_file: bool, change: impl FnOnce(&mut Config)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config {
+            listen: vec![loopback(free_port())],
+            data_dir: dir.path().join("data"),
+            drain_seconds: 1,
+            ..Config::default()
+        };
+        config.relay.listen_udp = vec![loopback(free_port())];
+        config.relay.listen_tcp = vec![];
+        change(&mut config);
+        let plan = Plan::new(Loaded { config, from_file }, &ServeOptions::default()).unwrap();
+        let server = Server::start(&plan).await.unwrap();
+        let address = server.addresses()[0];
+        Self {
+            server,
+            address,
+            config: plan.config,
+            dir,
+        }
+    }
+
+    pub(crate) async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    pub(crate) async fn connect_tls(&self) -> TlsStream<TcpStream> {
+        let tcp = self.connect().await;
+        self.handshake(tcp).await
+    }
+
+    /// TLS over `stream`, trusting the development authority of this server alone.
+    pub(crate) async fn handshake<Io: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: Io,
+    ) -> TlsStream<Io> {
+        let mut roots = RootCertStore::empty();
+        let authority = development::files(&self.config.data_dir).authority;
+        roots.add_parsable_certificates(tls::read_chain(&authority).unwrap());
+        let config = tls::client_config(roots).unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        TlsConnector::from(Arc::new(config))
+            .connect(name, stream)
+            .await
+            .unwrap()
+    }
+
+    /// Asks over plain HTTP; `request` is the head without its last line break. Returns the whole answer.
+    pub(crate) async fn ask(&self, request: &str) -> String {
+        exchange(self.connect().await, request).await
+    }
+
+    /// A user name and a password for the relay.
+    pub(crate) fn turn_credentials(&self) -> (String, String) {
+        let secrets = DataDir::read_secrets(&self.config.data_dir).unwrap();
+        let credentials =
+            relay_service::Credentials::new([relay_service::Secret::new(&secrets.turn)]);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        credentials
+            .issue(now + Duration::from_secs(60), "account", "alice")
+            .unwrap()
+    }
+
+    /// A TURN client over `stream`.
+    pub(crate) fn turn(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    ) -> Client {
+        let (username, password) = self.turn_credentials();
+        Client::stream(stream, &username, &password)
+    }
+}
+
+/// Sends `request` and an empty line, and reads until the server hangs up.
+pub(crate) async fn exchange(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    request: &str,
+) -> String {
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream
+        .write_all(b"Connection: close\r\n\r\n")
+        .await
+        .unwrap();
+    stream.flush().await.unwrap();
+    let mut answer = Vec::new();
+    tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer))
+        .await
+        .expect("an answer in time")
+        .unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// Waits until the server hangs up; returns what it said before.
+pub(crate) async fn until_closed(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
+    let mut said = Vec::new();
+    let closed = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut said))
+        .await
+        .expect("closed in time");
+    drop(closed); // A reset is as good as an end.
+    said
+}
+
+pub(crate) fn loopback(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
+/// A port that neither TCP nor UDP uses at the moment.
+pub(crate) fn free_port() -> u16 {
+    loop {
+        let udp = UdpSocket::bind(loopback(0)).unwrap();
+        let port = udp.local_addr().unwrap().port();
+        if std::net::TcpListener::bind(loopback(port)).is_ok() {
+            return port;
+        }
+    }
+}
