@@ -5,6 +5,7 @@
 //! libFuzzer search by the clock (`src/bin/libfuzzer.rs`).
 
 mod relay;
+mod server;
 mod signaling;
 
 /// Feeds `data` to the code under test.
@@ -14,6 +15,8 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     ("channel_data", relay::channel_data),
     ("client_frame", signaling::client_frame),
+    ("demux", server::demux),
+    ("proxy_v2", server::proxy_v2),
     ("relay_core_input", relay::relay_core_input),
     ("sdp_fingerprints", signaling::sdp_fingerprints),
     ("stun_message", relay::stun_message),
