@@ -198,7 +198,8 @@ export function linkWords(state) {
   const talking = state.calls.some((call) => call.phase === "active");
   const goesOn = talking ? " A call that runs directly goes on meanwhile." : "";
 
-  if (!state.online) {
+  // On localhost the server answers without any network, and then there is nothing to tell.
+  if (!state.online && state.link !== "connected") {
     const detail = talking
       ? "Your call continues as soon as the network is back."
       : "You can call again when the network is back.";
