@@ -12,7 +12,7 @@ use signaling_wire::{CallEvent, ErrorCode};
 
 use crate::io::Output;
 use crate::people::UserCall;
-use crate::seal::Snapshot;
+use crate::seal::{Snapshot, Successor};
 use crate::signaling::Signaling;
 use crate::sync::{Absent, Settling, must_wait};
 use crate::timers::Armed;
@@ -376,7 +376,7 @@ impl Signaling {
     /// Seals the state as it is now and lets both Users know of the Call.
     pub(crate) fn seal(&mut self, key: CallKey) {
         let random = self.rng.wide();
-        let Some(call) = self.calls.get_mut(&key) else {
+        let Some(call) = self.calls.get(&key) else {
             return;
         };
 
@@ -384,6 +384,10 @@ impl Signaling {
             state: call.state.clone(),
             ring_until: call.ring_until,
             applied: call.applied.iter().copied().collect(),
+            successor: self.successor(key.0, &call.state).map(Box::new),
+        };
+        let Some(call) = self.calls.get_mut(&key) else {
+            return;
         };
         let sealed = self.sealer.seal(key.0, &snapshot, random);
         let state = snapshot.state;
@@ -412,6 +416,18 @@ impl Signaling {
                 self.refresh_user(key.0, &party.user);
             }
         }
+    }
+
+    /// The Call that takes over from one, or would if it is answered.
+    fn successor(&self, account: AccountId, state: &CallState) -> Option<Successor> {
+        let rings = state.transfer.as_ref().map(|transfer| transfer.call);
+        let into = state.end.as_ref().and_then(|end| end.into);
+        let call = self.calls.get(&(account, rings.or(into)?))?;
+
+        Some(Successor {
+            state: call.state.clone(),
+            ring_until: call.ring_until,
+        })
     }
 
     pub(crate) fn arm_call(&mut self, key: CallKey) {

@@ -39,6 +39,16 @@ pub(crate) struct Snapshot {
     pub(crate) state: CallState,
     pub(crate) ring_until: Timestamp,
     pub(crate) applied: Vec<MessageId>,
+    /// The Call that takes over, or rings to: who holds this one can bring that one back too, should a crash come before
+    /// its own Devices have heard of it.
+    pub(crate) successor: Option<Box<Successor>>,
+}
+
+/// A Call that takes over from another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Successor {
+    pub(crate) state: CallState,
+    pub(crate) ring_until: Timestamp,
 }
 
 /// Seals and opens, and makes resume keys, with keys derived from the installation's secret.
@@ -221,6 +231,7 @@ mod tests {
             },
             ring_until: Timestamp::from_millis(2),
             applied: vec![MessageId::from_u128(3)],
+            successor: None,
         }
     }
 }

@@ -9,7 +9,7 @@ use signaling_wire::{CallEvent, ErrorCode};
 
 use crate::calls::{Call, CallKey, Outcome, Refusal, end};
 use crate::people::UserCall;
-use crate::seal::Snapshot;
+use crate::seal::{Snapshot, Successor};
 use crate::session::Session;
 use crate::signaling::Signaling;
 use crate::tell::{Address, update_data};
@@ -111,6 +111,14 @@ impl Signaling {
         if is_news {
             self.adopt(key, snapshot);
             self.tell_in_touch(key, origin);
+            self.check_transferred(key);
+            if self
+                .calls
+                .get(&key)
+                .is_some_and(|call| call.settling.is_none())
+            {
+                self.check_transfer(key);
+            }
         }
         self.device_is_back(key, origin);
         self.follow_into(key, origin);
@@ -123,6 +131,7 @@ impl Signaling {
             mut state,
             ring_until,
             applied,
+            successor,
         } = snapshot;
         let held = self.calls.remove(&key);
         let came_back_as = Some((state.epoch, state.rev));
@@ -186,6 +195,36 @@ impl Signaling {
                 Phase::Ended => RecordChange::CallEnded,
             },
         );
+        if let Some(successor) = successor {
+            self.revive(key.0, *successor);
+        }
+    }
+
+    /// The Call that takes over comes back with the one it takes over from, if nobody has brought it back yet.
+    fn revive(&mut self, account: AccountId, successor: Successor) {
+        let Successor { state, ring_until } = successor;
+        let key = (account, state.call);
+
+        if !self.calls.contains_key(&key) {
+            self.adopt(
+                key,
+                Snapshot {
+                    state,
+                    ring_until,
+                    applied: Vec::new(),
+                    successor: None,
+                },
+            );
+        }
+    }
+
+    /// A Call for which another one waits has come back: answered or ended, the other one hears it.
+    fn check_transferred(&mut self, key: CallKey) {
+        match self.state(key).map(|state| state.phase) {
+            Ok(Phase::Active) => self.finish_transfer(key),
+            Ok(Phase::Ended) => self.after_end(key, None, None),
+            Ok(Phase::Ringing) | Err(_) => {}
+        }
     }
 
     /// A Device has synced. The Call is settled when it has ended, or when all in it have synced and one of them is the
@@ -327,20 +366,8 @@ impl Signaling {
         let Some(settling) = settling else { return };
 
         self.tell_unsynced(key, &settling.synced);
-        let lost_transfer = self
-            .state(key)
-            .ok()
-            .and_then(|state| state.transfer.clone())
-            .filter(|transfer| !self.calls.contains_key(&(key.0, transfer.call)));
-        if let Some(transfer) = lost_transfer {
-            self.fail_transfer(key, &transfer.by);
-        }
-        if self
-            .state(key)
-            .is_ok_and(|state| state.phase == Phase::Active)
-        {
-            self.finish_transfer(key);
-        }
+        self.check_transfer(key);
+        self.check_transferred(key);
         for (node, command) in settling.waiting {
             self.on_command(node, key.0, command);
         }

@@ -64,30 +64,30 @@ impl Signaling {
         let (media, new) = (state.media, new_key(key, id));
         let came_back = self.came_back(new, key)?;
 
+        // The new Call comes first, so that the old one's seal holds it.
+        if came_back.is_none() {
+            let invite = Invite {
+                to: to.clone(),
+                media,
+                commitment: None,
+                ttl: RING,
+            };
+            self.begin_call(new, None, handed_over.clone(), invite, Some(key.1));
+            self.inherit_absence(new, key);
+        }
         let transfer = Transfer {
             by: origin.user.clone(),
-            to: to.clone(),
+            to,
             call: new.1,
         };
         self.transition(key, Some(id), |state| state.transfer = Some(transfer));
         self.announce(key, CallEvent::Transferring, origin);
 
-        match came_back {
-            None => {
-                let invite = Invite {
-                    to,
-                    media,
-                    commitment: None,
-                    ttl: RING,
-                };
-                self.begin_call(new, None, handed_over.clone(), invite, Some(key.1));
-                self.inherit_absence(new, key);
-                self.announce_created(new, &handed_over, &origin.user);
-                self.ring(new, None);
-            }
-            Some(Phase::Ringing) => {}
-            Some(Phase::Active) => self.finish_transfer(new),
-            Some(Phase::Ended) => self.fail_transfer(key, &origin.user),
+        if came_back.is_none() {
+            self.announce_created(new, &handed_over, &origin.user);
+            self.ring(new, None);
+        } else {
+            self.check_transfer(key);
         }
         Ok(Outcome::State(key))
     }
@@ -289,6 +289,23 @@ impl Signaling {
                 self.end_call(old, None, how, None);
             }
             None => self.fail_transfer(old, &transferring),
+        }
+    }
+
+    /// After a crash: what became of the Call a blind transfer rings decides what becomes of the old one.
+    pub(crate) fn check_transfer(&mut self, old: CallKey) {
+        let transfer = self
+            .state(old)
+            .ok()
+            .and_then(|state| state.transfer.clone());
+        let Some(transfer) = transfer else { return };
+
+        let new = (old.0, transfer.call);
+        match self.state(new).map(|state| state.phase) {
+            Ok(Phase::Ringing) => {}
+            Ok(Phase::Active) => self.finish_transfer(new),
+            Ok(Phase::Ended) => self.after_end(new, None, None),
+            Err(_) => self.fail_transfer(old, &transfer.by),
         }
     }
 

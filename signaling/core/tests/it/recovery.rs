@@ -267,20 +267,32 @@ fn a_blind_transfer_survives_a_crash() {
 }
 
 #[test]
-fn a_transfer_nobody_brings_back_has_failed() {
+fn a_transferred_call_nobody_heard_of_comes_back_with_the_old_one() {
     let mut t = TestSignaling::people(&["alice", "bob", "carol"]);
     let old = t.talk("alice", "bob");
-    t.ok(
+    let state = t.ok(
         "alice",
         "call.transfer",
         json!({ "call": old, "to": "carol" }),
-    );
+    )["state"]
+        .clone();
+    let new = state["transfer"]["call"].as_str().unwrap().to_owned();
+    for name in ["bob", "carol"] {
+        t.device(name).sealed.remove(&new);
+    }
     t.crash();
-    t.connect("alice");
-    t.connect("bob");
+    for name in ["alice", "bob", "carol"] {
+        t.connect(name);
+    }
+    t.hush();
     t.sync("alice", &old).unwrap();
     t.sync("bob", &old).unwrap();
-    assert_eq!(t.seen("alice", &old)["transfer"], json!(null));
+    t.advance(5_000);
+
+    assert_eq!(t.heard("carol"), ["call.incoming"]);
+    assert_eq!(t.heard("bob"), ["call.update adopted"]);
+    t.accept("carol", &new);
+    assert_eq!(t.end("alice", &old), "transferred alice");
 }
 
 #[test]
