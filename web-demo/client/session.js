@@ -1,7 +1,9 @@
 import { OffhookError } from "./errors.js";
+import { drop, isReachable, openSocket } from "./socket.js";
 import { ulid } from "./ulid.js";
 
 /**
+ * @import { Socket } from "./socket.js"
  * @import { ConnectionState, Welcome } from "./types.js"
  */
 
@@ -28,17 +30,6 @@ const REFUSALS_MAX = 3;
 const REFUSALS = new Set(["unauthorized", "token_expired", "forbidden", "origin_refused"]);
 
 /**
- * The part of a WebSocket that a Session needs; tests bring their own.
- * @typedef {object} Socket
- * @property {number} readyState
- * @property {((event: any) => void)|null} onopen
- * @property {((event: {data: any}) => void)|null} onmessage
- * @property {((event: {code: number, reason: string}) => void)|null} onclose
- * @property {(text: string) => void} send
- * @property {(code?: number, reason?: string) => void} close
- */
-
-/**
  * @typedef {object} SessionHandlers
  * @property {(state: ConnectionState, reason?: string) => void} onState
  * @property {(welcome: Welcome) => void} onWelcome what it sends goes out before commands that are sent again
@@ -53,6 +44,7 @@ const REFUSALS = new Set(["unauthorized", "token_expired", "forbidden", "origin_
  * @property {{id: string, name: string, key: string}} device
  * @property {SessionHandlers} handlers
  * @property {(url: string) => Socket} [open]
+ * @property {(url: string) => Promise<boolean>} [reach] asks whether the server is there, without a WebSocket
  * @property {() => number} [random]
  */
 
@@ -77,6 +69,7 @@ export class Session {
 
   #options;
   #open;
+  #reach;
   #random;
 
   /** @type {Socket|null} the socket that carries the Session */
@@ -112,7 +105,8 @@ export class Session {
   /** @param {SessionOptions} options */
   constructor(options) {
     this.#options = options;
-    this.#open = options.open ?? ((url) => new WebSocket(url, "calls.v1"));
+    this.#open = options.open ?? openSocket;
+    this.#reach = options.reach ?? isReachable;
     this.#random = options.random ?? Math.random;
   }
 
@@ -203,10 +197,13 @@ export class Session {
     /** @type {Socket} */
     let socket;
     try {
+      if (this.#shouldReach() && !(await this.#reach(this.#options.url))) {
+        throw new OffhookError("network", "the server cannot be reached");
+      }
       // Asking for a token takes the network too, and fails with it.
       token = typeof this.#options.token === "function" ? await this.#options.token() : this.#options.token;
       if (attempt !== this.#attempt) return;
-      socket = /** @type {Socket} */ (this.#open(this.#options.url));
+      socket = this.#open(this.#options.url);
     } catch (error) {
       if (attempt === this.#attempt) this.#attachFailed(OffhookError.from(error, "network"));
       return;
@@ -219,6 +216,15 @@ export class Session {
     };
     socket.onmessage = ({ data }) => this.#receive(socket, data);
     socket.onclose = ({ code, reason }) => this.#closedByServer(socket, code, reason);
+  }
+
+  /**
+   * Firefox lets WebSockets to an address that failed wait longer and longer, up to a minute, whatever we do. So once two
+   * have failed, ordinary requests find out when the server is back; now and then a socket tries all the same, for a page
+   * whose security policy allows nothing else.
+   */
+  #shouldReach() {
+    return this.#failures >= 2 && this.#failures % 8 !== 0;
   }
 
   /** @param {OffhookError} error */
@@ -475,12 +481,6 @@ export class Session {
     this.state = state;
     this.#options.handlers.onState(state, reason);
   }
-}
-
-/** Closes a socket whose events no longer matter. @param {Socket} socket @param {number} [code] */
-function drop(socket, code = 1000) {
-  socket.onopen = socket.onmessage = socket.onclose = null;
-  socket.close(code);
 }
 
 /** @param {{code?: string, message?: string}} data */

@@ -45,7 +45,7 @@
  * @property {Person} peer
  * @property {"out"|"in"} direction
  * @property {MediaKinds} media
- * @property {string} reason
+ * @property {string|null} reason null while it goes on
  * @property {boolean} missed
  * @property {number} created_at
  * @property {number|null} answered_at

@@ -183,6 +183,25 @@ test("attempts are spread and grow apart, to fifteen seconds, or to one and a ha
   }
 });
 
+test("after two failed sockets, requests find out when the server is back, with a socket now and then", async (t) => {
+  const server = new FakeServer();
+  const tries = [];
+  const open = () => (tries.push("socket"), server.open());
+  const reach = async () => (tries.push("request"), server.reachable);
+  const { session } = await connectedStart(t, { server, open, reach });
+  tries.length = 0;
+  server.reachable = false;
+  server.cut();
+  while (tries.length < 9) await pass(t, 50, 50);
+  const requests = Array(6).fill("request");
+  assert.deepEqual(tries, ["socket", "socket", ...requests, "socket"]);
+
+  server.reachable = true;
+  await pass(t, 15_100, 50);
+  assert.deepEqual(tries.slice(9), ["request", "socket"]);
+  assert.equal(session.state, "connected");
+});
+
 test("two pings without an answer give the socket up, sooner in a Call", async (t) => {
   for (const [inCall, within] of [
     [false, 76_000],
@@ -295,7 +314,7 @@ test("however sockets die, every command has its effect once and every message i
 });
 
 /** A Session that has begun to connect to a fake server, on a clock that only `pass` moves. */
-function start(t, { server = new FakeServer(), token = "alice", open, random = () => 0.5, signal } = {}) {
+function start(t, { server = new FakeServer(), token = "alice", open, reach, random = () => 0.5, signal } = {}) {
   t.mock.timers.reset();
   t.mock.timers.enable({ apis: ["setTimeout"] });
   const states = [];
@@ -306,6 +325,7 @@ function start(t, { server = new FakeServer(), token = "alice", open, random = (
     token,
     device: { id: "D1", name: "test", key: "K" },
     open: open ?? (() => server.open()),
+    reach: reach ?? (async () => true),
     random,
     handlers: {
       onState: (state, reason) => states.push([state, reason].filter(Boolean).join(" ")),
