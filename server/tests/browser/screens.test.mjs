@@ -17,17 +17,21 @@ const SIZES = { phone: { width: 390, height: 844 }, desktop: { width: 1280, heig
 const PICTURES = await mkdtemp(path.join(tmpdir(), 'offhook-screens-'));
 process.on('exit', () => console.log(`pictures of every screen are in ${PICTURES}`));
 
-/** A name that leads to this machine, but that browsers don't trust as they trust localhost. */
+/** A page by plain HTTP from another machine; browsers trust localhost alone. */
 const ELSEWHERE = 'elsewhere.test';
 
 story('the way in: welcome, token, insecure page, no server', {}, async (world) => {
-  const chromium = await world.browser('chromium', { flags: [`--host-resolver-rules=MAP ${ELSEWHERE} 127.0.0.1`] });
-
+  const chromium = await world.browser('chromium');
   const visitor = await world.visitor(chromium);
   await visitor.sees('name-input');
   await looksRight(visitor, 'welcome');
 
-  const insecure = await world.visitor(chromium, { url: world.server.url.replace('localhost', ELSEWHERE) });
+  const insecure = await world.visitor(chromium);
+  await insecure.page.route(`http://${ELSEWHERE}/**`, async (route) => {
+    const url = route.request().url().replace(`http://${ELSEWHERE}`, world.server.url);
+    await route.fulfill({ response: await route.fetch({ url }) });
+  });
+  await insecure.page.goto(`http://${ELSEWHERE}/`);
   await insecure.page.getByText('not secure').waitFor();
   await looksRight(insecure, 'insecure');
 

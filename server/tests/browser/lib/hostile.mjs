@@ -15,7 +15,7 @@ import { WebSocket, WebSocketServer } from 'ws';
  */
 export async function startHostileServer(url, lies) {
   const proxy = http.createServer((request, response) => {
-    const headers = { ...request.headers, host: new URL(url).host };
+    const headers = { ...request.headers, host: new URL(url).host, ...(request.headers.origin && { origin: url }) };
     const upstream = http.request(url + request.url, { method: request.method, headers }, (answer) => {
       response.writeHead(answer.statusCode, answer.headers);
       answer.pipe(response);
