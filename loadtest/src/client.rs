@@ -19,7 +19,7 @@ use ulid::Ulid;
 use crate::frame::{self, Head};
 
 /// How many connections come from one loopback address. The server limits connections per address; people don't share one.
-const PER_ADDRESS: usize = 50;
+pub(crate) const PER_ADDRESS: usize = 50;
 
 /// A frame is acknowledged at the latest when this many came (calls.v1.md).
 const ACK_EVERY: u32 = 16;

@@ -4,7 +4,10 @@ use anyhow::{Context, bail};
 use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 
-use crate::client::Target;
+use crate::client::{self, Target};
+
+/// How many sign in from one address at once; the server takes no more.
+const PER_ADDRESS: usize = 10;
 
 #[derive(Deserialize)]
 struct SignedIn {
@@ -25,9 +28,9 @@ pub(crate) struct User {
 pub(crate) async fn sign_in(target: &Target, count: usize) -> anyhow::Result<Vec<User>> {
     let mut users = Vec::with_capacity(count);
     while users.len() < count {
-        // A connection may be closed between two requests; each address gets its share of them.
-        let mut connection = BufReader::new(target.stream(users.len()).await?);
-        for _ in 0..50.min(count - users.len()) {
+        let address = users.len() / PER_ADDRESS;
+        let mut connection = BufReader::new(target.stream(address * client::PER_ADDRESS).await?);
+        for _ in 0..PER_ADDRESS.min(count - users.len()) {
             let name = format!("load{}", users.len());
             users.push(request(&mut connection, target, &name).await?);
         }

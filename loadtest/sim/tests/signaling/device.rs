@@ -449,6 +449,7 @@ impl Device {
             .values()
             .map(|held| (held.view.call.clone(), held.sealed.clone()))
             .collect();
+        io.oracle.on_handed_back(&self.name, &self.calls);
         for (call, sealed) in held {
             self.command("call.sync", json!({ "call": call, "sealed": sealed }), io);
         }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::device::Command;
 use crate::mode::Mode;
-use crate::view::{Phase, View};
+use crate::view::{Held, Phase, View};
 
 /// Collects facts, and failures as text.
 pub struct Oracle {
@@ -381,6 +381,14 @@ impl Oracle {
         self.last.retain(|(name, _), _| name != device);
         for facts in self.calls.values_mut() {
             facts.seen.remove(device);
+        }
+    }
+
+    /// A Device with a new Session hands back what it holds. An end it has forgotten by then cannot win any more over what
+    /// somebody brings back who was away for even longer.
+    pub fn on_handed_back(&mut self, device: &str, held: &BTreeMap<String, Held>) {
+        if self.mode.long_absences_over_crashes {
+            self.last.retain(|(name, call), _| name != device || held.contains_key(call));
         }
     }
 
