@@ -75,14 +75,14 @@ async fn a_call_has_one_row_however_often_it_is_applied() {
     let t = TestRecords::open().await;
     let begun = call(&t, 1, "alice", "bob");
     let answered = answered(&begun);
-    let ended = ended(&answered, EndReason::Hangup, 3_000);
-    let late = self::ended(&answered, EndReason::Gone, 9_000);
+    let unseen = ended(&answered, EndReason::Gone, 3_000);
+    let ended = ended(&answered, EndReason::Hangup, 9_000);
 
     for change in [
         RecordChange::CallAnswered(Box::new(answered.clone())),
         RecordChange::CallBegun(Box::new(begun.clone())),
+        RecordChange::CallEnded(Box::new(unseen)),
         RecordChange::CallEnded(Box::new(ended.clone())),
-        RecordChange::CallEnded(Box::new(late)),
         RecordChange::CallAnswered(Box::new(answered.clone())),
         RecordChange::CallBegun(Box::new(begun)),
     ] {

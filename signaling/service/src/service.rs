@@ -11,6 +11,7 @@ use model::NodeId;
 use signaling_core::{SealSecret, Signaling};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::addresses::Addresses;
@@ -45,6 +46,8 @@ pub(crate) struct Inner {
     pub(crate) ice_servers: Arc<IceServers>,
     pub(crate) shards: Shards,
     pub(crate) sockets: TaskTracker,
+    /// Cancelled when sockets without a Session are to go.
+    pub(crate) closing: CancellationToken,
     pub(crate) demo: Option<Demo>,
     records: Records,
     bus: Arc<dyn Bus>,
@@ -64,10 +67,6 @@ impl Service {
     /// With `demo`, everybody may sign in with a name. `allowed_origins` are the web pages that may connect besides this
     /// server's own, such as `https://app.example.com`; `*` means all. Fails when one of them is no origin, or when the
     /// demo's Account can't be made.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "each is another's to make, and there is one caller"
-    )]
     pub async fn start(
         config: Config,
         demo: bool,
@@ -108,6 +107,7 @@ impl Service {
             ice_servers,
             shards: Shards::start(cores, &surroundings),
             sockets: TaskTracker::new(),
+            closing: CancellationToken::new(),
             demo,
             records,
             bus,
@@ -154,6 +154,7 @@ impl Service {
         self.wait_until_left(Instant::now() + leave_in).await;
 
         let closed = tokio::time::timeout_at(ends_at, async {
+            inner.closing.cancel();
             self.stop_shards().await;
             inner.sockets.wait().await;
             // Once more: a socket that went by itself may have left something to write.

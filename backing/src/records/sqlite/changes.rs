@@ -40,10 +40,9 @@ pub(super) async fn apply(writer: &SqlitePool, changes: &[RecordChange]) -> Resu
 
 async fn apply_one(db: &mut SqliteConnection, change: &RecordChange) -> sqlx::Result<()> {
     match change {
-        RecordChange::CallBegun(call) => on_call(db, call, false).await,
-        RecordChange::CallAnswered(call) | RecordChange::CallEnded(call) => {
-            on_call(db, call, true).await
-        }
+        RecordChange::CallBegun(call) => on_call(db, call, Overrides::Nothing).await,
+        RecordChange::CallAnswered(call) => on_call(db, call, Overrides::Open).await,
+        RecordChange::CallEnded(call) => on_call(db, call, Overrides::Everything).await,
         RecordChange::UserSeen {
             account,
             user,
@@ -74,18 +73,27 @@ async fn apply_one(db: &mut SqliteConnection, change: &RecordChange) -> sqlx::Re
     }
 }
 
-/// One row per Call, however often and in whichever order its changes come: an ended row stays as it is, a begun one
-/// never takes the place of a later one.
+/// Which row of the same Call a change takes the place of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Overrides {
+    Nothing,
+    /// One that has not ended.
+    Open,
+    Everything,
+}
+
+/// One row per Call, however often its changes come: a begun one never takes the place of a later one, an answered one
+/// never that of an ended one, and the last end stands, for after a crash a Call can come back and end in another way.
 async fn on_call(
     db: &mut SqliteConnection,
     call: &CallRecord,
-    overrides: bool,
+    overrides: Overrides,
 ) -> sqlx::Result<()> {
     const UPDATE: &str = "UPDATE calls SET
             caller = ?, caller_name = ?, caller_device = ?, callee = ?, callee_name = ?, callee_device = ?,
             audio = ?, video = ?, created_at = ?, answered_at = ?, ended_at = ?, reason = ?, cause = ?, ended_by = ?,
             missed = ?, replaces = ?, into_call = ?
-        WHERE account_id = ? AND call_id = ? AND ended_at IS NULL";
+        WHERE account_id = ? AND call_id = ? AND (ended_at IS NULL OR ?)";
     const EXISTS: &str = "SELECT 1 FROM calls WHERE account_id = ? AND call_id = ?";
     const INSERT: &str = "INSERT INTO calls (
             caller, caller_name, caller_device, callee, callee_name, callee_device,
@@ -93,8 +101,9 @@ async fn on_call(
             missed, replaces, into_call, account_id, call_id
         ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
-    if overrides {
+    if overrides != Overrides::Nothing {
         let updated = bind_call(sqlx::query(UPDATE), call)?
+            .bind(overrides == Overrides::Everything)
             .execute(&mut *db)
             .await?;
         if updated.rows_affected() > 0 {

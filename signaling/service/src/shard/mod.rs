@@ -126,7 +126,6 @@ struct Shard {
 
 struct Connection {
     outbox: Arc<Outbox>,
-    account: AccountId,
     host: Box<str>,
     /// What the first frame will tell about.
     greeting: Option<Greeting>,
@@ -223,7 +222,6 @@ impl Shard {
                     connection,
                     Connection {
                         outbox,
-                        account: hello.account,
                         host,
                         greeting,
                     },
@@ -330,15 +328,11 @@ impl Shard {
     }
 
     async fn on_upkeep(&mut self) {
-        self.around.clock.follow();
-        self.around.figures.held(self.number, &self.core.counts());
+        let core = &self.core;
 
-        let connected = self
-            .connections
-            .values()
-            .map(|connection| connection.account)
-            .collect();
-        self.to_nodes.keep(&connected).await;
+        self.around.clock.follow();
+        self.around.figures.held(self.number, &core.counts());
+        self.to_nodes.keep(|account| core.serves(account)).await;
     }
 }
 

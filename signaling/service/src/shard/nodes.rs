@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use backing::bus::{Bus, Subscription};
 use model::bus::{Message, Target};
@@ -11,14 +10,10 @@ use tokio::sync::mpsc;
 
 use super::SIDE_LEN_MAX;
 
-/// How long a subscription outlives the last socket of its Account: longer than Sessions and ringing Calls do.
-const LINGER: Duration = Duration::from_secs(600);
-
 /// What a shard wants from the bus.
 pub(super) struct ToNodes {
     wishes: mpsc::Sender<Wish>,
-    /// Since when nobody of the Account was seen with a socket.
-    subscribed: HashMap<AccountId, Instant>,
+    subscribed: HashSet<AccountId>,
 }
 
 enum Wish {
@@ -35,12 +30,12 @@ impl ToNodes {
 
         Self {
             wishes,
-            subscribed: HashMap::new(),
+            subscribed: HashSet::new(),
         }
     }
 
     pub(super) async fn subscribe(&mut self, account: AccountId) {
-        if self.subscribed.insert(account, Instant::now()).is_none() {
+        if self.subscribed.insert(account) {
             self.wish(Wish::Subscribe(account)).await;
         }
     }
@@ -50,19 +45,13 @@ impl ToNodes {
         self.wish(Wish::Publish(target, message)).await;
     }
 
-    /// Ends the subscriptions of Accounts that are not among the `connected` ones for long.
-    pub(super) async fn keep(&mut self, connected: &HashSet<AccountId>) {
-        for (account, seen_at) in &mut self.subscribed {
-            if connected.contains(account) {
-                *seen_at = Instant::now();
-            }
-        }
-
+    /// Ends the subscriptions of Accounts that are not served any more.
+    pub(super) async fn keep(&mut self, is_served: impl Fn(AccountId) -> bool) {
         let left: Vec<AccountId> = self
             .subscribed
-            .extract_if(|_, seen_at| seen_at.elapsed() > LINGER)
-            .map(|(account, _)| account)
+            .extract_if(|account| !is_served(*account))
             .collect();
+
         for account in left {
             self.wish(Wish::Unsubscribe(account)).await;
         }

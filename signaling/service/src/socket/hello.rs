@@ -40,9 +40,11 @@ pub(super) async fn greet(
     client: &Client,
     deadline: Instant,
 ) -> Greeted {
-    let received = match timeout_at(deadline, socket.receive()).await {
-        Ok(received) => received,
-        Err(_) => Received::Violation(HELLO_EXPECTED),
+    let received = tokio::select! {
+        received = timeout_at(deadline, socket.receive()) => {
+            received.unwrap_or(Received::Violation(HELLO_EXPECTED))
+        }
+        () = inner.closing.cancelled() => return Greeted::Refused(STOPPED),
     };
 
     let refusal = match received {

@@ -24,7 +24,7 @@ const BUFFER_LEN: usize = 4 * 1024;
 /// The most that waits inside the library for the socket to take it.
 const UNWRITTEN_LEN_MAX: usize = BUFFER_LEN + 2 * FRAME_LEN_MAX;
 /// How long a client may take to take leave.
-const TIMEOUT_CLOSE: Duration = Duration::from_secs(2);
+const TIMEOUT_CLOSE: Duration = Duration::from_secs(5);
 /// What is read and thrown away meanwhile.
 const DISCARDED_LEN_MAX: usize = 1024 * 1024;
 

@@ -6,9 +6,9 @@ use futures_util::SinkExt;
 use serde_json::json;
 use signaling_service::Config;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::{Error, Message};
 
-use crate::harness::{TestService, new_id};
+use crate::harness::{Client, Closed, TestService, new_id};
 
 #[tokio::test]
 async fn a_frame_beyond_the_limit_is_refused() {
@@ -149,7 +149,7 @@ async fn thousands_of_invites_a_second_are_refused_and_others_unharmed() {
 #[tokio::test]
 async fn a_slow_reader_is_closed_and_its_session_stays() {
     let config = Config {
-        stall_ms: 500,
+        stall_ms: 100,
         ..Config::default()
     };
     let t = TestService::start_with(config).await;
@@ -158,24 +158,19 @@ async fn a_slow_reader_is_closed_and_its_session_stays() {
     alice
         .ask("presence.subscribe", json!({"users": ["bob"]}))
         .await;
-    shrink_buffers(&alice.socket);
 
-    // Alice reads nothing. Her pings are answered until nothing more fits into her socket.
-    let pings = r#"{"type":"ping"}"#;
-    let stalled = async {
-        loop {
-            if alice.socket.send(Message::text(pings)).await.is_err() {
-                return;
-            }
-        }
-    };
-    let _ = tokio::time::timeout(Duration::from_secs(8), stalled).await;
-    let resume = alice.resume();
+    // Alice asks and reads no answer, until nothing more fits into either direction of her socket.
+    let ping = || Message::text(r#"{"type":"ping"}"#);
+    while tokio::time::timeout(Duration::from_millis(400), alice.socket.send(ping()))
+        .await
+        .is_ok_and(|sent| sent.is_ok())
+    {}
+    assert_eq!(alice.closed().await, Closed(4004, "too slow".to_owned()));
 
     bob.ask("presence.set", json!({"status": "away"})).await;
     let mut again = t.connect().await;
     again.take_over(&alice);
-    again.hello(&t.token("alice"), Some(resume)).await;
+    again.hello(&t.token("alice"), Some(alice.resume())).await;
     assert_eq!(again.next("welcome").await["data"]["resumed"], true);
     assert_eq!(again.next("presence").await["data"]["status"], "away");
     unharmed(&t).await;
@@ -212,7 +207,7 @@ async fn an_address_has_a_limited_number_of_sockets() {
     for _ in 0..3 {
         open.push(t.connect().await);
     }
-    assert_eq!(status(t.try_connect(|_| {}).await.err()), 429);
+    assert_eq!(status(&t.try_connect(|_| {}).await), 429);
 
     open.pop();
     for attempt in 0.. {
@@ -236,30 +231,11 @@ async fn an_address_that_guesses_tokens_has_to_wait() {
                 assert_eq!(client.refused().await.1, 4003);
             }
             refused => {
-                assert_eq!(status(refused.err()), 429);
+                assert_eq!(status(&refused), 429);
                 break;
             }
         }
     }
-}
-
-/// The HTTP status of a refused handshake.
-pub(crate) fn status(error: Option<Box<tokio_tungstenite::tungstenite::Error>>) -> u16 {
-    match error.as_deref() {
-        Some(tokio_tungstenite::tungstenite::Error::Http(response)) => response.status().as_u16(),
-        other => panic!("{other:?}"),
-    }
-}
-
-/// The service still serves others.
-async fn unharmed(t: &TestService) {
-    let mut carol = t.join("carol").await;
-    carol.ask("history.list", json!({})).await;
-}
-
-/// Makes the kernel take little for a socket that is not read, so that a test need not fill megabytes.
-fn shrink_buffers(socket: &tokio_tungstenite::WebSocketStream<tokio::net::TcpStream>) {
-    let _ = socket.get_ref().set_zero_linger();
 }
 
 #[tokio::test]
@@ -279,4 +255,18 @@ async fn a_connection_that_upgrades_and_leaves_costs_nothing() {
         assert_eq!(&head, b"HTTP/1.1 101");
     }
     unharmed(&t).await;
+}
+
+/// The HTTP status of a refused handshake.
+pub(crate) fn status(connected: &Result<Client, Box<Error>>) -> u16 {
+    match connected.as_ref().err().map(|error| &**error) {
+        Some(Error::Http(response)) => response.status().as_u16(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The service still serves others.
+async fn unharmed(t: &TestService) {
+    let mut carol = t.join("carol").await;
+    carol.ask("history.list", json!({})).await;
 }

@@ -177,14 +177,14 @@ async fn bye_ends_the_session_at_once() {
 async fn a_drain_takes_leave_and_nobody_is_taken_after_it() {
     let t = TestService::start().await;
     let mut alice = t.join("alice").await;
-    let idle = t.connect().await;
+    let mut silent = t.connect().await;
     assert!(t.service.ready());
 
     let service = t.service.clone();
     let drained = tokio::spawn(async move { service.drain(Duration::from_secs(15)).await });
     alice.next("goaway").await;
     assert_eq!(alice.closed().await, Closed(1001, "goaway".to_owned()));
-    drop(idle);
+    assert_eq!(silent.closed().await.0, 1001);
 
     tokio::time::timeout(Duration::from_secs(10), drained)
         .await
