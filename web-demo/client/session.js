@@ -392,8 +392,8 @@ export class Session {
     } else {
       again = this.#startOver();
     }
+    this.#options.handlers.onWelcome(welcome); // first: who hears of `connected` may ask who we are
     this.#setState("connected");
-    this.#options.handlers.onWelcome(welcome);
     for (const [id, command] of again) {
       const frame = { type: command.type, id, data: command.data };
       this.#unanswered.set(id, command);
