@@ -12,7 +12,7 @@ use signaling_wire::{CallEvent, ErrorCode};
 
 use crate::io::Output;
 use crate::people::UserCall;
-use crate::seal::{Snapshot, Successor};
+use crate::seal::Snapshot;
 use crate::signaling::Signaling;
 use crate::sync::{Absent, Settling, must_wait};
 use crate::timers::Armed;
@@ -126,6 +126,16 @@ impl Call {
             self.applied.pop_front();
         }
         self.applied.push_back(command);
+    }
+
+    /// The Call as it is sealed, without a successor.
+    fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            state: self.state.clone(),
+            ring_until: self.ring_until,
+            applied: self.applied.iter().copied().collect(),
+            successor: None,
+        }
     }
 
     /// The row of the records.
@@ -380,11 +390,10 @@ impl Signaling {
             return;
         };
 
+        let successor = self.successor(key.0, &call.state).map(Box::new);
         let snapshot = Snapshot {
-            state: call.state.clone(),
-            ring_until: call.ring_until,
-            applied: call.applied.iter().copied().collect(),
-            successor: self.successor(key.0, &call.state).map(Box::new),
+            successor,
+            ..call.snapshot()
         };
         let Some(call) = self.calls.get_mut(&key) else {
             return;
@@ -419,15 +428,13 @@ impl Signaling {
     }
 
     /// The Call that takes over from one, or would if it is answered.
-    fn successor(&self, account: AccountId, state: &CallState) -> Option<Successor> {
+    fn successor(&self, account: AccountId, state: &CallState) -> Option<Snapshot> {
         let rings = state.transfer.as_ref().map(|transfer| transfer.call);
         let into = state.end.as_ref().and_then(|end| end.into);
-        let call = self.calls.get(&(account, rings.or(into)?))?;
 
-        Some(Successor {
-            state: call.state.clone(),
-            ring_until: call.ring_until,
-        })
+        self.calls
+            .get(&(account, rings.or(into)?))
+            .map(Call::snapshot)
     }
 
     pub(crate) fn arm_call(&mut self, key: CallKey) {

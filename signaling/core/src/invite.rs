@@ -279,6 +279,7 @@ impl Signaling {
         let has_ok = |key| (key == new).then_some(origin);
 
         self.answer(low, None, answers, has_ok(low));
+        self.inherit_absence(low, high);
         self.end_call(high, None, merged, has_ok(high));
     }
 

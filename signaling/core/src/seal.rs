@@ -39,16 +39,9 @@ pub(crate) struct Snapshot {
     pub(crate) state: CallState,
     pub(crate) ring_until: Timestamp,
     pub(crate) applied: Vec<MessageId>,
-    /// The Call that takes over, or rings to: who holds this one can bring that one back too, should a crash come before
-    /// its own Devices have heard of it.
-    pub(crate) successor: Option<Box<Successor>>,
-}
-
-/// A Call that takes over from another.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Successor {
-    pub(crate) state: CallState,
-    pub(crate) ring_until: Timestamp,
+    /// The Call that takes over, or would: who holds this one can bring that one back too, should a crash come before
+    /// its own Devices have heard of it. It has no successor itself.
+    pub(crate) successor: Option<Box<Snapshot>>,
 }
 
 /// Seals and opens, and makes resume keys, with keys derived from the installation's secret.

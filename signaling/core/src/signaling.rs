@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use model::bus::Message;
-use model::{AccountId, NodeId, Phase, Timestamp};
+use model::{AccountId, CallId, NodeId, Phase, Timestamp};
 use signaling_wire::{CloseCode, Goaway, ServerFrame};
 
 use crate::bucket::AddressBuckets;
@@ -146,6 +146,12 @@ impl Signaling {
     /// Whether there is anything of this Account here; the driver leaves its subject on the bus when there is not.
     pub fn serves(&self, account: AccountId) -> bool {
         self.accounts.contains_key(&account)
+    }
+
+    /// Whether this Call is here, ended or not. After a restart, a row of the records that has no end and whose Call is
+    /// not here once every Session could have come back will never get one from the core: nobody holds the Call.
+    pub fn knows_call(&self, account: AccountId, call: CallId) -> bool {
+        self.calls.contains_key(&(account, call))
     }
 
     /// How much there is, for the metrics. Walks over all Sessions and Calls.

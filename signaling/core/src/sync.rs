@@ -9,7 +9,7 @@ use signaling_wire::{CallEvent, ErrorCode};
 
 use crate::calls::{Call, CallKey, Outcome, Refusal, end};
 use crate::people::UserCall;
-use crate::seal::{Snapshot, Successor};
+use crate::seal::Snapshot;
 use crate::session::Session;
 use crate::signaling::Signaling;
 use crate::tell::{Address, update_data};
@@ -201,20 +201,10 @@ impl Signaling {
     }
 
     /// The Call that takes over comes back with the one it takes over from, if nobody has brought it back yet.
-    fn revive(&mut self, account: AccountId, successor: Successor) {
-        let Successor { state, ring_until } = successor;
-        let key = (account, state.call);
-
+    fn revive(&mut self, account: AccountId, successor: Snapshot) {
+        let key = (account, successor.state.call);
         if !self.calls.contains_key(&key) {
-            self.adopt(
-                key,
-                Snapshot {
-                    state,
-                    ring_until,
-                    applied: Vec::new(),
-                    successor: None,
-                },
-            );
+            self.adopt(key, successor);
         }
     }
 

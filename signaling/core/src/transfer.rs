@@ -186,7 +186,7 @@ impl Signaling {
     }
 
     /// Who has to come back to the old Call has to come back to the new one.
-    fn inherit_absence(&mut self, new: CallKey, old: CallKey) {
+    pub(crate) fn inherit_absence(&mut self, new: CallKey, old: CallKey) {
         let absent = self
             .calls
             .get(&old)
