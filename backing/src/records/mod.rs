@@ -211,13 +211,15 @@ impl Records {
         self.engine.missed(account, user).await
     }
 
-    /// The Users of `account`, last seen first, at most `limit`.
+    /// The Users of `account`, last seen first, at most `limit`. Sees every change recorded before.
     pub async fn users(&self, account: AccountId, limit: u32) -> anyhow::Result<Vec<Named>> {
+        self.flush().await?;
         self.engine.users(account, limit).await
     }
 
-    /// Those of `users` that `account` has; unknown ones are left out.
+    /// Those of `users` that `account` has; unknown ones are left out. Sees every change recorded before.
     pub async fn named(&self, account: AccountId, users: &[UserId]) -> anyhow::Result<Vec<Named>> {
+        self.flush().await?;
         self.engine.named(account, users).await
     }
 }
