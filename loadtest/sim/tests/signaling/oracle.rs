@@ -28,12 +28,11 @@ pub struct Oracle {
 /// What is known of one Call.
 #[derive(Default)]
 pub struct Facts {
-    /// Every version anybody saw.
+    /// Every version, as it was seen first.
     versions: BTreeMap<(u64, u64), View>,
     /// Every version each Device saw.
     seen: BTreeMap<String, BTreeSet<(u64, u64)>>,
-    /// Who was ever seen as the one that accepted, by itself or by the caller. Another Device may have heard of an answer
-    /// that was lost in a crash before either of the two knew; for that Device, the Call was answered elsewhere all the same.
+    /// Who was ever seen as the one that accepted.
     winners: BTreeSet<String>,
     /// The versions at which an event was told.
     events: BTreeMap<String, BTreeSet<(u64, u64)>>,
@@ -249,21 +248,20 @@ impl Oracle {
         }
         let facts = self.calls.entry(call).or_default();
         let mut problems = Vec::new();
+        // A bystander, another Device of the callee, may hear of what is lost in a crash before either end knew of it.
         let at_an_end = view.caller_device == id || view.winner.as_ref() == Some(&id);
-        facts
-            .winners
-            .extend(view.winner.clone().filter(|_| at_an_end));
+        if at_an_end || !self.mode.crashes {
+            facts.winners.extend(view.winner.clone());
+            let version = facts.versions.entry(view.version());
+            let known = version.or_insert_with(|| view.clone());
+            if known != view && !self.mode.long_absences_over_crashes {
+                problems.push(format!(
+                    "one version, two states:\n    {known:?}\n    {view:?}"
+                ));
+            }
+        }
         if facts.winners.len() > 1 && !self.mode.long_absences_over_crashes {
             problems.push(format!("two winners: {:?} at {view:?}", facts.winners));
-        }
-        let known = facts
-            .versions
-            .entry(view.version())
-            .or_insert_with(|| view.clone());
-        if known != view && !self.mode.long_absences_over_crashes {
-            problems.push(format!(
-                "one version, two states:\n    {known:?}\n    {view:?}"
-            ));
         }
         facts
             .seen
@@ -388,8 +386,16 @@ impl Oracle {
     /// somebody brings back who was away for even longer.
     pub fn on_handed_back(&mut self, device: &str, held: &BTreeMap<String, Held>) {
         if self.mode.long_absences_over_crashes {
-            self.last.retain(|(name, call), _| name != device || held.contains_key(call));
+            self.last
+                .retain(|(name, call), _| name != device || held.contains_key(call));
         }
+    }
+
+    /// Whether any Device was ever told of a Call.
+    pub fn was_told(&self, call: &str) -> bool {
+        self.calls
+            .get(call)
+            .is_some_and(|facts| !facts.seen.is_empty())
     }
 
     // What must hold in the end.

@@ -426,14 +426,17 @@ impl World {
                 ));
             }
         }
-        for row in self
+        let open = self
             .system
             .store
             .rows
             .values()
-            .filter(|row| row.ended_at.is_none())
-        {
-            if !self.mode.long_absences_over_crashes {
+            .filter(|row| row.ended_at.is_none());
+        for row in open {
+            // The row is written first. A crash right after it leaves a Call of which nobody knows, so that nobody brings
+            // it back; closing such rows is up to whoever starts the server.
+            let is_orphan = self.mode.crashes && !self.oracle.was_told(&row.call.to_string());
+            if !is_orphan && !self.mode.long_absences_over_crashes {
                 problems.push(format!("a row that never ended: {row:?}"));
             }
         }
