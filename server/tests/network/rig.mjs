@@ -73,7 +73,7 @@ class Rig {
    * Starts the configured server in namespace `s`: HTTPS, WebSocket and TURN over TLS on TCP 443, STUN and TURN on port 3478.
    * `url` is how people get there, `settings` are lines that come first in its configuration and `certificate` is its own.
    */
-  async startServer({ url = `https://${SERVER}`, listen = ['0.0.0.0:443', '[::]:443'], settings = '', relay = '', certificate } = {}) {
+  async startServer({ url = `https://${SERVER}`, listen = ['0.0.0.0:443', '[::]:443'], settings = '', certificate } = {}) {
     const authority = await this.trust();
     certificate ??= await authority.sign('server', [`IP:${SERVER}`, `IP:${SERVER_SECOND}`, `IP:${SERVER_V6}`]);
     const addresses = JSON.stringify([`${SERVER}:3478`, `[${SERVER_V6}]:3478`]);
@@ -93,14 +93,13 @@ listen_udp = ${addresses}
 listen_tcp = ${addresses}
 relay_ips = ["${SERVER}", "${SERVER_V6}"]
 peers_allow = ${JSON.stringify(PEERS)}
-${relay}
 `);
     return this.#serve('s', ['serve', '--config', this.config], url);
   }
 
-  /** Starts `offhook serve --lan` in an office, as somebody tries it at home; `url` is where it is seen from the same machine. */
-  async startLanServer(node, url) {
-    return this.#serve(node, ['serve', '--lan', '--data', path.join(this.folder, 'data')], url);
+  /** Starts `offhook serve --lan` in an office, as somebody tries it at home. Its certificate is its own. */
+  async startLanServer(node) {
+    return this.#serve(node, ['serve', '--lan', '--data', path.join(this.folder, 'data')], 'https://localhost:8443');
   }
 
   /** An access token, as a company's backend would get it. */
@@ -109,11 +108,13 @@ ${relay}
     return stdout.trim();
   }
 
-  /** nginx in namespace `s`, configured as deploy/nginx.conf says. */
-  async startNginx() {
-    const { certificate, key } = await (await this.trust()).sign('nginx', [`IP:${SERVER}`]);
+  /** nginx in namespace `s`, configured as deploy/nginx.conf says, on one of the server's addresses. */
+  async startNginx(address = SERVER) {
+    const { certificate, key } = await (await this.trust()).sign('nginx', [`IP:${address}`]);
     const text = await readFile(here('../../../deploy/nginx.conf'), 'utf8');
     const server = text
+      .replace('listen 443 ssl', `listen ${address}:443 ssl`)
+      .replace(/listen \[::\]:443 ssl;/, '')
       .replace(/ssl_certificate +.*/, `ssl_certificate ${certificate};`)
       .replace(/ssl_certificate_key +.*/, `ssl_certificate_key ${key};`)
       .replace(/server_name .*/, 'server_name _;');
@@ -125,7 +126,7 @@ ${relay}
   /** An HTTP CONNECT proxy on an office's router, and nothing else that lets anything out. */
   async startProxy(router, address) {
     const file = path.join(this.folder, `${router}.conf`);
-    await writeFile(file, `Port 3128\nListen ${address}\nAllow 10.0.0.0/8\nConnectPort 443\nTimeout 600\nLogLevel Warning\n`);
+    await writeFile(file, `Port 3128\nListen ${address}\nAllow 10.0.0.0/8\nConnectPort 443\nTimeout 600\nLogLevel Critical\n`);
     this.start(router, 'tinyproxy', '-d', '-c', file);
   }
 
@@ -143,7 +144,8 @@ ${relay}
 
   async #serve(node, args, url) {
     const fetchIt = ['-e', 'fetch(process.argv[1]).then(({ ok }) => process.exit(ok ? 0 : 1))', `${url}/readyz`];
-    const env = { ...process.env, NODE_EXTRA_CA_CERTS: this.authority?.certificate ?? '' };
+    // Whether it is served is the question here, not by whom: that is for the browsers to check.
+    const env = { ...process.env, NODE_TLS_REJECT_UNAUTHORIZED: '0', NODE_NO_WARNINGS: '1' };
     this.server = new Offhook(['ip', 'netns', 'exec', this.#name(node), OFFHOOK, ...args], {}, async () => {
       await run('ip', ['netns', 'exec', this.#name(node), process.execPath, ...fetchIt], { env });
       return true;

@@ -8,7 +8,8 @@
 #   cone        NAT that keeps one port per socket               they meet at addresses that STUN tells them
 #   symmetric   NAT with a new random port for every peer        only a relay helps
 #   noudp       NAT, and no UDP                                  a relay over TCP
-#   tls443      NAT, and nothing but TCP 443                     a relay over TLS
+#   tcp443      NAT, and nothing but TCP 443                     a relay on port 443
+#   tls443      the same, and STUN in the clear is recognised    a relay over TLS
 #   proxy       nothing at all, except through a proxy on the router itself
 #
 # Environment: PREFIX of the namespaces' names; FAMILY=4 takes IPv6 away from a and b.
@@ -81,12 +82,14 @@ gateway() { # NODE IPV4 IPV6
 }
 
 firewall() { # SCENARIO ROUTER
-    local masquerade="masquerade random,fully-random" rules
+    local masquerade="masquerade random,fully-random" inspect="" rules
     case $1 in
         cone) masquerade=masquerade rules='iifname "lan" accept' ;;
         symmetric) rules='iifname "lan" accept' ;;
         noudp) rules='iifname "lan" meta l4proto tcp accept' ;;
-        tls443) rules='iifname "lan" tcp dport 443 accept; iifname "lan" reject' ;;
+        tcp443) rules='iifname "lan" tcp dport 443 accept; iifname "lan" reject' ;;
+        # The magic cookie of RFC 8489 §5, four bytes into what TCP carries.
+        tls443) inspect='@ih,32,32 0x2112a442 drop;' rules='iifname "lan" tcp dport 443 accept; iifname "lan" reject' ;;
         proxy) rules='iifname "lan" reject' ;;
         *)
             echo "there is no scenario called $1" >&2
@@ -98,7 +101,7 @@ firewall() { # SCENARIO ROUTER
 table inet firewall {
     chain nat { type nat hook postrouting priority 100; oifname "wan" meta nfproto ipv4 $masquerade; }
     chain input { type filter hook input priority 0; iifname "wan" ct state new meta l4proto udp drop; }
-    chain forward { type filter hook forward priority 0; policy drop; ct state established,related accept; $rules; }
+    chain forward { type filter hook forward priority 0; policy drop; $inspect ct state established,related accept; $rules; }
 }
 NFT
 }

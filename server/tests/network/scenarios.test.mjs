@@ -12,13 +12,18 @@ const BETWEEN_ROUTERS = /^(srflx|prflx)\/udp -> (srflx|prflx)\/udp$/;
 const RELAYED_UDP = /^relay\/udp\/udp -> \w+\/udp$|^(prflx|srflx|host)\/udp -> relay\/udp$/;
 const BOTH_RELAYED_UDP = /^relay\/udp\/udp -> (relay|prflx)\/udp$/;
 const RELAYED_TCP = /^relay\/udp\/tcp -> (relay|prflx)\/udp$/;
+const RELAYED_STREAM = /^relay\/udp\/(tcp|tls) -> (relay|prflx)\/udp$/;
 const RELAYED_TLS = /^relay\/udp\/tls -> (relay|prflx)\/udp$/;
+
+/** How long a browser tries every way before it says that there is none. */
+const GIVING_UP_MS_MAX = 180_000;
 
 scenario('a network without walls: host to host', { network: 'open', family: 4 }, DIRECT);
 scenario('cone NAT on both sides: between the routers', { network: 'cone', family: 4 }, BETWEEN_ROUTERS);
 scenario('symmetric NAT on both sides: the relay over UDP', { network: 'symmetric', family: 4 }, RELAYED_UDP);
 scenario('no UDP: the relay over TCP', { network: 'noudp', family: 4 }, RELAYED_TCP);
-scenario('nothing but TCP 443: the relay over TLS', { network: 'tls443', family: 4 }, RELAYED_TLS);
+scenario('nothing but TCP 443: the relay on that port', { network: 'tcp443', family: 4 }, RELAYED_STREAM, throughPort443);
+scenario('nothing but TLS on TCP 443: the relay over TLS', { network: 'tls443', family: 4 }, RELAYED_TLS, throughPort443);
 scenario('both sides ask for nothing but one relay', { network: 'open', family: 4, query: '?relay=1' }, BOTH_RELAYED_UDP);
 
 scenario('IPv6: host to host', { network: 'open', url: `https://[${SERVER_V6}]` }, DIRECT, ({ localAddress, remoteAddress }) => {
@@ -26,7 +31,7 @@ scenario('IPv6: host to host', { network: 'open', url: `https://[${SERVER_V6}]` 
   assert.match(remoteAddress, /^fd0[12]::2$/);
 });
 
-scenario('an HTTP CONNECT proxy is the only way out: the relay over TLS', {
+scenario('an HTTP CONNECT proxy is the only way out: the relay on port 443', {
   network: 'proxy',
   family: 4,
   async prepare(rig) {
@@ -34,7 +39,7 @@ scenario('an HTTP CONNECT proxy is the only way out: the relay over TLS', {
     await rig.startProxy('rb', '10.2.0.1');
   },
   flagsOf: { a: ['--proxy-server=http://10.1.0.1:3128'], b: ['--proxy-server=http://10.2.0.1:3128'] },
-}, RELAYED_TLS);
+}, RELAYED_STREAM, throughPort443);
 
 scenario('nginx in front of page and WebSocket, the relay beside it', {
   network: 'symmetric',
@@ -53,32 +58,41 @@ story('an authority nobody trusts: not even the page loads', { server: false }, 
   await assert.rejects(world.visitor(chromium), /ERR_CERT_AUTHORITY_INVALID/);
 });
 
-story('a relay whose certificate nobody trusts: the page loads, and no call connects', { server: false }, async (world) => {
-  const rig = await startRig('tls443', { family: 4 });
-  world.whenOver(() => rig.close());
-  // nginx has the trusted certificate and the page; the relay has another port 443 and a stranger's certificate.
-  const other = await makeAuthority(`${rig.folder}/other`);
-  world.server = await rig.startServer({
-    listen: ['127.0.0.1:8080'],
-    settings: 'trusted_proxies = ["127.0.0.1"]',
-    relay: `listen_tls = ["${SERVER_SECOND}:443"]`,
-    certificate: await other.sign('relay', [`IP:${SERVER}`, `IP:${SERVER_SECOND}`]),
+for (const trusted of [true, false]) {
+  story(`the page from nginx, and a relay whose certificate is ${trusted ? 'trusted: calls connect' : 'not: none does'}`, { server: false }, async (world) => {
+    const rig = await startRig('tls443', { family: 4 });
+    world.whenOver(() => rig.close());
+    // The page comes from an address of its own, with a certificate that is always trusted.
+    await rig.startNginx(SERVER_SECOND);
+    const authority = trusted ? await rig.trust() : await makeAuthority(`${rig.folder}/other`);
+    world.server = await rig.startServer({
+      listen: [`${SERVER}:443`, '127.0.0.1:8080'],
+      settings: 'trusted_proxies = ["127.0.0.1"]',
+      certificate: await authority.sign('relay', [`IP:${SERVER}`]),
+    });
+    const people = await meet(world, rig, { url: `https://${SERVER_SECOND}` });
+    const [alice, bob] = people;
+    await alice.calls('bob');
+    await bob.accepts();
+
+    for (const person of people) {
+      if (trusted) {
+        assert.match(wayOf(await person.seesAndHears()), RELAYED_TLS);
+      } else {
+        await eventually(`ICE gives up for ${person.name}`, () => person.hasFailedToConnect(), { timeout: GIVING_UP_MS_MAX });
+        assert.deepEqual(await person.media(), []);
+      }
+    }
   });
-  await rig.startNginx();
-  const [alice, bob] = await meet(world, rig, {});
-  await alice.calls('bob');
-  await bob.accepts();
-  await alice.isIn('failed');
-  for (const person of [alice, bob]) assert.deepEqual(await person.media(), []);
-});
+}
 
 story('a second device over --lan', { server: false }, async (world) => {
   const rig = await startRig('open', { family: 4 });
   world.whenOver(() => rig.close());
-  world.server = await rig.startLanServer('a', 'http://localhost:8080');
+  world.server = await rig.startLanServer('a');
   const home = await makeHome(`${rig.folder}/home`, [`${rig.folder}/data/development/authority.pem`]);
 
-  const alice = await world.person(await world.browser('chromium', rig.browserIn('a'), 'a'), 'Alice');
+  const alice = await world.person(await world.browser('chromium', rig.browserIn('a', { home }), 'a'), 'Alice');
   const bob = await world.person(await world.browser('chromium', rig.browserIn('b', { home }), 'b'), 'Bob', { url: 'https://10.1.0.2:8443' });
   await bob.calls('alice');
   await alice.accepts();
@@ -91,8 +105,8 @@ function scenario(title, { network, family, url, listen, settings, prepare, flag
   story(title, { server: false }, async (world) => {
     const rig = await startRig(network, { family });
     world.whenOver(() => rig.close());
-    world.server = await rig.startServer({ url, listen, settings });
     await prepare?.(rig);
+    world.server = await rig.startServer({ url, listen, settings });
     const [alice, bob] = await meet(world, rig, { flagsOf, query });
 
     await alice.calls('bob');
@@ -100,7 +114,7 @@ function scenario(title, { network, family, url, listen, settings, prepare, flag
     for (const person of [alice, bob]) await person.isIn('connected');
     for (const person of [alice, bob]) {
       const media = await person.seesAndHears();
-      console.log(`${person.name}: ${wayOf(media)} (${media.localAddress} -> ${media.remoteAddress})`);
+      console.log(`${person.name}: ${wayOf(media)} (${media.localAddress} -> ${media.remoteAddress}${media.relayUrl ? `, ${media.relayUrl}` : ''})`);
       assert.match(wayOf(media), way);
       check(media);
     }
@@ -111,19 +125,23 @@ function scenario(title, { network, family, url, listen, settings, prepare, flag
 }
 
 /** Alice in office a and Bob in office b, signed in with tokens. */
-async function meet(world, rig, { flagsOf = {}, query = '' }) {
+async function meet(world, rig, { flagsOf = {}, query = '', url = world.server.url }) {
   const people = [];
   for (const [node, user, name] of [['a', 'alice', 'Alice'], ['b', 'bob', 'Bob']]) {
     const browser = await world.browser('chromium', rig.browserIn(node, { flags: flagsOf[node] }), node);
     const token = await rig.token(user, name);
     const at = `/${query}#token=${encodeURIComponent(token)}`;
     // What stands in front of the server may still be starting.
-    const person = await eventually('the page loads', () => world.visitor(browser, { at }));
+    const person = await eventually('the page loads', () => world.visitor(browser, { at, url }));
     person.name = name;
     await person.isSignedIn();
     people.push(person);
   }
   return people;
+}
+
+function throughPort443({ relayUrl }) {
+  assert.match(relayUrl, /^turns?:100\.64\.0\.2:443\?transport=tcp$/);
 }
 
 function wayOf({ local, remote }) {

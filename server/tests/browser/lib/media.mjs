@@ -4,10 +4,12 @@
 export function keepConnections() {
   const Original = globalThis.RTCPeerConnection;
   globalThis.keptConnections = [];
+  globalThis.keptFailures = 0;
   globalThis.RTCPeerConnection = class RTCPeerConnection extends Original {
     constructor(...options) {
       super(...options);
       globalThis.keptConnections.push(this);
+      this.addEventListener('connectionstatechange', () => { if (this.connectionState === 'failed') globalThis.keptFailures += 1; });
     }
   };
 }
@@ -20,7 +22,7 @@ export async function readMedia() {
   const connections = [];
   for (const [index, connection] of globalThis.keptConnections.entries()) {
     if (connection.connectionState !== 'connected') continue;
-    const media = { index, framesDecoded: 0, audioPackets: 0, audioEnergy: 0, local: null, remote: null, localAddress: null, remoteAddress: null };
+    const media = { index, framesDecoded: 0, audioPackets: 0, audioEnergy: 0, local: null, remote: null, localAddress: null, remoteAddress: null, relayUrl: null };
     connections.push(media);
 
     const reports = [...(await connection.getStats()).values()];
@@ -40,6 +42,7 @@ export async function readMedia() {
     media.remote = [remote?.candidateType, remote?.protocol].filter(Boolean).join('/');
     media.localAddress = local?.address ?? null;
     media.remoteAddress = remote?.address ?? null;
+    media.relayUrl = local?.candidateType === 'relay' ? (local.url ?? null) : null;
   }
   return connections;
 }

@@ -127,6 +127,11 @@ export class Person {
     return this.page.evaluate(readMedia);
   }
 
+  /** Whether a connection of this page has tried every way and found none. */
+  hasFailedToConnect() {
+    return this.page.evaluate(() => globalThis.keptFailures > 0);
+  }
+
   /** Waits until pictures and sound come in over one connection, and returns what is known about it. */
   async seesAndHears() {
     const before = new Map((await this.media()).map((media) => [media.index, media]));
