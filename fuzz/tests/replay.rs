@@ -55,7 +55,10 @@ struct ShownOnPanic<'a> {
     bytes: &'a [u8],
 }
 
-#[expect(clippy::print_stdout, reason = "a failing test shows what it has printed")]
+#[expect(
+    clippy::print_stdout,
+    reason = "a failing test shows what it has printed"
+)]
 impl Drop for ShownOnPanic<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
