@@ -14,10 +14,10 @@ const PORT_MIN: u16 = 1024;
 /// Why a peer may not be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Denial {
-    /// 0.0.0.0/8 or [::].
+    /// 0.0.0.0/8 or `::`.
     #[error("unspecified address")]
     Unspecified,
-    /// 127.0.0.0/8 or [::1].
+    /// 127.0.0.0/8 or `::1`.
     #[error("loopback address")]
     Loopback,
     /// 10/8, 172.16/12, 192.168/16, fc00::/7.
