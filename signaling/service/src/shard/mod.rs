@@ -120,6 +120,8 @@ struct Shard {
     from_nodes: mpsc::Receiver<Message>,
     questions: mpsc::Sender<(QueryId, Question)>,
     answers: mpsc::Receiver<(QueryId, Answer)>,
+    /// Whose outboxes were filled and not told yet.
+    filled: Vec<Arc<Outbox>>,
     /// Frames sent since the figures were told.
     sent: u64,
 }
@@ -152,6 +154,7 @@ impl Shard {
             from_nodes,
             questions,
             answers,
+            filled: Vec::new(),
             sent: 0,
         }
     }
@@ -164,6 +167,7 @@ impl Shard {
         let mut alarm_at = None;
 
         loop {
+            self.wake_filled();
             let due_at = self.core.poll_timeout();
             if due_at != alarm_at {
                 let wait = due_at.map_or(IDLE, |at| self.around.clock.until(at));
@@ -265,9 +269,13 @@ impl Shard {
                         connection.outbox.close(End { code, reason });
                     }
                 }
-                Output::Record(change) => self.record(change).await,
+                Output::Record(change) => {
+                    self.wake_filled();
+                    self.record(change).await;
+                }
                 Output::Query { query, question } => self.ask(asker, query, question),
                 Output::Publish { to, message } => {
+                    self.wake_filled();
                     if matches!((to, &message.body), (Target::Account, Body::Hello)) {
                         self.to_nodes.subscribe(message.account).await;
                     }
@@ -285,8 +293,17 @@ impl Shard {
         if let Some(greeting) = connection.greeting.take() {
             tell_greeting(&self.around.figures, greeting, &text);
         }
-        connection.outbox.push(text);
+        if connection.outbox.push(text) {
+            self.filled.push(Arc::clone(&connection.outbox));
+        }
         self.sent += 1;
+    }
+
+    /// Tells the sockets, before the shard waits for anything.
+    fn wake_filled(&mut self) {
+        for outbox in self.filled.drain(..) {
+            outbox.wake();
+        }
     }
 
     async fn record(&mut self, change: RecordChange) {

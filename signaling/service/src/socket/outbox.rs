@@ -46,31 +46,35 @@ pub(crate) struct Batch {
 
 impl Outbox {
     /// Adds a frame, unless the end is near. When too much waits already, that is the end: the client is too slow.
-    pub(crate) fn push(&self, frame: Bytes) {
+    ///
+    /// Returns whether the socket's task must be told by [`wake`](Self::wake): it is not with every frame, so that frames
+    /// which are made together leave together.
+    #[must_use]
+    pub(crate) fn push(&self, frame: Bytes) -> bool {
         let mut state = self.lock();
         if state.end.is_some() {
-            return;
+            return false;
         }
 
         let was_empty = state.frames.is_empty();
         if state.frames.len() == FRAMES_MAX || state.bytes + frame.len() > BYTES_MAX {
             state.end = Some(TOO_SLOW);
-        } else {
-            state.bytes += frame.len();
-            state.frames.push(frame);
+            return true;
         }
-        let too_slow = state.end.is_some();
-        drop(state);
+        state.bytes += frame.len();
+        state.frames.push(frame);
+        was_empty
+    }
 
-        if was_empty || too_slow {
-            self.task.wake(); // Otherwise it has been woken already.
-        }
+    /// Tells the socket's task that there is something.
+    pub(crate) fn wake(&self) {
+        self.task.wake();
     }
 
     /// Ends the socket after what was added before. The first end counts.
     pub(crate) fn close(&self, end: End) {
         self.lock().end.get_or_insert(end);
-        self.task.wake();
+        self.wake();
     }
 
     /// Takes everything, once there is something.
@@ -122,10 +126,10 @@ mod tests {
         let outbox = Outbox::default();
         assert!(take(&outbox).is_none());
 
-        outbox.push("a".into());
-        outbox.push("b".into());
+        assert!(outbox.push("a".into()));
+        assert!(!outbox.push("b".into()), "one call wakes for both");
         outbox.close(BYE);
-        outbox.push("late".into());
+        assert!(!outbox.push("late".into()));
         outbox.close(TOO_SLOW);
 
         let batch = take(&outbox).unwrap();
@@ -138,12 +142,12 @@ mod tests {
         let outbox = Outbox::default();
 
         for _ in 0..FRAMES_MAX {
-            outbox.push("x".into());
+            let _ = outbox.push("x".into());
         }
         assert!(take_end(&outbox).is_none());
 
         for _ in 0..=FRAMES_MAX {
-            outbox.push("x".into());
+            let _ = outbox.push("x".into());
         }
         assert_eq!(take_end(&outbox), Some(TOO_SLOW));
     }
@@ -154,7 +158,7 @@ mod tests {
         let frame = Bytes::from(vec![b'x'; 64 * 1024]);
 
         for _ in 0..9 {
-            outbox.push(frame.clone());
+            let _ = outbox.push(frame.clone());
         }
         assert_eq!(take_end(&outbox), Some(TOO_SLOW));
     }

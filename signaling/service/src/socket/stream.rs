@@ -2,15 +2,17 @@
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{Sink, StreamExt};
+use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use signaling_wire::{CloseCode, ErrorCode, FRAME_LEN_MAX};
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::time::{Instant, Sleep};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::{CapacityError, Error};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode as WireCloseCode;
@@ -94,23 +96,27 @@ impl TextSocket {
         outbox: &Outbox,
         stall: Duration,
     ) -> Result<(), Option<End>> {
-        let mut writing = pin!(async {
-            for frame in frames {
-                // What the core writes is UTF-8; a client is spared anything else.
-                if let Ok(text) = Utf8Bytes::try_from(frame) {
-                    tokio::time::timeout(stall, self.write(Message::Text(text)))
-                        .await
-                        .map_err(|_| Some(TOO_SLOW))??;
-                }
-            }
-            tokio::time::timeout(stall, self.flush())
-                .await
-                .map_err(|_| Some(TOO_SLOW))?
-        });
+        let written = AtomicUsize::new(0);
+        let mut writing = pin!(self.write(frames, &written));
+        let mut alarm: Option<Pin<Box<Sleep>>> = None;
+        let mut seen = 0;
 
-        poll_fn(|context| match writing.as_mut().poll(context) {
-            Poll::Ready(done) => Poll::Ready(done),
-            Poll::Pending => outbox.poll_too_slow(context).map(|()| Err(Some(TOO_SLOW))),
+        poll_fn(|context| {
+            if let Poll::Ready(done) = writing.as_mut().poll(context) {
+                return Poll::Ready(done.map_err(|_| None));
+            }
+            if outbox.poll_too_slow(context).is_ready() {
+                return Poll::Ready(Err(Some(TOO_SLOW)));
+            }
+
+            // Made only for a client that makes us wait, and set anew whenever it has taken something.
+            let alarm = alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep(stall)));
+            let taken = written.load(Ordering::Relaxed);
+            if seen != taken {
+                seen = taken;
+                alarm.as_mut().reset(Instant::now() + stall);
+            }
+            alarm.as_mut().poll(context).map(|()| Err(Some(TOO_SLOW)))
         })
         .await
     }
@@ -133,19 +139,16 @@ impl TextSocket {
         let _ = tokio::time::timeout(TIMEOUT_CLOSE, leave).await;
     }
 
-    async fn write(&mut self, message: Message) -> Result<(), Option<End>> {
-        poll_fn(|context| Pin::new(&mut self.inner).poll_ready(context))
-            .await
-            .map_err(|_| None)?;
-        Pin::new(&mut self.inner)
-            .start_send(message)
-            .map_err(|_| None)
-    }
-
-    async fn flush(&mut self) -> Result<(), Option<End>> {
-        poll_fn(|context| Pin::new(&mut self.inner).poll_flush(context))
-            .await
-            .map_err(|_| None)
+    /// Counts in `written` what the socket has made room for.
+    async fn write(&mut self, frames: Vec<Bytes>, written: &AtomicUsize) -> Result<(), Error> {
+        for frame in frames {
+            // What the core writes is UTF-8; a client is spared anything else.
+            if let Ok(text) = Utf8Bytes::try_from(frame) {
+                self.inner.feed(Message::Text(text)).await?;
+                written.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        self.inner.flush().await
     }
 }
 
