@@ -1,5 +1,7 @@
 //! A Call between two clients, from invite to history.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::harness::{Client, TestService, new_id};
@@ -107,6 +109,37 @@ async fn a_call_survives_the_sockets_of_both() {
         .ask("call.hold", json!({"call": call, "on": true}))
         .await;
     assert_eq!(bob.update("held").await["held_by"], json!(["alice"]));
+}
+
+#[tokio::test]
+async fn two_nodes_serve_one_call() {
+    let here = TestService::start().await;
+    let there = here.start_beside().await;
+    let (mut alice, mut bob) = (here.join("alice").await, there.join("bob").await);
+    let users = json!({"users": ["bob"]});
+    if alice.ask("presence.subscribe", users).await["users"][0]["status"] == "offline" {
+        alice.next("presence").await; // The nodes were still telling each other.
+    }
+
+    let call = ring(&mut alice, &mut bob).await;
+    bob.ask("call.accept", json!({"call": call, "rev": 1}))
+        .await;
+    assert_eq!(
+        alice.update("answered").await["callee"]["device"],
+        bob.device.to_string()
+    );
+    bob.ask("call.hangup", json!({"call": call})).await;
+    assert_eq!(alice.update("ended").await["end"]["by"], "bob");
+
+    // A node that ends lets its clients move to the other one first.
+    let service = here.service.clone();
+    let drained = tokio::spawn(async move { service.drain(Duration::from_secs(20)).await });
+    assert!(alice.next("goaway").await["data"]["in_ms"].as_u64() > Some(0));
+    drop(alice);
+    tokio::time::timeout(Duration::from_secs(15), drained)
+        .await
+        .expect("it ends as soon as all have left")
+        .unwrap();
 }
 
 /// The same Session on a new socket.

@@ -32,7 +32,8 @@ pub(crate) struct TestService {
     pub(crate) records: Records,
     pub(crate) address: SocketAddr,
     pub(crate) key: ApiKey,
-    _directory: TempDir,
+    bus: InProcessBus,
+    directory: Arc<TempDir>,
 }
 
 impl TestService {
@@ -48,6 +49,36 @@ impl TestService {
         let account = records.create_account("Test").await.unwrap();
         let key = records.create_api_key(account.account).await.unwrap();
 
+        Self::start_node(
+            config,
+            records,
+            key,
+            InProcessBus::new(),
+            Arc::new(directory),
+        )
+        .await
+    }
+
+    /// Another node of the same installation.
+    pub(crate) async fn start_beside(&self) -> Self {
+        let (records, key, bus) = (self.records.clone(), self.key.clone(), self.bus.clone());
+        Self::start_node(
+            Config::default(),
+            records,
+            key,
+            bus,
+            Arc::clone(&self.directory),
+        )
+        .await
+    }
+
+    async fn start_node(
+        config: Config,
+        records: Records,
+        key: ApiKey,
+        bus: InProcessBus,
+        directory: Arc<TempDir>,
+    ) -> Self {
         let secrets = Secrets {
             seal: [7; 32],
             turn: "north".into(),
@@ -56,11 +87,19 @@ impl TestService {
             udp_port: Some(3478),
             ..IceConfig::default()
         };
-        let bus = Arc::new(InProcessBus::new());
         let allowed = vec!["https://app.example.com".to_owned()];
-        let service = Service::start(config, true, allowed, records.clone(), bus, secrets, ice)
-            .await
-            .unwrap();
+        let carrier = Arc::new(bus.clone());
+        let service = Service::start(
+            config,
+            true,
+            allowed,
+            records.clone(),
+            carrier,
+            secrets,
+            ice,
+        )
+        .await
+        .unwrap();
 
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -76,9 +115,10 @@ impl TestService {
         Self {
             service,
             records,
+            bus,
             address,
             key,
-            _directory: directory,
+            directory,
         }
     }
 
