@@ -17,6 +17,8 @@ pub struct Reference {
     asked: Option<Asked>,
     /// The ids of all commands so far: one that comes again gets the `ok` of its first time.
     ids: BTreeSet<String>,
+    /// Whether somebody may come back so late after a crash that what was told since is undone.
+    lenient: bool,
 }
 
 /// A command on its way through the core.
@@ -41,6 +43,14 @@ const STRANGER: &[&str] = &["not_a_party", "unknown_call"];
 const NOT_YOURS: &[&str] = &["not_a_party", "wrong_phase", "conflict"];
 
 impl Reference {
+    /// A reference that has heard nothing yet; a `lenient` one lets a Call that came back contradict what was told since.
+    pub fn new(lenient: bool) -> Self {
+        Self {
+            lenient,
+            ..Self::default()
+        }
+    }
+
     /// Forgets all Calls, as the server does in a crash.
     pub fn forget(&mut self) {
         self.newest.clear();
@@ -91,7 +101,7 @@ impl Reference {
         if let Some(view) = view {
             let held = self.newest.get(&view.call);
             if held.is_none_or(|held| view.version() > held.version()) {
-                wrong = wrong.or_else(|| held.and_then(|held| unlawful(held, &view)));
+                wrong = wrong.or_else(|| held.and_then(|held| unlawful(held, &view, self.lenient)));
                 self.newest.insert(view.call.clone(), view);
             }
         }
@@ -194,13 +204,13 @@ fn ended(after: &View, reasons: &[&str], by: &str) -> bool {
 }
 
 /// What is wrong with going from `before` to `after`, whoever asked for it.
-fn unlawful(before: &View, after: &View) -> Option<String> {
+fn unlawful(before: &View, after: &View, lenient: bool) -> Option<String> {
     let same_people = before.caller == after.caller && before.callee == after.callee;
     let same_caller = before.caller_device == after.caller_device;
     let same_winner = before.winner.is_none() || before.winner == after.winner;
     let forward = before.phase <= after.phase && before.phase != Phase::Ended;
     // What came back after a crash may contradict what was told since.
-    let adopted = before.epoch != after.epoch;
+    let adopted = lenient || before.epoch != after.epoch;
     let right = same_people
         && same_caller
         && before.replaces == after.replaces

@@ -42,7 +42,7 @@ pub struct System {
 }
 
 impl System {
-    pub fn new(seed: u64, node: NodeId, devices: usize) -> Self {
+    pub fn new(seed: u64, node: NodeId, devices: usize, lenient: bool) -> Self {
         Self {
             store: Store::default(),
             frames: 0,
@@ -51,7 +51,7 @@ impl System {
             seed,
             greeted: BTreeMap::new(),
             devices,
-            reference: Reference::default(),
+            reference: Reference::new(lenient),
             questions: BTreeMap::new(),
             armed: None,
             outputs_until_crash: None,

@@ -78,7 +78,7 @@ impl World {
             }
         }
 
-        let system = System::new(seed, server, devices.len());
+        let system = System::new(seed, server, devices.len(), mode.long_absences_over_crashes);
         let armed = vec![None; devices.len() + 2];
         Self {
             mode,
