@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use model::bus::{Action, Command, Origin};
 use model::record::Participant;
 use model::{
-    AccountId, CallId, CallRecord, CallState, End, EndReason, MessageId, Millis, NodeId, Phase,
-    RecordChange, Timestamp, UserId,
+    AccountId, CallId, CallRecord, CallState, DeviceId, End, EndReason, MessageId, Millis, NodeId,
+    Phase, RecordChange, Timestamp, UserId,
 };
 use signaling_wire::{CallEvent, ErrorCode};
 
@@ -20,6 +20,8 @@ use crate::transfer::TransferFate;
 
 /// How many command ids a Call remembers. A client has a handful of commands under way, so an older id cannot come.
 const APPLIED_MAX: usize = 32;
+/// How many rung Devices a Call remembers; a User has fewer, but new ones can come while it rings.
+const RUNG_MAX: usize = 32;
 /// How long a Call is kept after its end, for late commands and for `call.sync`.
 const ENDED_KEPT: Millis = Millis::from_secs(120);
 
@@ -32,6 +34,8 @@ pub(crate) struct Call {
     pub(crate) ring_until: Timestamp,
     /// The ids of the commands that changed it, oldest first.
     pub(crate) applied: VecDeque<MessageId>,
+    /// The callee's Devices that were rung, at most [`RUNG_MAX`].
+    pub(crate) rung: Vec<DeviceId>,
     /// `"state":…,"sealed":…` as JSON, for every frame that tells the state.
     pub(crate) told: Box<str>,
     /// After a crash: what must not be decided yet.
@@ -112,6 +116,7 @@ impl Call {
             state,
             ring_until,
             applied: VecDeque::new(),
+            rung: Vec::new(),
             told: Box::default(),
             settling: None,
             came_back_as: None,
@@ -128,12 +133,24 @@ impl Call {
         self.applied.push_back(command);
     }
 
+    /// Notes that these Devices are rung; tells whether any of them is new.
+    pub(crate) fn note_rung(&mut self, devices: &[DeviceId]) -> bool {
+        let before = self.rung.len();
+        for device in devices {
+            if self.rung.len() < RUNG_MAX && !self.rung.contains(device) {
+                self.rung.push(*device);
+            }
+        }
+        self.rung.len() > before
+    }
+
     /// The Call as it is sealed, without a successor.
     fn snapshot(&self) -> Snapshot {
         Snapshot {
             state: self.state.clone(),
             ring_until: self.ring_until,
             applied: self.applied.iter().copied().collect(),
+            rung: self.rung.clone(),
             successor: None,
         }
     }

@@ -220,6 +220,15 @@ impl Signaling {
         callee: &UserId,
         device: Option<DeviceId>,
     ) {
+        let rung = device.map_or_else(|| self.devices_of(key.0, callee), |device| vec![device]);
+        let is_news = self
+            .calls
+            .get_mut(&key)
+            .is_some_and(|call| call.note_rung(&rung));
+        if is_news {
+            self.seal(key);
+        }
+
         let waiting = self
             .user(key.0, callee)
             .is_some_and(|user| user.open_calls().len() > 1);

@@ -6,7 +6,7 @@ use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, Unbou
 use aws_lc_rs::{constant_time, hmac};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use model::{AccountId, CallId, MessageId, SessionId, Timestamp};
+use model::{AccountId, CallId, DeviceId, MessageId, SessionId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use model::CallState;
@@ -39,6 +39,8 @@ pub(crate) struct Snapshot {
     pub(crate) state: CallState,
     pub(crate) ring_until: Timestamp,
     pub(crate) applied: Vec<MessageId>,
+    /// The callee's Devices that were rung: any of them may have answered or heard of an answer.
+    pub(crate) rung: Vec<DeviceId>,
     /// The Call that takes over, or would: who holds this one can bring that one back too, should a crash come before
     /// its own Devices have heard of it. It has no successor itself.
     pub(crate) successor: Option<Box<Snapshot>>,
@@ -224,6 +226,7 @@ mod tests {
             },
             ring_until: Timestamp::from_millis(2),
             applied: vec![MessageId::from_u128(3)],
+            rung: Vec::new(),
             successor: None,
         }
     }

@@ -82,13 +82,12 @@ fn devices_of(call: &Call) -> Vec<(UserId, DeviceId)> {
         .callee
         .device
         .map(|device| (state.callee.user.clone(), device));
-    let ringing = state
-        .ringing
-        .iter()
+    let rung = call.rung.iter().chain(&state.ringing);
+    let rung = rung
+        .filter(|_| state.phase == Phase::Ringing)
         .map(|device| (state.callee.user.clone(), *device));
-    let ringing = ringing.filter(|_| state.phase == Phase::Ringing);
 
-    caller.into_iter().chain(callee).chain(ringing).collect()
+    caller.into_iter().chain(callee).chain(rung).collect()
 }
 
 impl Signaling {
@@ -131,6 +130,7 @@ impl Signaling {
             mut state,
             ring_until,
             applied,
+            rung,
             successor,
         } = snapshot;
         let held = self.calls.remove(&key);
@@ -148,6 +148,7 @@ impl Signaling {
         applied
             .into_iter()
             .for_each(|command| call.remember(command));
+        call.note_rung(&rung);
         let until = self.now + SETTLE;
         let settling = |synced| {
             Some(Box::new(Settling {
@@ -163,6 +164,7 @@ impl Signaling {
                 held.applied
                     .iter()
                     .for_each(|command| call.remember(*command));
+                call.note_rung(&held.rung);
                 present = devices_of(&held);
                 (call.offers, call.absent, call.armed) = (held.offers, held.absent, held.armed);
                 match held.came_back_as {
@@ -217,8 +219,9 @@ impl Signaling {
         }
     }
 
-    /// A Device has synced. The Call is settled when it has ended, or when all in it have synced and one of them is the
-    /// callee's: a caller alone cannot know who has answered.
+    /// A Device has synced. The Call is settled when it has ended, or when all in it have synced and, while it rings, all
+    /// that were rung: any of them may have answered, or may be the only one that heard of an answer. A caller alone
+    /// cannot know.
     fn device_is_back(&mut self, key: CallKey, origin: &Origin) {
         let Some(call) = self.calls.get_mut(&key) else {
             return;

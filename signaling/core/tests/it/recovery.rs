@@ -94,6 +94,31 @@ fn what_could_contradict_waits_until_all_have_synced_or_five_seconds() {
 }
 
 #[test]
+fn a_device_that_was_rung_may_be_the_only_one_that_knows_the_end() {
+    let mut t = TestSignaling::people(&["alice", "bob", "bob2"]);
+    let call = t.invite("alice", "bob");
+    t.disconnect("alice");
+    t.disconnect("bob");
+    t.ok(
+        "bob2",
+        "call.decline",
+        json!({ "call": call, "rev": 1, "reason": "busy" }),
+    );
+    t.crash();
+    t.connect("alice");
+    t.connect("bob");
+    t.sync("alice", &call).unwrap();
+    t.sync("bob", &call).unwrap();
+
+    // bob2 never said that it rings, and still the answer waits for it.
+    let id = t.send("bob", "call.accept", json!({ "call": call, "rev": 1 }));
+    t.connect("bob2");
+    t.sync("bob2", &call).unwrap();
+    assert!(t.answer_to("bob", &id).is_err());
+    assert_eq!(t.end("alice", &call), "busy bob");
+}
+
+#[test]
 fn a_command_that_was_applied_before_the_crash_is_known_after_it() {
     let mut t = TestSignaling::people(&["alice", "bob"]);
     let call = t.invite("alice", "bob");
