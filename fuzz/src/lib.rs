@@ -7,6 +7,7 @@
 mod relay;
 mod server;
 mod signaling;
+mod signaling_core;
 
 /// Feeds `data` to the code under test.
 pub type Target = fn(&[u8]);
@@ -15,6 +16,7 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     ("channel_data", relay::channel_data),
     ("client_frame", signaling::client_frame),
+    ("core_frames", signaling_core::core_frames),
     ("demux", server::demux),
     ("proxy_v2", server::proxy_v2),
     ("relay_core_input", relay::relay_core_input),
