@@ -72,6 +72,8 @@ attribute_types! {
     USE_CANDIDATE = 0x0025;
     /// The algorithms the server offers (RFC 8489 §14.11).
     PASSWORD_ALGORITHMS = 0x8002;
+    /// The domain of another server, for its certificate (RFC 8489 §14.16).
+    ALTERNATE_DOMAIN = 0x8003;
     /// A text that names the program (RFC 8489 §14.14).
     SOFTWARE = 0x8022;
     /// Another server to try (RFC 8489 §14.15).
@@ -185,6 +187,37 @@ pub fn decode_xor_address(value: &[u8], transaction_id: &TransactionId) -> Optio
     Some(SocketAddr::new(ip, port))
 }
 
+/// Reads the value of an address attribute that is not obfuscated: MAPPED-ADDRESS,
+/// ALTERNATE-SERVER; `None` where its length or family is wrong. Source: RFC 8489 §14.1.
+#[must_use]
+pub fn decode_address(value: &[u8]) -> Option<SocketAddr> {
+    let port = u16_at(value, 2)?;
+    let ip: IpAddr = match (value.get(1)?, value.len()) {
+        (0x01, 8) => <[u8; 4]>::try_from(&value[4..]).ok()?.into(),
+        (0x02, 20) => <[u8; 16]>::try_from(&value[4..]).ok()?.into(),
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, port))
+}
+
+/// Writes the value of an address attribute that is not obfuscated into `value`; returns how many
+/// bytes it has (8 or 20). Source: RFC 8489 §14.1.
+pub(crate) fn encode_address(value: &mut [u8; 20], address: SocketAddr) -> usize {
+    value[0] = 0;
+    value[1] = AddressFamily::of(address.ip()).byte();
+    value[2..4].copy_from_slice(&address.port().to_be_bytes());
+    match address.ip() {
+        IpAddr::V4(ip) => {
+            value[4..8].copy_from_slice(&ip.octets());
+            8
+        }
+        IpAddr::V6(ip) => {
+            value[4..20].copy_from_slice(&ip.octets());
+            20
+        }
+    }
+}
+
 /// Writes the value of an XOR-…-ADDRESS attribute into `value`; returns how many bytes it has
 /// (8 or 20). Source: RFC 8489 §14.2.
 pub(crate) fn encode_xor_address(
@@ -255,6 +288,17 @@ mod tests {
             let mut value = [0; 20];
             let len = encode_xor_address(&mut value, address, &id);
             assert_eq!(decode_xor_address(&value[..len], &id), Some(address));
+        }
+    }
+
+    #[test]
+    fn plain_addresses_read_back() {
+        for text in ["192.0.2.1:32853", "[2001:db8::1]:1"] {
+            let address: SocketAddr = text.parse().unwrap();
+            let mut value = [0; 20];
+            let len = encode_address(&mut value, address);
+            assert_eq!(decode_address(&value[..len]), Some(address));
+            assert_eq!(decode_address(&value[..len - 1]), None);
         }
     }
 

@@ -7,7 +7,8 @@ use std::net::SocketAddr;
 
 use crate::{
     AddressFamily, AttributeType, ChannelData, Class, ErrorCode, IntegrityKey, IntegrityKind,
-    Message, MessageWriter, Method, PacketKind, TransactionId, classify, padding_len,
+    Message, MessageWriter, Method, PacketKind, PasswordAlgorithm, SecurityFeatures, TransactionId,
+    classify, padding_len, userhash,
 };
 
 /// The protocol number of UDP in REQUESTED-TRANSPORT (RFC 8656 §18.7).
@@ -22,7 +23,8 @@ const CHALLENGES_MAX: u8 = 2;
 pub struct Client {
     username: String,
     password: String,
-    integrity: IntegrityKind,
+    /// Knows RFC 5389 only.
+    legacy: bool,
     challenge: Option<Challenge>,
     transactions: u64,
     seed: u32,
@@ -34,7 +36,29 @@ pub struct Client {
 struct Challenge {
     realm: String,
     nonce: Vec<u8>,
+    /// PASSWORD-ALGORITHMS as the server sent it, with our choice.
+    algorithms: Option<(Vec<u8>, PasswordAlgorithm)>,
+    /// What stands for our name, where the server wants it hidden.
+    userhash: Option<[u8; 32]>,
     key: IntegrityKey,
+}
+
+impl Challenge {
+    /// SHA-256 wherever the server offered a choice (RFC 8489 §9.2.5).
+    fn integrity(&self) -> IntegrityKind {
+        match self.algorithms {
+            Some(_) => IntegrityKind::Sha256,
+            None => IntegrityKind::Sha1,
+        }
+    }
+}
+
+/// Why a challenge can't be answered.
+enum Unusable {
+    /// It lacks what an answer needs.
+    Missing,
+    /// It was changed on its way, to make us use less than the server offers.
+    BidDown,
 }
 
 #[derive(Debug)]
@@ -133,7 +157,7 @@ impl Client {
         Client {
             username: username.to_owned(),
             password: password.to_owned(),
-            integrity: IntegrityKind::Sha1,
+            legacy: false,
             challenge: None,
             transactions: 0,
             seed,
@@ -141,10 +165,10 @@ impl Client {
         }
     }
 
-    /// Protects requests with `integrity` from now on.
+    /// The same client as it was before RFC 8489: MD5 and SHA-1, whatever the server offers.
     #[must_use]
-    pub fn with_integrity(mut self, integrity: IntegrityKind) -> Client {
-        self.integrity = integrity;
+    pub fn legacy(mut self) -> Client {
+        self.legacy = true;
         self
     }
 
@@ -224,7 +248,10 @@ impl Client {
 
         if message.class() == Class::Success {
             let protected = match &self.challenge {
-                Some(challenge) => message.verify_integrity(&challenge.key),
+                Some(challenge) => {
+                    message.integrity_kind() == Some(challenge.integrity())
+                        && message.verify_integrity(&challenge.key)
+                }
                 None => false,
             };
             if !protected && pending.request != Request::Binding {
@@ -240,24 +267,64 @@ impl Client {
 
         let code = message.error_code().unwrap_or(ErrorCode::BAD_REQUEST);
         let challenged = matches!(code, ErrorCode::UNAUTHORIZED | ErrorCode::STALE_NONCE);
-        match (
-            message.text(AttributeType::REALM),
-            message.attribute(AttributeType::NONCE),
-        ) {
-            (Some(realm), Some(nonce)) if challenged && pending.challenges < CHALLENGES_MAX => {
-                // A second 401 in a row means that the credentials themselves are refused.
-                if code == ErrorCode::UNAUTHORIZED && pending.challenges > 0 {
-                    return Event::Refused(code);
-                }
-                self.challenge = Some(Challenge {
-                    realm: realm.to_owned(),
-                    nonce: nonce.to_vec(),
-                    key: IntegrityKey::long_term(&self.username, realm, &self.password),
-                });
+        if !challenged || pending.challenges >= CHALLENGES_MAX {
+            return Event::Refused(code);
+        }
+        // A second 401 in a row means that the credentials themselves are refused.
+        if code == ErrorCode::UNAUTHORIZED && pending.challenges > 0 {
+            return Event::Refused(code);
+        }
+        match self.read_challenge(message) {
+            Ok(challenge) => {
+                self.challenge = Some(challenge);
                 Event::Retry(self.begin(pending.request, pending.challenges + 1))
             }
-            _ => Event::Refused(code),
+            Err(Unusable::Missing) => Event::Refused(code),
+            Err(Unusable::BidDown) => {
+                self.pending = Some(pending);
+                Event::Ignored
+            }
         }
+    }
+
+    /// Reads a 401 or 438; the checks are those of RFC 8489 §9.2.5, in its order.
+    fn read_challenge(&self, message: &Message<'_>) -> Result<Challenge, Unusable> {
+        let (Some(realm), Some(nonce)) = (
+            message.text(AttributeType::REALM),
+            message.attribute(AttributeType::NONCE),
+        ) else {
+            return Err(Unusable::Missing);
+        };
+        let features = match self.legacy {
+            true => SecurityFeatures::default(),
+            false => SecurityFeatures::of_nonce(nonce).unwrap_or_default(),
+        };
+        let offered = message
+            .attribute(AttributeType::PASSWORD_ALGORITHMS)
+            .filter(|_| !self.legacy);
+        // The nonce promises algorithms and there are none: somebody took them out.
+        if features.password_algorithms && offered.is_none() {
+            return Err(Unusable::BidDown);
+        }
+        let algorithms = match offered.filter(|_| features.password_algorithms) {
+            Some(offered) => {
+                let chosen = PasswordAlgorithm::choose(offered).ok_or(Unusable::Missing)?;
+                Some((offered.to_vec(), chosen))
+            }
+            None => None,
+        };
+        let algorithm = algorithms
+            .as_ref()
+            .map_or_else(PasswordAlgorithm::default, |(_, chosen)| *chosen);
+        Ok(Challenge {
+            realm: realm.to_owned(),
+            nonce: nonce.to_vec(),
+            userhash: features
+                .username_anonymity
+                .then(|| userhash(&self.username, realm)),
+            key: IntegrityKey::long_term(algorithm, &self.username, realm, &self.password),
+            algorithms,
+        })
     }
 
     fn encode(&self, request: &Request, transaction_id: TransactionId) -> Vec<u8> {
@@ -298,11 +365,19 @@ impl Client {
                 .xor_address(AttributeType::XOR_PEER_ADDRESS, *peer),
         };
         if let (Some(challenge), false) = (&self.challenge, *request == Request::Binding) {
+            writer = match &challenge.userhash {
+                Some(hash) => writer.attribute(AttributeType::USERHASH, hash),
+                None => writer.attribute(AttributeType::USERNAME, self.username.as_bytes()),
+            };
             writer = writer
-                .attribute(AttributeType::USERNAME, self.username.as_bytes())
                 .attribute(AttributeType::REALM, challenge.realm.as_bytes())
-                .attribute(AttributeType::NONCE, &challenge.nonce)
-                .integrity(self.integrity, &challenge.key);
+                .attribute(AttributeType::NONCE, &challenge.nonce);
+            if let Some((offered, chosen)) = &challenge.algorithms {
+                writer = writer
+                    .attribute(AttributeType::PASSWORD_ALGORITHMS, offered)
+                    .attribute(AttributeType::PASSWORD_ALGORITHM, &chosen.value());
+            }
+            writer = writer.integrity(challenge.integrity(), &challenge.key);
         }
         // A request of more than 64 KiB can't be written; the server will not answer nothing.
         let len = writer.finish().map(<[u8]>::len).unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use aws_lc_rs::{constant_time, hmac};
+use aws_lc_rs::{constant_time, digest, hmac};
 use md5::{Digest, Md5};
 
 use crate::message::HEADER_LEN;
@@ -34,6 +34,74 @@ impl IntegrityKind {
     }
 }
 
+/// How the key of long-term credentials is made from the password (RFC 8489 §18.5).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PasswordAlgorithm {
+    /// MD5, the only one before RFC 8489.
+    #[default]
+    Md5,
+    /// SHA-256.
+    Sha256,
+}
+
+impl PasswordAlgorithm {
+    /// The value of a PASSWORD-ALGORITHMS attribute that offers both, the stronger first
+    /// (RFC 8489 §14.11).
+    pub const BOTH: [u8; 8] = [0, 2, 0, 0, 0, 1, 0, 0];
+
+    /// The value of PASSWORD-ALGORITHM: the number, and no parameters (RFC 8489 §14.12).
+    #[must_use]
+    pub fn value(self) -> [u8; 4] {
+        match self {
+            PasswordAlgorithm::Md5 => [0, 1, 0, 0],
+            PasswordAlgorithm::Sha256 => [0, 2, 0, 0],
+        }
+    }
+
+    /// Reads the value of PASSWORD-ALGORITHM; `None` where it names no algorithm we know, or has
+    /// parameters, which neither of them takes.
+    #[must_use]
+    pub fn from_value(value: &[u8]) -> Option<PasswordAlgorithm> {
+        [PasswordAlgorithm::Md5, PasswordAlgorithm::Sha256]
+            .into_iter()
+            .find(|algorithm| algorithm.value() == value)
+    }
+
+    /// The algorithm a client takes of those in a PASSWORD-ALGORITHMS attribute: the first it
+    /// knows, since the server's order is its preference (RFC 8489 §9.2.5). `None` where it knows
+    /// none, or the attribute is malformed.
+    #[must_use]
+    pub fn choose(mut offered: &[u8]) -> Option<PasswordAlgorithm> {
+        let mut chosen = None;
+        while let [_, _, high, low, rest @ ..] = offered {
+            let parameters_len = usize::from(u16::from_be_bytes([*high, *low]));
+            let entry = &offered[..4];
+            offered = rest.get(parameters_len.next_multiple_of(4)..)?;
+            if parameters_len == 0 && chosen.is_none() {
+                chosen = PasswordAlgorithm::from_value(entry);
+            }
+        }
+        chosen.filter(|_| offered.is_empty())
+    }
+}
+
+/// The value of USERHASH: SHA-256 of `username:realm`. The texts are taken as they are; the caller
+/// has applied OpaqueString. Source: RFC 8489 §14.4.
+#[must_use]
+pub fn userhash(username: &str, realm: &str) -> [u8; 32] {
+    sha256(&[username, ":", realm])
+}
+
+fn sha256(parts: &[&str]) -> [u8; 32] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in parts {
+        context.update(part.as_bytes());
+    }
+    let mut hash = [0; 32];
+    hash.copy_from_slice(context.finish().as_ref());
+    hash
+}
+
 /// The key messages are protected with. Its bytes are never printed.
 #[derive(Clone)]
 pub struct IntegrityKey {
@@ -43,23 +111,32 @@ pub struct IntegrityKey {
 #[derive(Clone)]
 enum KeyBytes {
     Md5([u8; 16]),
+    Sha256([u8; 32]),
     Password(Box<[u8]>),
 }
 
 impl IntegrityKey {
-    /// The key of long-term credentials: MD5 of `username:realm:password`. The texts are taken as
-    /// they are; the caller has applied OpaqueString. Source: RFC 8489 §9.2.2.
+    /// The key of long-term credentials: the hash of `username:realm:password`. The texts are
+    /// taken as they are; the caller has applied OpaqueString. Source: RFC 8489 §18.5.1.
     #[must_use]
-    pub fn long_term(username: &str, realm: &str, password: &str) -> IntegrityKey {
-        let mut hash = Md5::new();
-        hash.update(username);
-        hash.update(":");
-        hash.update(realm);
-        hash.update(":");
-        hash.update(password);
-        IntegrityKey {
-            bytes: KeyBytes::Md5(hash.finalize().into()),
-        }
+    pub fn long_term(
+        algorithm: PasswordAlgorithm,
+        username: &str,
+        realm: &str,
+        password: &str,
+    ) -> IntegrityKey {
+        let parts = [username, ":", realm, ":", password];
+        let bytes = match algorithm {
+            PasswordAlgorithm::Md5 => {
+                let mut hash = Md5::new();
+                for part in parts {
+                    hash.update(part);
+                }
+                KeyBytes::Md5(hash.finalize().into())
+            }
+            PasswordAlgorithm::Sha256 => KeyBytes::Sha256(sha256(&parts)),
+        };
+        IntegrityKey { bytes }
     }
 
     /// The key of short-term credentials: the password itself. Source: RFC 8489 §9.1.1.
@@ -73,6 +150,7 @@ impl IntegrityKey {
     fn bytes(&self) -> &[u8] {
         match &self.bytes {
             KeyBytes::Md5(bytes) => bytes,
+            KeyBytes::Sha256(bytes) => bytes,
             KeyBytes::Password(bytes) => bytes,
         }
     }
@@ -179,6 +257,26 @@ mod tests {
     #[test]
     fn crc32_matches_its_check_value() {
         assert_eq!(crc32(b"123456789"), 0xCBF4_3926);
+    }
+
+    #[test]
+    fn the_first_algorithm_we_know_is_chosen() {
+        let check = |offered: &[u8], expected| {
+            assert_eq!(PasswordAlgorithm::choose(offered), expected, "{offered:?}");
+        };
+
+        check(&PasswordAlgorithm::BOTH, Some(PasswordAlgorithm::Sha256));
+        check(&[0, 1, 0, 0, 0, 2, 0, 0], Some(PasswordAlgorithm::Md5));
+        check(&[0, 9, 0, 0, 0, 2, 0, 0], Some(PasswordAlgorithm::Sha256));
+        check(
+            &[0, 9, 0, 3, 1, 2, 3, 0, 0, 1, 0, 0],
+            Some(PasswordAlgorithm::Md5),
+        );
+        check(&[0, 9, 0, 0], None);
+        check(&[], None);
+        check(&[0, 2, 0, 0, 0], None);
+        check(&[0, 2, 0, 4, 1, 2, 3], None);
+        check(&[0, 2, 0xFF, 0xFF], None);
     }
 
     #[test]

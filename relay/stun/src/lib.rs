@@ -14,16 +14,20 @@ mod channel_data;
 pub mod client;
 mod integrity;
 mod message;
+mod nonce;
 mod stream;
 mod writer;
 
-pub use attribute::{AddressFamily, AttributeType, Attributes, decode_xor_address};
+pub use attribute::{AddressFamily, AttributeType, Attributes, decode_address, decode_xor_address};
 pub use channel_data::{CHANNEL_DATA_HEADER_LEN, CHANNEL_MAX, CHANNEL_MIN, ChannelData};
-pub use integrity::{FINGERPRINT_LEN, IntegrityKey, IntegrityKind, crc32, rest_password};
+pub use integrity::{
+    FINGERPRINT_LEN, IntegrityKey, IntegrityKind, PasswordAlgorithm, crc32, rest_password, userhash,
+};
 pub use message::{
     ATTRIBUTES_MAX, Class, DecodeError, ErrorCode, HEADER_LEN, MAGIC_COOKIE, Message, Method,
     TransactionId,
 };
+pub use nonce::{NONCE_COOKIE, NONCE_PREFIX_LEN, SecurityFeatures};
 pub use stream::{Frame, FrameError, STREAM_FRAME_LEN_MAX, next_frame};
 pub use writer::{
     BufferTooSmall, DATA_INDICATION_PREFIX_MAX, MessageWriter, padding_len, write_data_indication,

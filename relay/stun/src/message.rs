@@ -135,6 +135,8 @@ impl fmt::Debug for Method {
 pub struct ErrorCode(pub u16);
 
 impl ErrorCode {
+    /// Another server takes the request (RFC 8489 §10).
+    pub const TRY_ALTERNATE: ErrorCode = ErrorCode(300);
     /// The request was malformed (RFC 8489 §14.8).
     pub const BAD_REQUEST: ErrorCode = ErrorCode(400);
     /// The request lacks valid credentials (RFC 8489 §14.8).
@@ -167,10 +169,11 @@ impl ErrorCode {
         [class, number]
     }
 
-    /// The reason phrase, kept short since answers to strangers must stay small.
+    /// The reason phrase.
     #[must_use]
     pub fn reason(self) -> &'static str {
         match self.0 {
+            300 => "Try Alternate",
             400 => "Bad Request",
             401 => "Unauthorized",
             403 => "Forbidden",

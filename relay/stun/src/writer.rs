@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::attribute::{AttributeType, encode_xor_address};
+use crate::attribute::{AttributeType, encode_address, encode_xor_address};
 use crate::integrity::{IntegrityKey, IntegrityKind, fingerprint_of};
 use crate::message::{
     Class, ErrorCode, HEADER_LEN, MAGIC_COOKIE, Method, TransactionId, message_type,
@@ -78,6 +78,21 @@ impl<'b> MessageWriter<'b> {
         let mut value = [0; 20];
         let len = encode_xor_address(&mut value, address, &self.transaction_id);
         self.attribute(attribute, &value[..len])
+    }
+
+    /// Writes an address attribute that is not obfuscated (RFC 8489 §14.1).
+    #[must_use]
+    pub fn address(self, attribute: AttributeType, address: SocketAddr) -> Self {
+        let mut value = [0; 20];
+        let len = encode_address(&mut value, address);
+        self.attribute(attribute, &value[..len])
+    }
+
+    /// Writes ERROR-CODE without a phrase, for answers that must stay small (RFC 8489 §14.8).
+    #[must_use]
+    pub fn bare_error_code(self, code: ErrorCode) -> Self {
+        let [class, number] = code.class_and_number();
+        self.attribute(AttributeType::ERROR_CODE, &[0, 0, class, number])
     }
 
     /// Writes ERROR-CODE with the code's own phrase (RFC 8489 §14.8).

@@ -4,6 +4,7 @@
 
 use relay_stun::{
     AttributeType, Class, IntegrityKey, IntegrityKind, Message, MessageWriter, Method,
+    PasswordAlgorithm,
 };
 
 const PASSWORD: &str = "VOkJxbRl1RmTxUk/WvJxBt";
@@ -70,7 +71,12 @@ fn the_sample_with_long_term_credentials_verifies() {
          f67024656dd64a3e02b8e0712e85c9a28ca89666",
     );
     let message = Message::parse(&bytes).unwrap();
-    let key = IntegrityKey::long_term("マトリックス", "example.org", "TheMatrIX");
+    let key = IntegrityKey::long_term(
+        PasswordAlgorithm::Md5,
+        "マトリックス",
+        "example.org",
+        "TheMatrIX",
+    );
 
     assert_eq!(message.text(AttributeType::USERNAME), Some("マトリックス"));
     assert_eq!(
@@ -90,7 +96,12 @@ fn what_we_write_is_the_sample_byte_for_byte() {
          f67024656dd64a3e02b8e0712e85c9a28ca89666",
     );
     let id = expected[8..20].try_into().unwrap();
-    let key = IntegrityKey::long_term("マトリックス", "example.org", "TheMatrIX");
+    let key = IntegrityKey::long_term(
+        PasswordAlgorithm::Md5,
+        "マトリックス",
+        "example.org",
+        "TheMatrIX",
+    );
     let mut buffer = [0; 200];
     let written = MessageWriter::new(&mut buffer, Class::Request, Method::BINDING, id)
         .attribute(AttributeType::USERNAME, "マトリックス".as_bytes())
