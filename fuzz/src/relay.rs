@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use relay_core::{
-    Config, Credentials, FiveTuple, Forward, Limits, Output, PeerPolicy, Relay, RelayAddresses,
-    RelayPort, Secret, Transport,
+    Alternates, Config, Credentials, FiveTuple, Forward, Limits, Output, PeerPolicy, Relay,
+    RelayAddresses, RelayPort, Secret, Transport,
 };
 use relay_stun::client::{Client, Event, Request};
 use relay_stun::{
@@ -215,10 +215,12 @@ impl World {
                 allocations_per_user_max: 1,
                 permissions_per_allocation_max: 3,
                 channels_per_allocation_max: 2,
+                stranger_answers_per_second_max: 0,
             },
             lifetime_default: Duration::from_secs(600),
             lifetime_max: Duration::from_secs(3600),
             peers: PeerPolicy::default(),
+            alternates: Alternates::default(),
         };
         let client = |name: &str, port: u16, transport| {
             let expiry = Duration::from_secs(100_000);

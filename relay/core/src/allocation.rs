@@ -3,8 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use relay_stun::{IntegrityKey, IntegrityKind, TransactionId};
+use relay_stun::{IntegrityKey, IntegrityKind, PasswordAlgorithm, TransactionId};
 
+use crate::credentials::Identity;
 use crate::relay::FiveTuple;
 use crate::{CHANNEL_LIFETIME, Limits, PERMISSION_LIFETIME, Refusal};
 
@@ -14,11 +15,10 @@ pub(crate) struct Allocation {
     pub(crate) five_tuple: FiveTuple,
     /// The relayed address, as clients and peers see it.
     pub(crate) relayed: SocketAddr,
-    /// `account:user`, the key of the quota.
-    pub(crate) user: Box<str>,
-    /// The user name last authenticated with, and its key: a call longer than the credentials'
-    /// life goes on under them.
-    pub(crate) username: Box<str>,
+    /// Who last authenticated here, and the key: a call longer than the credentials' life goes on
+    /// under them.
+    pub(crate) identity: Identity,
+    pub(crate) algorithm: PasswordAlgorithm,
     pub(crate) key: IntegrityKey,
     pub(crate) expires: Instant,
     /// The Allocate request, to know its retransmission by.

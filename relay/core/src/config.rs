@@ -1,6 +1,6 @@
 //! What an operator decides about the core.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -8,10 +8,14 @@ use relay_stun::AddressFamily;
 
 use crate::peer_address::PeerPolicy;
 
+/// The longest realm, in bytes. It stands in every answer to a stranger: with a longer one the
+/// answer to a bare header would be more than three times as long, IP and UDP headers included.
+pub const REALM_LEN_MAX: usize = 36;
+
 /// The settings of a [`Relay`](crate::Relay).
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The realm of the long-term credentials.
+    /// The realm of the long-term credentials, at most [`REALM_LEN_MAX`] bytes.
     pub realm: String,
     /// Where relayed addresses are taken from.
     pub addresses: RelayAddresses,
@@ -23,6 +27,18 @@ pub struct Config {
     pub lifetime_max: Duration,
     /// Which peers may be reached.
     pub peers: PeerPolicy,
+    /// Where clients are sent while this relay drains.
+    pub alternates: Alternates,
+}
+
+/// The servers that take the clients of a relay that drains (RFC 8489 §10).
+#[derive(Debug, Clone, Default)]
+pub struct Alternates {
+    /// Their addresses; a client is sent to one of the family it came over. Without one it is
+    /// refused with 508.
+    pub servers: Vec<SocketAddr>,
+    /// The domain in their certificate, for clients over TLS.
+    pub domain: Option<String>,
 }
 
 /// The relayed addresses as clients and peers see them.
@@ -56,6 +72,10 @@ pub struct Limits {
     pub permissions_per_allocation_max: usize,
     /// Channels of one Allocation; the next is refused with 508.
     pub channels_per_allocation_max: usize,
+    /// Answers over UDP to all clients of one network, an IPv4 /24 or an IPv6 /48, that have not
+    /// authenticated, in each second; four seconds' worth may go out at once, and what is beyond
+    /// gets silence. Zero: no bound.
+    pub stranger_answers_per_second_max: u32,
 }
 
 impl Default for Limits {
@@ -65,6 +85,7 @@ impl Default for Limits {
             allocations_per_user_max: 64,
             permissions_per_allocation_max: 64,
             channels_per_allocation_max: 64,
+            stranger_answers_per_second_max: 256,
         }
     }
 }

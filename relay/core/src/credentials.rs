@@ -1,10 +1,14 @@
+//! Who may allocate.
+//!
 //! REST-secret credentials (draft-uberti-behave-turn-rest-00): a user name that carries its own
-//! expiry, and a password derived from it under a secret shared with the signaling role.
+//! expiry, and a password derived from it under a secret shared with the signaling role. Static
+//! ones: names and passwords the operator wrote down, for devices that can't ask for others.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
-use relay_stun::{IntegrityKey, rest_password};
+use relay_stun::{IntegrityKey, PasswordAlgorithm, rest_password, userhash};
 
 use crate::Refusal;
 
@@ -33,10 +37,31 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Who may allocate: whoever holds a password made with one of the live secrets.
-#[derive(Debug, Clone)]
+/// Who may allocate: whoever holds a password made with one of the live secrets, and the static
+/// users.
+#[derive(Debug, Clone, Default)]
 pub struct Credentials {
     secrets: Vec<Secret>,
+    /// Passwords by user name.
+    users: HashMap<Box<str>, Secret>,
+    /// Static user names by USERHASH, under the realm of [`for_realm`](Self::for_realm).
+    users_by_hash: HashMap<[u8; 32], Box<str>>,
+}
+
+/// Whom a user name names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Identity {
+    /// The whole user name, as it goes into the key.
+    pub(crate) username: Box<str>,
+    /// Where the User, `account:user`, begins in it.
+    user_at: usize,
+}
+
+impl Identity {
+    /// `account:user`.
+    pub(crate) fn user(&self) -> &str {
+        &self.username[self.user_at..]
+    }
 }
 
 impl Credentials {
@@ -45,7 +70,41 @@ impl Credentials {
     pub fn new(secrets: impl IntoIterator<Item = Secret>) -> Credentials {
         Credentials {
             secrets: secrets.into_iter().take(SECRETS_MAX).collect(),
+            ..Credentials::default()
         }
+    }
+
+    /// The same with static users besides: pairs of a name, `account:user`, and its password.
+    /// Both are taken as they are; the caller has applied OpaqueString (RFC 8265).
+    #[must_use]
+    pub fn with_users(mut self, users: impl IntoIterator<Item = (String, Secret)>) -> Credentials {
+        self.users.extend(
+            users
+                .into_iter()
+                .map(|(name, password)| (name.into(), password)),
+        );
+        self
+    }
+
+    /// The same, ready to find static users by their USERHASH (RFC 8489 §14.4).
+    pub(crate) fn for_realm(mut self, realm: &str) -> Credentials {
+        let names = self.users.keys();
+        self.users_by_hash = names
+            .map(|name| (userhash(name, realm), name.clone()))
+            .collect();
+        self
+    }
+
+    /// Whether every name that could allocate is found by its USERHASH. Names under a secret are
+    /// not: nobody knows them before they are used.
+    pub(crate) fn resolves_every_hash(&self) -> bool {
+        self.secrets.is_empty() && !self.users.is_empty()
+    }
+
+    /// The name behind a USERHASH.
+    pub(crate) fn name_of(&self, hash: &[u8]) -> Option<&str> {
+        let hash: &[u8; 32] = hash.try_into().ok()?;
+        self.users_by_hash.get(hash).map(|name| &**name)
     }
 
     /// The user name and password a client is given: `expiry:account:user`, where `expiry` is in
@@ -57,28 +116,45 @@ impl Credentials {
         Some((username, password))
     }
 
-    /// The User in `username`, once it is well-formed and lives at `unix_now` (since 1970).
+    /// Whom `username` names, once it is well-formed and lives at `unix_now` (since 1970).
     ///
     /// # Errors
     ///
     /// [`Refusal::UnknownUser`] or [`Refusal::CredentialsExpired`].
-    pub(crate) fn user<'u>(
-        &self,
-        username: &'u str,
-        unix_now: Duration,
-    ) -> Result<&'u str, Refusal> {
-        let (expiry, user) = split(username).ok_or(Refusal::UnknownUser)?;
-        if unix_now >= expiry {
-            return Err(Refusal::CredentialsExpired);
-        }
-        Ok(user)
+    pub(crate) fn identify(&self, username: &str, unix_now: Duration) -> Result<Identity, Refusal> {
+        let user_at = if self.users.contains_key(username) {
+            0
+        } else {
+            let (expiry, user) = split(username).ok_or(Refusal::UnknownUser)?;
+            if unix_now >= expiry {
+                return Err(Refusal::CredentialsExpired);
+            }
+            username.len() - user.len()
+        };
+        Ok(Identity {
+            username: username.into(),
+            user_at,
+        })
     }
 
-    /// The keys a message of `username` may be protected with, one for each live secret.
-    pub(crate) fn keys(&self, username: &str, realm: &str) -> impl Iterator<Item = IntegrityKey> {
-        self.secrets.iter().map(move |secret| {
-            IntegrityKey::long_term(username, realm, &rest_password(&secret.0, username))
-        })
+    /// The keys a message of `username` may be protected with: its static password's, or one for
+    /// each live secret.
+    pub(crate) fn keys(
+        &self,
+        algorithm: PasswordAlgorithm,
+        username: &str,
+        realm: &str,
+    ) -> impl Iterator<Item = IntegrityKey> {
+        let fixed = self.users.get(username);
+        let fixed_key = fixed.map(move |password| {
+            let password = String::from_utf8_lossy(&password.0);
+            IntegrityKey::long_term(algorithm, username, realm, &password)
+        });
+        let derived = self.secrets.iter().filter(move |_| fixed.is_none());
+        fixed_key.into_iter().chain(derived.map(move |secret| {
+            let password = rest_password(&secret.0, username);
+            IntegrityKey::long_term(algorithm, username, realm, &password)
+        }))
     }
 }
 
@@ -96,17 +172,17 @@ mod tests {
 
     #[test]
     fn user_names_are_read_or_refused() {
-        let credentials = Credentials::new([Secret::new("s")]);
+        let users = [("acme:door".to_owned(), Secret::new("p"))];
+        let credentials = Credentials::new([Secret::new("s")]).with_users(users);
         let check = |username: &str, expected: Result<&str, Refusal>| {
-            assert_eq!(
-                credentials.user(username, Duration::from_secs(100)),
-                expected,
-                "{username}"
-            );
+            let got = credentials.identify(username, Duration::from_secs(100));
+            let got = got.as_ref().map(Identity::user).map_err(|refusal| *refusal);
+            assert_eq!(got, expected, "{username}");
         };
 
         check("101:acme:alice", Ok("acme:alice"));
         check("101:alice", Ok("alice"));
+        check("acme:door", Ok("acme:door"));
         check("100:acme:alice", Err(Refusal::CredentialsExpired));
         check("0:acme:alice", Err(Refusal::CredentialsExpired));
         check("acme:alice", Err(Refusal::UnknownUser));

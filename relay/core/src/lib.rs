@@ -17,6 +17,7 @@ mod allocation;
 mod config;
 mod credentials;
 mod data;
+mod limiter;
 mod nonce;
 pub mod peer_address;
 mod refusal;
@@ -25,7 +26,7 @@ mod requests;
 mod responses;
 mod stats;
 
-pub use config::{Config, Limits, RelayAddresses};
+pub use config::{Alternates, Config, Limits, REALM_LEN_MAX, RelayAddresses};
 pub use credentials::{Credentials, SECRETS_MAX, Secret};
 pub use peer_address::{Denial, Network, PeerPolicy, Route};
 pub use refusal::Refusal;

@@ -61,6 +61,15 @@ pub enum Refusal {
     /// The Allocation holds as many Channels as allowed.
     #[error("channels exhausted")]
     ChannelsExhausted,
+    /// The relay drains, and another takes its clients.
+    #[error("redirected")]
+    Redirected,
+    /// The relay drains, and no other takes its clients.
+    #[error("draining")]
+    Draining,
+    /// The stranger's network has had its share of answers.
+    #[error("rate limited")]
+    RateLimited,
     /// Neither STUN nor ChannelData.
     #[error("malformed packet")]
     Malformed,
@@ -89,6 +98,7 @@ impl Refusal {
     #[must_use]
     pub fn code(self) -> Option<ErrorCode> {
         Some(match self {
+            Refusal::Redirected => ErrorCode::TRY_ALTERNATE,
             Refusal::BadRequest => ErrorCode::BAD_REQUEST,
             Refusal::CredentialsMissing
             | Refusal::UnknownUser
@@ -106,8 +116,10 @@ impl Refusal {
             Refusal::AllocationsExhausted
             | Refusal::PortsExhausted
             | Refusal::PermissionsExhausted
-            | Refusal::ChannelsExhausted => ErrorCode::INSUFFICIENT_CAPACITY,
-            Refusal::Malformed
+            | Refusal::ChannelsExhausted
+            | Refusal::Draining => ErrorCode::INSUFFICIENT_CAPACITY,
+            Refusal::RateLimited
+            | Refusal::Malformed
             | Refusal::WrongFingerprint
             | Refusal::Unexpected
             | Refusal::NoAllocation
@@ -139,6 +151,9 @@ impl Refusal {
             Refusal::PortsExhausted => "ports_exhausted",
             Refusal::PermissionsExhausted => "permissions_exhausted",
             Refusal::ChannelsExhausted => "channels_exhausted",
+            Refusal::Redirected => "redirected",
+            Refusal::Draining => "draining",
+            Refusal::RateLimited => "rate_limited",
             Refusal::Malformed => "malformed",
             Refusal::WrongFingerprint => "wrong_fingerprint",
             Refusal::Unexpected => "unexpected",

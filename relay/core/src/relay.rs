@@ -11,6 +11,7 @@ use relay_stun::{DATA_INDICATION_PREFIX_MAX, PacketKind, TransactionId, classify
 use slab::Slab;
 
 use crate::allocation::Allocation;
+use crate::limiter::Limiter;
 use crate::nonce::Nonces;
 use crate::{Config, Credentials, Refusal, Stats};
 
@@ -147,6 +148,9 @@ pub struct Relay {
     pub(crate) config: Config,
     pub(crate) credentials: Credentials,
     pub(crate) nonces: Nonces,
+    pub(crate) strangers: Limiter,
+    /// No new Allocation is granted.
+    pub(crate) draining: bool,
     pub(crate) rng: StdRng,
     /// When the relay's own time began; nonces count seconds from here.
     pub(crate) epoch: Instant,
@@ -181,11 +185,14 @@ impl Relay {
         config.peers.own.extend(relayed.into_iter().flatten());
         let mut nonce_secret = [0; 32];
         rng.fill_bytes(&mut nonce_secret);
+        let answers_per_second_max = config.limits.stranger_answers_per_second_max;
 
         Relay {
+            credentials: credentials.for_realm(&config.realm),
             config,
-            credentials,
             nonces: Nonces::new(&nonce_secret),
+            strangers: Limiter::new([rng.next_u64(), rng.next_u64()], answers_per_second_max),
+            draining: false,
             rng,
             epoch: now,
             wall_clock: (now, unix_now),
@@ -260,7 +267,13 @@ impl Relay {
 
     /// Puts other secrets in place of those in use; Allocations live on.
     pub fn set_credentials(&mut self, credentials: Credentials) {
-        self.credentials = credentials;
+        self.credentials = credentials.for_realm(&self.config.realm);
+    }
+
+    /// Begins or ends draining: Allocations live on, new ones are sent to
+    /// [`Config::alternates`](Config), or refused with 508 where there is none.
+    pub fn set_draining(&mut self, draining: bool) {
+        self.draining = draining;
     }
 
     /// Ends every Allocation whose time has come.
@@ -322,10 +335,10 @@ impl Relay {
         self.deadlines.remove(&(allocation.expires, index));
         self.allocation_by_five_tuple.remove(&allocation.five_tuple);
         self.allocation_by_relayed.remove(&allocation.relayed);
-        if let Some(count) = self.allocations_by_user.get_mut(&allocation.user) {
+        if let Some(count) = self.allocations_by_user.get_mut(allocation.identity.user()) {
             *count -= 1;
             if *count == 0 {
-                self.allocations_by_user.remove(&allocation.user);
+                self.allocations_by_user.remove(allocation.identity.user());
             }
         }
         let port = RelayPort {

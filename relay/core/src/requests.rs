@@ -8,10 +8,11 @@ use rand::RngExt;
 use relay_stun::client::TRANSPORT_UDP;
 use relay_stun::{
     AddressFamily, AttributeType, CHANNEL_MAX, CHANNEL_MIN, Class, ErrorCode, IntegrityKey,
-    IntegrityKind, Message, Method,
+    IntegrityKind, Message, Method, PasswordAlgorithm, SecurityFeatures, userhash,
 };
 
 use crate::allocation::{Allocation, Channels, Opening, Permissions};
+use crate::credentials::Identity;
 use crate::peer_address::Denial;
 use crate::relay::{FiveTuple, Forward, Output, Relay, RelayPort};
 use crate::responses::Head;
@@ -24,21 +25,21 @@ const PORT_FAILURES_MAX: u32 = 8;
 const PORT_DRAWS_MAX: u32 = 16;
 
 /// A user whose message is authentic.
-pub(crate) struct Authenticated<'m> {
-    /// `account:user`.
-    pub(crate) user: &'m str,
-    pub(crate) username: &'m str,
+pub(crate) struct Authenticated {
+    pub(crate) identity: Identity,
+    pub(crate) algorithm: PasswordAlgorithm,
     pub(crate) key: IntegrityKey,
     pub(crate) integrity: IntegrityKind,
 }
 
-/// Whether the relay understands an attribute that must be understood. DONT-FRAGMENT,
-/// RESERVATION-TOKEN and the RFC 8489 password algorithms are not among them: 420 tells a client
-/// to do without (RFC 8489 §6.3.1).
+/// Whether the relay understands an attribute that must be understood. DONT-FRAGMENT and
+/// RESERVATION-TOKEN are not among them: 420 tells a client to do without (RFC 8489 §6.3.1).
 pub(crate) fn understood(attribute: AttributeType) -> bool {
     matches!(
         attribute,
         AttributeType::USERNAME
+            | AttributeType::USERHASH
+            | AttributeType::PASSWORD_ALGORITHM
             | AttributeType::REALM
             | AttributeType::NONCE
             | AttributeType::CHANNEL_NUMBER
@@ -70,7 +71,7 @@ impl Relay {
                     return Err(Refusal::WrongFingerprint);
                 }
                 match method {
-                    Method::BINDING => self.on_binding(from, &message)?,
+                    Method::BINDING => self.on_binding(now, from, &message)?,
                     Method::ALLOCATE
                     | Method::REFRESH
                     | Method::CREATE_PERMISSION
@@ -84,7 +85,13 @@ impl Relay {
     }
 
     /// Answers a Binding request; it needs no credentials (RFC 8489 §3).
-    fn on_binding(&mut self, from: FiveTuple, request: &Message<'_>) -> Result<(), Refusal> {
+    fn on_binding(
+        &mut self,
+        now: Instant,
+        from: FiveTuple,
+        request: &Message<'_>,
+    ) -> Result<(), Refusal> {
+        self.ensure_answer_due(now, from)?;
         if let Err(refusal) = ensure_understood(request) {
             self.send_refusal(from, request, refusal, None);
             return Err(refusal);
@@ -105,6 +112,7 @@ impl Relay {
         let authenticated = match self.authenticate(now, from, request) {
             Ok(authenticated) => authenticated,
             Err(refusal) => {
+                self.ensure_answer_due(now, from)?;
                 self.send_challenge(now, from, request, refusal);
                 return Err(refusal);
             }
@@ -124,65 +132,86 @@ impl Relay {
         handled
     }
 
+    /// Whether who has not authenticated gets an answer: over UDP, where an address can be forged,
+    /// each network within its bound; on a stream, and where an Allocation lives, always.
+    fn ensure_answer_due(&mut self, now: Instant, from: FiveTuple) -> Result<(), Refusal> {
+        let since_epoch = now.saturating_duration_since(self.epoch);
+        if from.transport.is_stream()
+            || self.has_allocation(&from)
+            || self.strangers.admit(since_epoch, from.client.ip())
+        {
+            return Ok(());
+        }
+        Err(Refusal::RateLimited)
+    }
+
     /// Finds out who sent a request; the checks are those of RFC 8489 §9.2.4, in its order.
-    fn authenticate<'m>(
+    fn authenticate(
         &self,
         now: Instant,
         from: FiveTuple,
-        request: &Message<'m>,
-    ) -> Result<Authenticated<'m>, Refusal> {
-        // No MESSAGE-INTEGRITY: 401.
+        request: &Message<'_>,
+    ) -> Result<Authenticated, Refusal> {
+        // Neither MESSAGE-INTEGRITY nor MESSAGE-INTEGRITY-SHA256: 401.
         let integrity = request
             .integrity_kind()
             .ok_or(Refusal::CredentialsMissing)?;
 
-        // USERNAME, REALM or NONCE missing: 400.
-        let (Some(username), Some(_), Some(nonce)) = (
-            request.text(AttributeType::USERNAME),
+        // USERNAME or USERHASH, REALM or NONCE missing: 400.
+        let name = Name::of(request).ok_or(Refusal::BadRequest)?;
+        let (Some(_), Some(nonce)) = (
             request.text(AttributeType::REALM),
             request.attribute(AttributeType::NONCE),
         ) else {
             return Err(Refusal::BadRequest);
         };
 
-        // The nonce is no longer valid: 438.
+        // Algorithms that are not those we sent with a nonce that promised some: 400.
+        let algorithm = password_algorithm(request, nonce)?;
+
+        // The user name is not valid: 401.
+        let held = self.index_of(&from).map(|index| &self.allocations[index]);
+        let authenticated = match held.filter(|held| {
+            held.algorithm == algorithm && name.is(&held.identity.username, &self.config.realm)
+        }) {
+            // A client that allocated with this name is known, even after the name has expired: a
+            // call is not cut because it lasts.
+            Some(held) if request.verify_integrity(&held.key) => Authenticated {
+                identity: held.identity.clone(),
+                algorithm,
+                key: held.key.clone(),
+                integrity,
+            },
+            Some(_) => return Err(Refusal::WrongIntegrity),
+            None => {
+                let username = match name {
+                    Name::Plain(username) => username,
+                    Name::Hash(hash) => {
+                        self.credentials.name_of(hash).ok_or(Refusal::UnknownUser)?
+                    }
+                };
+                let identity = self.credentials.identify(username, self.unix_time(now))?;
+
+                // The integrity is wrong: 401.
+                let key = self
+                    .credentials
+                    .keys(algorithm, username, &self.config.realm)
+                    .find(|key| request.verify_integrity(key))
+                    .ok_or(Refusal::WrongIntegrity)?;
+                Authenticated {
+                    identity,
+                    algorithm,
+                    key,
+                    integrity,
+                }
+            }
+        };
+
+        // The nonce is no longer valid, or never was ours: 438.
         if !self.nonces.is_valid(nonce, self.seconds(now), from.client) {
             return Err(Refusal::StaleNonce);
         }
-
-        // A client that allocated with this name is known, even after the name has expired: a
-        // call is not cut because it lasts.
-        if let Some(index) = self.index_of(&from)
-            && let held = &self.allocations[index]
-            && *held.username == *username
-        {
-            if !request.verify_integrity(&held.key) {
-                return Err(Refusal::WrongIntegrity);
-            }
-            let (_, user) = username.split_once(':').ok_or(Refusal::UnknownUser)?;
-            return Ok(Authenticated {
-                user,
-                username,
-                key: held.key.clone(),
-                integrity,
-            });
-        }
-
-        // The user name is not valid: 401.
-        let user = self.credentials.user(username, self.unix_time(now))?;
-
-        // MESSAGE-INTEGRITY is wrong: 401.
-        let key = self
-            .credentials
-            .keys(username, &self.config.realm)
-            .find(|key| request.verify_integrity(key))
-            .ok_or(Refusal::WrongIntegrity)?;
-        Ok(Authenticated {
-            user,
-            username,
-            key,
-            integrity,
-        })
+        Ok(authenticated)
     }
 
     /// Answers an Allocate request; the checks are those of RFC 8656 §7.2, in its order.
@@ -191,12 +220,13 @@ impl Relay {
         now: Instant,
         from: FiveTuple,
         request: &Message<'_>,
-        authenticated: &Authenticated<'_>,
+        authenticated: &Authenticated,
     ) -> Result<(), Refusal> {
         // 2: the 5-tuple is in use; a retransmission gets the same answer again.
         if let Some(index) = self.index_of(&from) {
             let held = &self.allocations[index];
-            if held.transaction_id != request.transaction_id() || *held.user != *authenticated.user
+            if held.transaction_id != request.transaction_id()
+                || held.identity.user() != authenticated.identity.user()
             {
                 return Err(Refusal::AllocationMismatch);
             }
@@ -209,6 +239,15 @@ impl Relay {
                 );
             }
             return Ok(());
+        }
+
+        if self.draining {
+            let alternates = &self.config.alternates.servers;
+            let elsewhere = |server: &SocketAddr| server.is_ipv4() == from.client.is_ipv4();
+            return Err(match alternates.iter().any(elsewhere) {
+                true => Refusal::Redirected,
+                false => Refusal::Draining,
+            });
         }
 
         // 3: the transport toward peers.
@@ -241,7 +280,7 @@ impl Relay {
         let limits = &self.config.limits;
         let held_by_user = self
             .allocations_by_user
-            .get(authenticated.user)
+            .get(authenticated.identity.user())
             .copied()
             .unwrap_or(0);
         if held_by_user >= limits.allocations_per_user_max {
@@ -264,8 +303,8 @@ impl Relay {
         let index = self.allocations.insert(Allocation {
             five_tuple: from,
             relayed,
-            user: authenticated.user.into(),
-            username: authenticated.username.into(),
+            identity: authenticated.identity.clone(),
+            algorithm: authenticated.algorithm,
             key: authenticated.key.clone(),
             expires,
             transaction_id: request.transaction_id(),
@@ -277,7 +316,7 @@ impl Relay {
         self.allocation_by_relayed.insert(relayed, index);
         *self
             .allocations_by_user
-            .entry(authenticated.user.into())
+            .entry(authenticated.identity.user().into())
             .or_default() += 1;
         self.deadlines.insert((expires, index));
         self.outputs.push_back(Output::OpenPort(RelayPort {
@@ -371,7 +410,7 @@ impl Relay {
         now: Instant,
         from: FiveTuple,
         request: &Message<'_>,
-        authenticated: &Authenticated<'_>,
+        authenticated: &Authenticated,
     ) -> Result<(), Refusal> {
         let index = self.own_allocation(from, authenticated)?;
         if let Some(family) = request.requested_address_family()
@@ -404,7 +443,7 @@ impl Relay {
         now: Instant,
         from: FiveTuple,
         request: &Message<'_>,
-        authenticated: &Authenticated<'_>,
+        authenticated: &Authenticated,
     ) -> Result<(), Refusal> {
         let index = self.own_allocation(from, authenticated)?;
         let relayed = self.allocations[index].relayed;
@@ -442,7 +481,7 @@ impl Relay {
         now: Instant,
         from: FiveTuple,
         request: &Message<'_>,
-        authenticated: &Authenticated<'_>,
+        authenticated: &Authenticated,
     ) -> Result<(), Refusal> {
         let index = self.own_allocation(from, authenticated)?;
         let (Some(number), Some(peer)) = (
@@ -475,18 +514,19 @@ impl Relay {
     fn own_allocation(
         &mut self,
         from: FiveTuple,
-        authenticated: &Authenticated<'_>,
+        authenticated: &Authenticated,
     ) -> Result<usize, Refusal> {
         let index = self
             .index_of(&from)
             .filter(|&index| self.allocations[index].opening.is_none())
             .ok_or(Refusal::AllocationMismatch)?;
         let held = &mut self.allocations[index];
-        if *held.user != *authenticated.user {
+        if held.identity.user() != authenticated.identity.user() {
             return Err(Refusal::WrongCredentials);
         }
-        if *held.username != *authenticated.username {
-            held.username = authenticated.username.into();
+        if held.identity != authenticated.identity || held.algorithm != authenticated.algorithm {
+            held.identity = authenticated.identity.clone();
+            held.algorithm = authenticated.algorithm;
             held.key = authenticated.key.clone();
         }
         Ok(index)
@@ -533,6 +573,44 @@ impl Relay {
     fn unix_time(&self, now: Instant) -> Duration {
         let (then, unix_then) = self.wall_clock;
         unix_then + now.saturating_duration_since(then)
+    }
+}
+
+/// The name in a request, as it stands there.
+enum Name<'m> {
+    Plain(&'m str),
+    /// USERHASH.
+    Hash(&'m [u8]),
+}
+
+impl<'m> Name<'m> {
+    fn of(request: &Message<'m>) -> Option<Name<'m>> {
+        let plain = request.text(AttributeType::USERNAME).map(Name::Plain);
+        plain.or_else(|| request.attribute(AttributeType::USERHASH).map(Name::Hash))
+    }
+
+    fn is(&self, username: &str, realm: &str) -> bool {
+        match self {
+            Name::Plain(name) => *name == username,
+            Name::Hash(hash) => **hash == userhash(username, realm),
+        }
+    }
+}
+
+/// The algorithm of a request's key; the checks are those of RFC 8489 §9.2.4, in its order. Our
+/// answer to every challenge offers the same list, so what a client echoes must be that list:
+/// another means that somebody changed it on the way.
+fn password_algorithm(request: &Message<'_>, nonce: &[u8]) -> Result<PasswordAlgorithm, Refusal> {
+    let promised = SecurityFeatures::of_nonce(nonce).unwrap_or_default();
+    let offered = request.attribute(AttributeType::PASSWORD_ALGORITHMS);
+    let chosen = request.attribute(AttributeType::PASSWORD_ALGORITHM);
+    match (offered, chosen) {
+        _ if !promised.password_algorithms => Ok(PasswordAlgorithm::Md5),
+        (None, None) => Ok(PasswordAlgorithm::Md5),
+        (Some(offered), Some(chosen)) if offered == PasswordAlgorithm::BOTH => {
+            PasswordAlgorithm::from_value(chosen).ok_or(Refusal::BadRequest)
+        }
+        _ => Err(Refusal::BadRequest),
     }
 }
 

@@ -1,10 +1,12 @@
 //! Responses: challenges, refusals and successes, written into the output queue.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
+use rand::RngExt;
 use relay_stun::{
     AttributeType, Class, ErrorCode, IntegrityKey, IntegrityKind, Message, MessageWriter, Method,
-    TransactionId,
+    PasswordAlgorithm, SecurityFeatures, TransactionId,
 };
 
 use crate::relay::{FiveTuple, Output, Relay};
@@ -36,16 +38,21 @@ impl Relay {
         let Some(code) = refusal.code() else {
             return;
         };
+        let features = SecurityFeatures {
+            password_algorithms: true,
+            username_anonymity: self.credentials.resolves_every_hash(),
+        };
         let expiry = self.seconds(now).saturating_add(seconds_of(NONCE_LIFETIME));
-        let nonce = self.nonces.issue(expiry, to.client);
+        let nonce = self.nonces.issue(features, expiry, to.client);
         let realm = self.config.realm.clone();
         let challenge = code != ErrorCode::BAD_REQUEST;
         self.send(to, request, Class::Error, None, |mut writer| {
-            writer = writer.error_code(code);
+            writer = writer.bare_error_code(code);
             if challenge {
                 writer = writer
                     .attribute(AttributeType::REALM, realm.as_bytes())
-                    .attribute(AttributeType::NONCE, &nonce);
+                    .attribute(AttributeType::NONCE, &nonce)
+                    .attribute(AttributeType::PASSWORD_ALGORITHMS, &PasswordAlgorithm::BOTH);
             }
             writer
         });
@@ -61,8 +68,19 @@ impl Relay {
         let Some(code) = refusal.code() else {
             return;
         };
+        let alternate = match code {
+            ErrorCode::TRY_ALTERNATE => self.alternate_for(to),
+            _ => None,
+        };
+        let domain = self.config.alternates.domain.clone();
         self.send(to, request, Class::Error, protection, |mut writer| {
             writer = writer.error_code(code);
+            if let Some(alternate) = alternate {
+                writer = writer.address(AttributeType::ALTERNATE_SERVER, alternate);
+                if let Some(domain) = domain {
+                    writer = writer.attribute(AttributeType::ALTERNATE_DOMAIN, domain.as_bytes());
+                }
+            }
             if code == ErrorCode::UNKNOWN_ATTRIBUTE {
                 writer = writer.unknown_attributes(not_understood(request));
             }
@@ -70,11 +88,21 @@ impl Relay {
         });
     }
 
+    /// One of the servers a client may be sent to, in its own family, each as likely as another
+    /// (RFC 8489 §10).
+    fn alternate_for(&mut self, client: FiveTuple) -> Option<SocketAddr> {
+        let servers = &self.config.alternates.servers;
+        let fits = |server: &&SocketAddr| server.is_ipv4() == client.client.is_ipv4();
+        let count = servers.iter().filter(fits).count();
+        let chosen = self.rng.random_range(0..count.max(1));
+        servers.iter().filter(fits).nth(chosen).copied()
+    }
+
     pub(crate) fn send_success(
         &mut self,
         to: FiveTuple,
         request: &Message<'_>,
-        authenticated: &Authenticated<'_>,
+        authenticated: &Authenticated,
         build: impl FnOnce(MessageWriter<'_>) -> MessageWriter<'_>,
     ) {
         let protection = Some((authenticated.integrity, &authenticated.key));

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use relay_core::Transport;
-use relay_stun::client::{Client, Request, TRANSPORT_UDP};
+use relay_core::{Alternates, Transport};
+use relay_stun::client::{Client, Event, Request, TRANSPORT_UDP};
 use relay_stun::{
     AddressFamily, AttributeType, Class, ErrorCode, IntegrityKey, IntegrityKind, Message,
-    MessageWriter, Method,
+    MessageWriter, Method, PasswordAlgorithm, decode_address,
 };
 
 use crate::world::{OTHER_PEER, PEER, PEER_V6, Phone, V6, World, peer_reads};
@@ -140,7 +140,7 @@ fn a_retransmitted_allocate_gets_the_same_answer_and_another_is_a_mismatch() {
         lifetime: None,
     });
     let challenge = world.exchange(&alice, &first).unwrap();
-    let relay_stun::client::Event::Retry(signed) = alice.conversation.handle(&challenge) else {
+    let Event::Retry(signed) = alice.conversation.handle(&challenge) else {
         panic!("not challenged");
     };
     let answer = world.exchange(&alice, &signed).unwrap();
@@ -197,6 +197,61 @@ fn quotas_are_per_user_and_in_total() {
 
     world.refresh(&mut first, 0).unwrap();
     assert_eq!(world.allocate(&mut third), Ok(()));
+}
+
+#[test]
+fn a_relay_that_drains_sends_its_clients_elsewhere() {
+    let mut world = World::with(|config| {
+        config.alternates = Alternates {
+            servers: vec!["192.0.2.9:3478".parse().unwrap()],
+            domain: Some("turn.example".to_owned()),
+        };
+    });
+    let mut alice = world.allocated("alice", 1000);
+    world.relay.set_draining(true);
+
+    let answer = signed(&mut world, Method::ALLOCATE, &[]);
+    let message = Message::parse(&answer).unwrap();
+    assert_eq!(message.error_code(), Some(ErrorCode::ALLOCATION_MISMATCH));
+
+    let mut bob = world.phone("bob", 1001, Transport::Udp);
+    let mut bytes = bob.conversation.request(Request::Allocate {
+        family: None,
+        lifetime: None,
+    });
+    let answer = loop {
+        let answer = world.exchange(&bob, &bytes).unwrap();
+        match bob.conversation.handle(&answer) {
+            Event::Retry(retry) => bytes = retry,
+            event => {
+                assert_eq!(event, Event::Refused(ErrorCode::TRY_ALTERNATE));
+                break answer;
+            }
+        }
+    };
+    let message = Message::parse(&answer).unwrap();
+    let alternate = message
+        .attribute(AttributeType::ALTERNATE_SERVER)
+        .and_then(decode_address);
+    assert_eq!(alternate, Some("192.0.2.9:3478".parse().unwrap()));
+    assert_eq!(
+        message.text(AttributeType::ALTERNATE_DOMAIN),
+        Some("turn.example")
+    );
+    assert!(message.integrity_kind().is_some());
+
+    // Over IPv6 there is no other server.
+    let mut carol = world.phone("carol", 1002, Transport::Udp);
+    carol.at.client.set_ip("2600::2".parse().unwrap());
+    assert_eq!(
+        world.allocate(&mut carol),
+        Err(ErrorCode::INSUFFICIENT_CAPACITY)
+    );
+
+    // What lives goes on, and after the drain everything is as before.
+    assert_eq!(world.refresh(&mut alice, 600), Ok(600));
+    world.relay.set_draining(false);
+    assert_eq!(world.allocate(&mut bob), Ok(()));
 }
 
 #[test]
@@ -383,7 +438,7 @@ fn key() -> IntegrityKey {
     let world = World::new();
     let expiry = world.unix_now() + Duration::from_secs(86_400);
     let (username, password) = world.credentials.issue(expiry, "acme", "alice").unwrap();
-    IntegrityKey::long_term(&username, "offhook", &password)
+    IntegrityKey::long_term(PasswordAlgorithm::Md5, &username, "offhook", &password)
 }
 
 /// The answer to a request of Alice with `attributes` and all that authentication needs.

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use relay_core::{
-    Config, Credentials, FiveTuple, Forward, Limits, Output, PeerPolicy, Relay, RelayAddresses,
-    RelayPort, Secret, Transport,
+    Alternates, Config, Credentials, FiveTuple, Forward, Limits, Output, PeerPolicy, Relay,
+    RelayAddresses, RelayPort, Secret, Transport,
 };
 use relay_stun::client::{Client, Event, Request};
-use relay_stun::{AddressFamily, ErrorCode, IntegrityKind};
+use relay_stun::{AddressFamily, ErrorCode};
 
 /// The time since 1970 when a world begins.
 pub(crate) const UNIX_START: Duration = Duration::from_secs(1_800_000_000);
@@ -67,6 +67,7 @@ pub(crate) fn config() -> Config {
         lifetime_default: Duration::from_secs(600),
         lifetime_max: Duration::from_secs(3600),
         peers: PeerPolicy::default(),
+        alternates: Alternates::default(),
     }
 }
 
@@ -289,8 +290,9 @@ impl Phone {
         }
     }
 
-    pub(crate) fn with_sha256(mut self) -> Phone {
-        self.conversation = self.conversation.with_integrity(IntegrityKind::Sha256);
+    /// The same phone as it was before RFC 8489.
+    pub(crate) fn legacy(mut self) -> Phone {
+        self.conversation = self.conversation.legacy();
         self
     }
 
