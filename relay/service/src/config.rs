@@ -1,15 +1,30 @@
 //! What an operator decides about the relay.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use relay_core::{Limits, Network, PeerPolicy, RelayAddresses};
+use relay_core::{Alternates, Limits, Network, PeerPolicy, REALM_LEN_MAX, RelayAddresses, Secret};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The longest realm, in bytes: it stands in every answer to a stranger, which must stay small.
-const REALM_LEN_MAX: usize = 64;
+/// A device that can't ask signaling for credentials, with a name and a password of its own.
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StaticUser {
+    /// `account:user`; it must not begin with a number, as the names that signaling gives out do.
+    pub name: String,
+    /// The password, never printed.
+    #[serde(skip_serializing)]
+    pub password: String,
+}
+
+impl fmt::Debug for StaticUser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StaticUser({:?})", self.name)
+    }
+}
 
 /// The `[relay]` table of `offhook.toml`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -32,8 +47,19 @@ pub struct Config {
     pub port_min: u16,
     /// The highest relayed port.
     pub port_max: u16,
-    /// The realm clients show to people who must type a password, at most 64 bytes.
+    /// The realm clients show to people who must type a password, at most 36 bytes: it stands in
+    /// every answer to a stranger, which must stay small.
     pub realm: String,
+    /// Devices with a name and a password of their own, such as
+    /// `{ name = "acme:door", password = "…" }`.
+    pub users: Vec<StaticUser>,
+    /// The servers that take this relay's clients while it drains, at most one of which each
+    /// client is told; without one of its family a client hears that there is no room.
+    #[schemars(extend("examples" = [["203.0.113.8:3478"]]))]
+    pub alternate_servers: Vec<SocketAddr>,
+    /// The domain in the certificate of those servers.
+    #[schemars(extend("examples" = ["turn.example.com"]))]
+    pub alternate_domain: Option<String>,
     /// Peers that may be reached although they are denied by default, as networks such as
     /// `10.0.0.0/8`, addresses, or addresses with a port, which alone open ports below 1024.
     #[schemars(extend("examples" = [["10.1.0.0/16", "192.0.2.7:53"]]))]
@@ -48,6 +74,10 @@ pub struct Config {
     pub permissions_per_allocation_max: usize,
     /// How many Channels one Allocation may hold.
     pub channels_per_allocation_max: usize,
+    /// How many answers over UDP the clients of one network, an IPv4 /24 or an IPv6 /48, get in
+    /// each second before they have authenticated; four seconds' worth may go out at once. It
+    /// keeps forged packets from turning the relay against others. Zero: no bound.
+    pub stranger_answers_per_second_max: u32,
     /// The longest life an Allocation is granted before it must be refreshed, in seconds.
     pub lifetime_seconds_max: u64,
     /// How many TCP and TLS clients may be connected at once.
@@ -79,12 +109,16 @@ impl Default for Config {
             port_min: 49_152,
             port_max: 65_535,
             realm: "offhook".to_owned(),
+            users: Vec::new(),
+            alternate_servers: Vec::new(),
+            alternate_domain: None,
             peers_allow: Vec::new(),
             peers_deny: Vec::new(),
             allocations_max: limits.allocations_max,
             allocations_per_user_max: limits.allocations_per_user_max,
             permissions_per_allocation_max: limits.permissions_per_allocation_max,
             channels_per_allocation_max: limits.channels_per_allocation_max,
+            stranger_answers_per_second_max: limits.stranger_answers_per_second_max,
             lifetime_seconds_max: 3600,
             streams_max: 10_000,
             streams_per_address_max: 256,
@@ -99,6 +133,8 @@ impl Default for Config {
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) core: relay_core::Config,
+    /// Names and passwords of static users.
+    pub(crate) users: Vec<(String, Secret)>,
     /// Where IPv4 ports are bound.
     pub(crate) bind_v4: Option<Ipv4Addr>,
     /// Where IPv6 ports are bound.
@@ -118,6 +154,11 @@ impl Config {
     /// Names the setting that is wrong and what it should be.
     pub fn check(&self) -> anyhow::Result<()> {
         self.settings().map(|_| ())
+    }
+
+    fn static_users(&self) -> Vec<(String, Secret)> {
+        let user = |user: &StaticUser| (user.name.clone(), Secret::new(&user.password));
+        self.users.iter().map(user).collect()
     }
 
     pub(crate) fn settings(&self) -> anyhow::Result<Settings> {
@@ -162,6 +203,24 @@ impl Config {
             self.lifetime_seconds_max
         );
 
+        for StaticUser { name, password } in &self.users {
+            ensure!(
+                !name.is_empty() && !name.starts_with(|first: char| first.is_ascii_digit()),
+                "`users` has {name:?}; a name is not empty and begins with no digit"
+            );
+            ensure!(
+                !password.is_empty(),
+                "`users` has {name:?} without a password"
+            );
+        }
+        if let Some(domain) = &self.alternate_domain {
+            ensure!(
+                !domain.is_empty() && domain.len() <= 255,
+                "`alternate_domain` has {} bytes; it must have 1 to 255",
+                domain.len()
+            );
+        }
+
         let listened = [&self.listen_udp, &self.listen_tcp, &self.listen_tls];
         let own = listened
             .into_iter()
@@ -183,6 +242,7 @@ impl Config {
                     allocations_per_user_max: self.allocations_per_user_max,
                     permissions_per_allocation_max: self.permissions_per_allocation_max,
                     channels_per_allocation_max: self.channels_per_allocation_max,
+                    stranger_answers_per_second_max: self.stranger_answers_per_second_max,
                 },
                 lifetime_default: Duration::from_secs(600),
                 lifetime_max: Duration::from_secs(self.lifetime_seconds_max),
@@ -191,7 +251,12 @@ impl Config {
                     deny: networks(&self.peers_deny, "peers_deny")?,
                     own,
                 },
+                alternates: Alternates {
+                    servers: self.alternate_servers.clone(),
+                    domain: self.alternate_domain.clone(),
+                },
             },
+            users: self.static_users(),
             bind_v4,
             bind_v6,
             streams_max: self.streams_max,
@@ -273,6 +338,16 @@ mod tests {
         );
         check("port_min = 80", "`port_min` is 80");
         check("realm = ''", "`realm` has 0 bytes");
+        check("users = [{ name = 'acme:door', password = 'x' }]", "ok");
+        check(
+            "users = [{ name = '1:door', password = 'x' }]",
+            "`users` has \"1:door\"; a name",
+        );
+        check(
+            "users = [{ name = 'door', password = '' }]",
+            "`users` has \"door\" without",
+        );
+        check("alternate_domain = ''", "`alternate_domain` has 0 bytes");
         check("lifetime_seconds_max = 5", "`lifetime_seconds_max` is 5");
         check(
             "peers_allow = ['10.0.0.0/40']",

@@ -117,6 +117,7 @@ enum Command {
     Accept(Accepted),
     Stats(oneshot::Sender<Stats>),
     Credentials(Credentials),
+    Draining(bool),
 }
 
 impl Handle {
@@ -159,7 +160,7 @@ impl Handle {
         answer.await.unwrap_or_default()
     }
 
-    /// Puts other secrets in place of those in use. Allocations live on; a password made with a
+    /// Puts other secrets in place of those in use, static users stay. Allocations live on; a password made with a
     /// secret that is gone makes no new one.
     pub async fn set_credentials(&self, credentials: Credentials) {
         // Without a relay there is nobody to authenticate.
@@ -167,6 +168,13 @@ impl Handle {
             .send(Command::Credentials(credentials))
             .await
             .ok();
+    }
+
+    /// Begins or ends draining: Allocations live on, new ones are sent to `alternate_servers`, or
+    /// refused where there is none.
+    pub async fn set_draining(&self, draining: bool) {
+        // Without a relay there is nobody to send away.
+        self.commands.send(Command::Draining(draining)).await.ok();
     }
 
     /// The UDP addresses in use, in the order of `listen_udp`.
@@ -297,7 +305,7 @@ async fn run(
         .unwrap_or_default();
     let relay = relay_core::Relay::new(
         settings.core.clone(),
-        credentials,
+        credentials.with_users(settings.users.clone()),
         rng,
         Instant::now(),
         unix_now,
@@ -356,6 +364,7 @@ async fn run(
                 reply.send(shard.stats()).ok();
             }
             Command::Credentials(credentials) => shard.set_credentials(credentials),
+            Command::Draining(draining) => shard.set_draining(draining),
         }
     }
     metrics::publish(&shard);

@@ -19,6 +19,6 @@ mod shard;
 mod stream;
 mod udp;
 
-pub use config::Config;
+pub use config::{Config, StaticUser};
 pub use handle::{Handle, Relay, StreamTransport};
 pub use relay_core::{Credentials, Secret, Stats};

@@ -171,7 +171,12 @@ impl Shard {
     }
 
     pub(crate) fn set_credentials(&self, credentials: Credentials) {
+        let credentials = credentials.with_users(self.settings.users.clone());
         self.relay.borrow_mut().set_credentials(credentials);
+    }
+
+    pub(crate) fn set_draining(&self, draining: bool) {
+        self.relay.borrow_mut().set_draining(draining);
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {

@@ -210,6 +210,39 @@ async fn wrong_credentials_are_refused() {
 }
 
 #[tokio::test]
+async fn a_static_user_outlives_a_change_of_secrets_and_a_drain_refuses_what_is_new() {
+    let (relay, _) = start(|config| {
+        config.users = vec![relay_service::StaticUser {
+            name: "acme:door".to_owned(),
+            password: "knock".to_owned(),
+        }];
+    });
+    let udp = relay.udp_addresses()[0];
+    let mut door = Client::udp(udp, "acme:door", "knock").await.unwrap();
+    door.allocate(None).await.unwrap();
+    relay
+        .set_credentials(Credentials::new([Secret::new("new")]))
+        .await;
+    let mut again = Client::udp(udp, "acme:door", "knock").await.unwrap();
+    again.allocate(None).await.unwrap();
+
+    relay.set_draining(true).await;
+    let mut late = Client::udp(udp, "acme:door", "knock").await.unwrap();
+    let error = late.allocate(None).await.unwrap_err();
+    assert!(
+        matches!(
+            error,
+            ClientError::Refused(ErrorCode::INSUFFICIENT_CAPACITY)
+        ),
+        "{error}"
+    );
+    door.refresh(600).await.unwrap();
+    relay.set_draining(false).await;
+    late.allocate(None).await.unwrap();
+    relay.shutdown().await;
+}
+
+#[tokio::test]
 async fn streams_that_idle_drip_or_babble_are_closed() {
     let (relay, _) = start(|config| {
         config.stream_idle_seconds = 1;
