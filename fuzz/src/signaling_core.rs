@@ -196,7 +196,8 @@ impl World {
                 "ice.candidates",
                 json!({"call": call, "generation": rev, "candidates": []}),
             ),
-            52 => ("ice.restart", json!({"call": call})),
+            52 if flag => ("ice.restart", json!({"call": call})),
+            52 => ("call.media", json!({"call": call, "audio": true})),
             53 => (
                 "presence.subscribe",
                 if flag {

@@ -185,6 +185,8 @@ pub enum RelayKind {
     Candidates(u64),
     /// A wish for an ICE restart.
     Restart,
+    /// What the Device sends now.
+    Media,
 }
 
 /// A frame for Devices of a User.

@@ -5,7 +5,7 @@ use model::{CallId, MessageId, Millis};
 use serde::Serialize;
 use signaling_wire::{
     ClientFrame, CloseCode, DeclineReason, DecodeError, Empty, ErrorCode, ErrorData, Fingerprints,
-    Head, OkData, Sdp, ServerFrame, decode,
+    Head, Sdp, ServerFrame, decode,
 };
 
 use crate::calls::Refusal;
@@ -193,8 +193,7 @@ impl Signaling {
         match content {
             ClientFrame::PresenceSubscribe(wanted) => self.on_presence_subscribe(key, id, wanted),
             ClientFrame::PresenceSet(set) => {
-                self.on_presence_set(key, set);
-                let ok = ServerFrame::Ok(OkData::Empty(Empty {}));
+                let ok = ServerFrame::Ok(self.on_presence_set(key, set));
                 self.send(key, ok.kind(), Some(id), &ok.data());
                 Ok(())
             }
@@ -286,6 +285,10 @@ impl Signaling {
             ClientFrame::CallVerify(mut verify) => {
                 verify.from = Some(device);
                 (verify.call, relay(RelayKind::Verify, &verify))
+            }
+            ClientFrame::CallMedia(mut sent) => {
+                sent.from = Some(device);
+                (sent.call, relay(RelayKind::Media, &sent))
             }
             ClientFrame::SdpOffer(mut sdp) => {
                 self.ensure_sound(&sdp)?;

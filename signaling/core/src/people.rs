@@ -92,7 +92,7 @@ impl User {
     }
 
     /// Whether the User is available and takes a second Call, as said last on any node.
-    fn wishes(&self) -> (Availability, bool) {
+    pub(crate) fn wishes(&self) -> (Availability, bool) {
         let elsewhere = self
             .elsewhere
             .iter()
@@ -104,6 +104,14 @@ impl User {
             |newest, other| if other.0 > newest.0 { other } else { newest },
         );
         (newest.1, newest.2)
+    }
+
+    /// Whether the User has said anything about themselves, on any node.
+    pub(crate) fn has_wished(&self) -> bool {
+        let elsewhere = self.elsewhere.iter().map(|(_, known)| known.set_at);
+        elsewhere
+            .chain([self.set_at])
+            .any(|at| at > Timestamp::default())
     }
 
     /// Takes what the User says about themselves; what is not said stays.

@@ -20,13 +20,23 @@ use crate::signaling::Signaling;
 const DIRECTORY_MAX: usize = 1_000;
 
 impl Signaling {
-    pub(crate) fn on_presence_set(&mut self, key: SessionKey, set: PresenceSet) {
+    /// Takes what the User says about themselves, and tells what holds now.
+    pub(crate) fn on_presence_set(&mut self, key: SessionKey, set: PresenceSet) -> OkData {
         let session = self.sessions.get(key);
         let (account, user, now) = (session.account, session.user.clone(), self.now);
 
-        self.user_entry(account, &user)
-            .wish(now, set.status, set.call_waiting);
+        let entry = self.user_entry(account, &user);
+        if set.status.is_some() || set.call_waiting.is_some() {
+            entry.wish(now, set.status, set.call_waiting);
+        }
+        let (status, call_waiting) = entry.wishes();
+        let chosen = entry.has_wished();
         self.refresh_user(account, &user);
+        OkData::Reachable {
+            status,
+            call_waiting,
+            chosen,
+        }
     }
 
     pub(crate) fn on_presence_subscribe(

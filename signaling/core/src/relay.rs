@@ -15,6 +15,7 @@ const fn kind_of(kind: RelayKind) -> &'static str {
         RelayKind::Answer(_) => "sdp.answer",
         RelayKind::Candidates(_) => "ice.candidates",
         RelayKind::Restart => "ice.restart",
+        RelayKind::Media => "call.media",
     }
 }
 
@@ -27,7 +28,7 @@ fn newest_offer(kind: RelayKind, own: u64, other: u64) -> Option<u64> {
         RelayKind::Offer(generation) => generation > own && generation >= other,
         RelayKind::Answer(generation) => generation == other,
         RelayKind::Candidates(generation) => generation >= own.max(other),
-        RelayKind::Verify | RelayKind::Restart => true,
+        RelayKind::Verify | RelayKind::Restart | RelayKind::Media => true,
     };
 
     is_fresh.then_some(match kind {

@@ -99,6 +99,8 @@ client_frames! {
     CallTransfer(TransferRequest) = "call.transfer";
     /// A step of the short code, relayed to the other Device.
     CallVerify(Verify) = "call.verify";
+    /// What this Device sends now, relayed to the other Device.
+    CallMedia(MediaSent) = "call.media";
     /// Hands a Call's sealed state back after a Session was lost.
     CallSync(Sync) = "call.sync";
     /// Asks for a Call's state.
@@ -419,6 +421,33 @@ impl Check for Verify {
         Ok(())
     }
 }
+
+/// What a Device sends in a Call, as people see and hear it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MediaSent {
+    /// The Call.
+    pub call: CallId,
+    /// The sender's Device; set by the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<DeviceId>,
+    /// Whether its microphone is on.
+    pub audio: bool,
+    /// What its picture is; `null` while it sends none.
+    #[serde(default)]
+    pub video: Option<Picture>,
+}
+
+/// What a picture shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Picture {
+    /// A camera's picture: it may be cut to fit.
+    Camera,
+    /// A shared screen or window: all of it matters.
+    Screen,
+}
+
+impl Check for MediaSent {}
 
 /// A sealed state handed back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -13,8 +13,8 @@ mod server;
 
 pub use client::{
     Accept, Candidate, Candidates, ClientFrame, Decline, DeclineReason, DeviceInfo, Empty, Hangup,
-    Hello, HistoryList, Hold, IceRestart, Invite, OnCall, PresenceSet, PresenceSubscribe, Resume,
-    Sdp, Shown, Sync, TransferRequest, Verify,
+    Hello, HistoryList, Hold, IceRestart, Invite, MediaSent, OnCall, Picture, PresenceSet,
+    PresenceSubscribe, Resume, Sdp, Shown, Sync, TransferRequest, Verify,
 };
 pub use error::{CloseCode, DecodeError, ErrorCode};
 pub use frame::{FRAME_LEN_MAX, Frame, Head, decode, encode};

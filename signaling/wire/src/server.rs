@@ -1,11 +1,11 @@
 //! What the server sends. The doc comments become the descriptions in the schema.
 
 use model::record::HistoryEntry;
-use model::{AccountId, CallState, DeviceId, SessionId, Status, UserId};
+use model::{AccountId, Availability, CallState, DeviceId, SessionId, Status, UserId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::client::{Candidates, Empty, IceRestart, Sdp, Verify};
+use crate::client::{Candidates, Empty, IceRestart, MediaSent, Sdp, Verify};
 use crate::error::ErrorCode;
 use crate::schema::FrameInfo;
 
@@ -64,6 +64,8 @@ server_frames! {
     CallUpdate(Box<Update>) = "call.update", true;
     /// A step of the short code from the other Device.
     CallVerify(Verify) = "call.verify", true;
+    /// What the other Device sends now.
+    CallMedia(MediaSent) = "call.media", true;
     /// An SDP offer of the other Device.
     SdpOffer(Sdp) = "sdp.offer", true;
     /// An SDP answer of the other Device.
@@ -139,7 +141,7 @@ pub struct ServerLimits {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum OkData {
-    /// To `call.*`, except `call.verify`.
+    /// To `call.*`, except those that are relayed.
     Call {
         /// The state that holds now.
         state: Box<CallState>,
@@ -150,6 +152,15 @@ pub enum OkData {
     Presence {
         /// The Users and their status.
         users: Vec<UserPresence>,
+    },
+    /// To `presence.set`.
+    Reachable {
+        /// What holds for the User now.
+        status: Availability,
+        /// Whether a second Call may ring.
+        call_waiting: bool,
+        /// Whether a Device of the User has said so; otherwise that is how everybody begins.
+        chosen: bool,
     },
     /// To `turn.refresh`.
     IceServers {

@@ -11,8 +11,8 @@ use model::{CallState, Media, Party, Phase, Status, Timestamp};
 use serde_json::{Value, json};
 use signaling_wire::{
     CallEvent, Candidate, Candidates, ClientFrame, Empty, ErrorCode, ErrorData, Goaway, Head,
-    HistoryNews, IceRestart, IceServer, Incoming, OkData, Sdp, ServerFrame, ServerLimits, Update,
-    UserPresence, Verify, Welcome, decode, encode, schema,
+    HistoryNews, IceRestart, IceServer, Incoming, MediaSent, OkData, Picture, Sdp, ServerFrame,
+    ServerLimits, Update, UserPresence, Verify, Welcome, decode, encode, schema,
 };
 
 const ID: &str = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
@@ -58,6 +58,10 @@ fn every_frame_of_a_client_is_read() {
         ("call.hold", json!({ "call": ID, "on": true })),
         ("call.transfer", json!({ "call": ID, "to": "carol" })),
         ("call.verify", json!({ "call": ID, "reveal": shown })),
+        (
+            "call.media",
+            json!({ "call": ID, "audio": true, "video": "screen" }),
+        ),
         ("call.sync", json!({ "call": ID, "sealed": "AQ" })),
         ("call.state", json!({ "call": ID })),
         ("sdp.offer", sdp.clone()),
@@ -141,6 +145,11 @@ fn data_that_does_not_fit_is_refused() {
         json!({ "call": ID, "to": "bob", "with": ID }),
     );
     check("call.verify", json!({ "call": ID }));
+    check("call.media", json!({ "call": ID, "video": "camera" }));
+    check(
+        "call.media",
+        json!({ "call": ID, "audio": true, "video": "window" }),
+    );
     check(
         "call.sync",
         json!({ "call": ID, "sealed": "x".repeat(20_000) }),
@@ -201,6 +210,12 @@ fn every_frame_of_the_server_is_written_as_it_is_read() {
             commitment: Some("h".repeat(43)),
             answer: None,
             reveal: None,
+        }),
+        ServerFrame::CallMedia(MediaSent {
+            call: ID.parse().unwrap(),
+            from: Some(ID.parse().unwrap()),
+            audio: false,
+            video: Some(Picture::Screen),
         }),
         ServerFrame::SdpOffer(sdp()),
         ServerFrame::SdpAnswer(sdp()),

@@ -153,6 +153,25 @@ fn the_steps_of_the_short_code_are_relayed() {
 }
 
 #[test]
+fn what_is_sent_is_told_to_the_other_device() {
+    let mut t = TestSignaling::people(&["alice", "alice2", "bob"]);
+    let call = t.talk("alice", "bob");
+    t.hush();
+
+    t.ok(
+        "bob",
+        "call.media",
+        json!({ "call": call, "audio": false, "video": "screen" }),
+    );
+    let bob = t.device("bob").id.clone();
+    assert_eq!(
+        t.take("alice", "call.media").unwrap()["data"],
+        json!({ "call": call, "from": bob, "audio": false, "video": "screen" })
+    );
+    assert_eq!(t.heard("alice2"), [""; 0]);
+}
+
+#[test]
 fn what_is_sent_to_a_device_without_a_socket_waits_for_it() {
     let mut t = TestSignaling::people(&["alice", "bob"]);
     let call = t.talk("alice", "bob");

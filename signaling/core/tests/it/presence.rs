@@ -41,6 +41,24 @@ fn followers_hear_of_every_change() {
 }
 
 #[test]
+fn what_a_user_has_said_is_told_to_their_next_device() {
+    let mut t = TestSignaling::people(&["bob"]);
+    let begin = json!({ "status": "available", "call_waiting": true, "chosen": false });
+    assert_eq!(t.ok("bob", "presence.set", json!({})), begin);
+
+    let set = json!({ "status": "do_not_disturb", "call_waiting": false });
+    let said = json!({ "status": "do_not_disturb", "call_waiting": false, "chosen": true });
+    assert_eq!(t.ok("bob", "presence.set", set), said);
+    t.connect("bob2");
+    assert_eq!(t.ok("bob2", "presence.set", json!({})), said);
+
+    t.send_text("bob", r#"{"type":"bye"}"#);
+    t.send_text("bob2", r#"{"type":"bye"}"#);
+    t.connect("bob3");
+    assert_eq!(t.ok("bob3", "presence.set", json!({})), begin);
+}
+
+#[test]
 fn the_directory_joins_who_is_here_and_who_is_in_the_records() {
     let mut t = TestSignaling::people(&["alice", "bob"]);
     let users = t.ok("alice", "presence.subscribe", json!({}))["users"].clone();
