@@ -7,7 +7,7 @@ import { ConnectionReader } from "./stats.js";
 
 /**
  * @import { Device } from "./device.js"
- * @import { CallEnd, CallState, Command, Me, MediaKinds, MediaState, Person, Transfer } from "./types.js"
+ * @import { CallEnd, CallState, Command, Me, MediaKinds, MediaSent, MediaState, Person, Transfer } from "./types.js"
  */
 
 /** Q.850 causes of ends that are decided here. */
@@ -58,6 +58,10 @@ export class Call extends Emitter {
   localStream = null;
   /** @type {MediaStream|null} */
   remoteStream = null;
+  /** Whether {@link mute} has silenced the microphone. */
+  muted = false;
+  /** @type {MediaSent|null} what the other side says that it sends; null until it has */
+  peerMedia = null;
   heldByMe = false;
   heldByPeer = false;
   /** @type {number|null} milliseconds since 1970 */
@@ -171,6 +175,20 @@ export class Call extends Emitter {
     this.#applyReply(await this.#command("call.transfer", { with: other.id }));
   }
 
+  /** Silences what the microphone sends, or lets it be heard again, by the track's `enabled`. @param {boolean} on */
+  mute(on) {
+    this.muted = on;
+    const { audio } = this.#peer.media.tracks;
+    if (audio) audio.enabled = !on;
+    this.#tellMedia();
+    this.#changed();
+  }
+
+  /** Looks for another way to the other side now, as the client does by itself when the network comes back. */
+  reconnect() {
+    if (this.phase === "active") this.#peer.restart();
+  }
+
   /**
    * Replaces what is sent. A screen is sent in the camera's place; `null` brings the camera back.
    * @param {"audio"|"video"|"screen"} kind
@@ -188,11 +206,13 @@ export class Call extends Emitter {
       // The browser's own "stop sharing" button.
       track?.addEventListener("ended", () => this.#peer.media.tracks.screen === track && this.setTrack("screen", null));
     } else {
+      if (kind === "audio" && track && this.muted) track.enabled = false;
       this.localStream ??= new MediaStream();
       if (before) this.localStream.removeTrack(before);
       if (track) this.localStream.addTrack(track);
     }
     const sent = this.#peer.sendMedia();
+    this.#tellMedia();
     this.#changed();
     // Before the Call is active there is nothing to wait for.
     if (this.phase === "active") await sent;
@@ -240,7 +260,11 @@ export class Call extends Emitter {
   /** @internal Sends the tracks of `stream`, as the page or an earlier Call had them. @param {MediaStream|null} [stream] */
   useStream(stream) {
     if (!stream) return;
-    for (const track of stream.getTracks()) this.setTrack(/** @type {"audio"|"video"} */ (track.kind), track);
+    for (const track of stream.getTracks()) {
+      // Who was silent in the Call before stays so.
+      if (track.kind === "audio" && track.enabled === false) this.muted = true;
+      this.setTrack(/** @type {"audio"|"video"} */ (track.kind), track);
+    }
   }
 
   /** @internal Takes over a state the server told. @param {CallState} state @param {string} sealed */
@@ -272,6 +296,7 @@ export class Call extends Emitter {
   /** @internal @param {string} type @param {any} data */
   handle(type, data) {
     if (type === "call.verify") this.#enqueueCode((exchange) => this.#verify(exchange, data));
+    else if (type === "call.media") this.#heardMedia(data);
     else this.#peer.handle(type, data);
   }
 
@@ -279,12 +304,8 @@ export class Call extends Emitter {
   resync() {
     if (this.phase !== "active") return;
     this.#peer.resync();
+    this.#tellMedia();
     if (!this.code) this.#enqueueCode(async (exchange) => this.#say(await exchange.repeat()));
-  }
-
-  /** @internal */
-  networkChanged() {
-    if (this.phase === "active") this.#peer.restart();
   }
 
   /** @internal */
@@ -399,6 +420,22 @@ export class Call extends Emitter {
       if (isCaller && !this.#commitment) await this.#say(await exchange.repeat());
     });
     this.#beginCode();
+    this.#tellMedia();
+  }
+
+  /** Tells the other side what the tracks alone do not: a screen looks like a camera, and a silent one like a quiet room. */
+  #tellMedia() {
+    if (this.phase !== "active") return;
+    const { audio, video, screen } = this.#peer.media.tracks;
+    const sent = { audio: Boolean(audio?.enabled), video: screen ? "screen" : video ? "camera" : null };
+    // What gets lost is told again by resync().
+    this.#command("call.media", sent).catch(() => {});
+  }
+
+  /** @param {MediaSent} sent */
+  #heardMedia({ audio, video }) {
+    this.peerMedia = { audio, video: video ?? null };
+    this.#changed();
   }
 
   #codeExchange() {

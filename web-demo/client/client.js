@@ -10,11 +10,13 @@ import { ulid } from "./ulid.js";
  * @import { Device } from "./device.js"
  */
 
-/** The part of their life after which TURN credentials are renewed, and the least pause between two renewals. */
+/**
+ * The part of their life after which TURN credentials are renewed, and the least and the longest pause between two
+ * renewals: their end is told by the server's clock, and that of this machine may be wrong.
+ */
 const CREDENTIALS_SHARE = 0.8;
 const CREDENTIALS_PAUSE_MS = 30_000;
-/** The longest delay a timer can hold. */
-const TIMER_MS_MAX = 2 ** 31 - 1;
+const CREDENTIALS_PAUSE_MS_MAX = 30 * 60_000;
 
 /** Errors after which a Call that was handed back to the server is lost. */
 const LOST = new Set(["unknown_call", "not_a_party", "forged_snapshot", "wrong_phase"]);
@@ -66,6 +68,8 @@ export class OffhookClient extends Emitter {
   /** @type {{status?: Status, call_waiting?: boolean}} */
   #presenceSet = {};
   #isConnecting = false;
+  /** Whether it was closed while it was connecting. */
+  #isGivenUp = false;
   #unwatch = () => {};
 
   /** @param {ClientOptions} options */
@@ -81,17 +85,24 @@ export class OffhookClient extends Emitter {
 
   /**
    * Connects; resolves once the server knows this Device. Later interruptions mend by themselves: `state` tells.
-   * @param {{signal?: AbortSignal}} [options]
+   * After `close()`, or a failure, it may be called again.
+   * @param {{signal?: AbortSignal}} [options] aborting matters until this resolves
    */
   async connect({ signal } = {}) {
     if (this.state !== "idle" && this.state !== "closed") throw new OffhookError("wrong_phase", `already ${this.state}`);
     this.#isConnecting = true;
+    this.#isGivenUp = false;
     try {
-      this.#device = await openDevice();
+      const device = await openDevice();
+      if (signal?.aborted || this.#isGivenUp) {
+        device.release();
+        throw new OffhookError(signal?.aborted ? "aborted" : "closed", "connecting was given up");
+      }
+      this.#device = device;
       this.#session = new Session({
         url: socketUrl(this.#options.url),
         token: this.#options.token,
-        device: { id: this.#device.id, key: this.#device.key, name: this.#options.device?.name ?? "browser" },
+        device: { id: device.id, key: device.key, name: this.#options.device?.name ?? "browser" },
         handlers: {
           onState: (state, reason) => this.#stateChanged(state, reason),
           onWelcome: (welcome) => this.#welcomed(welcome),
@@ -102,8 +113,8 @@ export class OffhookClient extends Emitter {
     } finally {
       this.#isConnecting = false;
     }
-    await this.#session.connect(signal);
     this.#unwatch = watchPage(this);
+    await this.#session.connect(signal);
   }
 
   /** Hangs up what is left and ends the Session; the promise of every open command rejects with `closed`. */
@@ -111,6 +122,7 @@ export class OffhookClient extends Emitter {
     for (const call of [...this.calls.values()]) {
       (call.direction === "in" && call.phase === "ringing" ? Promise.resolve() : call.hangup()).catch(() => {});
     }
+    this.#isGivenUp = true;
     this.#session?.close();
   }
 
@@ -126,16 +138,22 @@ export class OffhookClient extends Emitter {
     return reply.users.map(named);
   }
 
-  /** @param {{status?: Status, callWaiting?: boolean}} presence */
-  async setPresence({ status, callWaiting }) {
+  /**
+   * Says how reachable the User is, on all Devices; what is left out stays.
+   * @param {{status?: Status, callWaiting?: boolean}} [presence]
+   * @returns {Promise<{status: Status, callWaiting: boolean, chosen: boolean}>} what holds now; `chosen` is false as long
+   *   as no Device of the User has said anything
+   */
+  async setPresence({ status, callWaiting } = {}) {
     const data = { ...(status && { status }), ...(callWaiting !== undefined && { call_waiting: callWaiting }) };
-    await this.#command("presence.set", data);
+    const holds = await this.#command("presence.set", data);
     Object.assign(this.#presenceSet, data);
+    return { status: holds.status, callWaiting: holds.call_waiting, chosen: holds.chosen };
   }
 
   /**
    * Calls a User; resolves as soon as the server has taken the Call on, which then rings or has ended already (`busy`,
-   * `unavailable`).
+   * `unavailable`). `signal` gives up until then; afterwards the Call's own `cancel()` does.
    * @param {string} user
    * @param {{media?: MediaKinds, stream?: MediaStream|null, signal?: AbortSignal, ttlMs?: number}} [options]
    * @returns {Promise<Call>}
@@ -145,9 +163,11 @@ export class OffhookClient extends Emitter {
     const call = this.#add({ id: ulid(), direction: "out", peer: { user, name: user }, media });
     call.useStream(stream);
 
+    let abort = () => {};
     /** @type {Promise<never>} */
     const aborted = new Promise((_, reject) => {
-      signal?.addEventListener("abort", () => reject(new OffhookError("aborted", "calling was aborted")), { once: true });
+      abort = () => reject(new OffhookError("aborted", "calling was aborted"));
+      signal?.addEventListener("abort", abort);
     });
     try {
       await Promise.race([call.invite(ttlMs), aborted]);
@@ -156,6 +176,8 @@ export class OffhookClient extends Emitter {
       if (signal?.aborted) call.cancel().catch(() => {});
       else call.abandon("failed");
       throw OffhookError.from(error, "media_failed");
+    } finally {
+      signal?.removeEventListener("abort", abort);
     }
   }
 
@@ -176,7 +198,7 @@ export class OffhookClient extends Emitter {
   /** @internal The page woke up or went online. @param {boolean} isNewNetwork */
   networkChanged(isNewNetwork) {
     this.#session?.probe();
-    if (isNewNetwork) for (const call of this.calls.values()) call.networkChanged();
+    if (isNewNetwork) for (const call of this.calls.values()) call.reconnect();
   }
 
   /** @param {string} type @param {Record<string, any>} [data] @returns {Promise<any>} */
@@ -192,6 +214,7 @@ export class OffhookClient extends Emitter {
       this.#device?.release();
       for (const call of [...this.calls.values()]) call.abandon("gone");
       this.#ended.clear();
+      this.#handedOver = null;
     }
     this.emit("stateChanged", state, reason);
   }
@@ -237,6 +260,7 @@ export class OffhookClient extends Emitter {
       case "call.update":
         return this.#update(data);
       case "call.verify":
+      case "call.media":
       case "sdp.offer":
       case "sdp.answer":
       case "ice.candidates":
@@ -363,18 +387,23 @@ export class OffhookClient extends Emitter {
     this.#iceServers = servers;
     for (const call of this.calls.values()) call.configure();
 
-    clearTimeout(this.#credentialsTimer);
     const left = expiryOf(servers) - Date.now();
-    if (left === Infinity) return;
-    const pause = Math.min(TIMER_MS_MAX, Math.max(CREDENTIALS_PAUSE_MS, left * CREDENTIALS_SHARE));
+    if (left === Infinity) return clearTimeout(this.#credentialsTimer);
+    const pause = Math.max(CREDENTIALS_PAUSE_MS, left * CREDENTIALS_SHARE);
+    this.#renewCredentialsIn(Math.min(pause, CREDENTIALS_PAUSE_MS_MAX));
+  }
+
+  /** @param {number} ms */
+  #renewCredentialsIn(ms) {
+    clearTimeout(this.#credentialsTimer);
     this.#credentialsTimer = setTimeout(async () => {
       try {
         const { ice_servers } = await this.#command("turn.refresh");
         this.#useIceServers(ice_servers);
       } catch {
-        // The next welcome brings new ones.
+        if (this.state !== "closed") this.#renewCredentialsIn(CREDENTIALS_PAUSE_MS);
       }
-    }, pause);
+    }, ms);
   }
 }
 

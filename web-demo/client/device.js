@@ -17,7 +17,7 @@ const SLOT_KEY = "offhook-device";
  * @property {(text: string) => Promise<string>} sign
  * @property {(peer: string, key: string) => Promise<"new"|"known"|"changed">} recognise compares `key` with the one `peer`
  *   showed before and remembers it
- * @property {() => void} release lets another page be this Device
+ * @property {() => void} release lets another page be this Device; nothing else is asked of it afterwards
  */
 
 /**
@@ -29,8 +29,12 @@ export async function openDevice() {
   if (!globalThis.crypto?.subtle) {
     throw new OffhookError("insecure_context", "calls need a secure page: https, or localhost");
   }
-  const { slot, release } = await claimSlot();
+  const { slot, release: releaseSlot } = await claimSlot();
   const store = new Store();
+  const release = () => {
+    store.close();
+    releaseSlot();
+  };
   try {
     let record = await store.get("devices", slot);
     if (!record) {
@@ -124,6 +128,10 @@ class Store {
   #memory = new Map();
   /** @type {Promise<IDBDatabase|null>} */
   #database = openDatabase().catch(() => null);
+
+  close() {
+    this.#database.then((database) => database?.close());
+  }
 
   /** @param {"devices"|"peers"} store @param {IDBValidKey} key @returns {Promise<any>} */
   async get(store, key) {

@@ -16,8 +16,11 @@ const CANDIDATES_EARLY_MAX = 256;
 const ANSWER_TIMEOUT_MS = 10_000;
 /** A path that went quiet often comes back by itself. */
 const QUIET_MS = 3_000;
-/** ICE restarts in a row without success before the media counts as failed. */
-const RESTARTS_MAX = 4;
+/** How long no way is found before the media counts as failed. It is looked for all the same. */
+const SEARCH_MS_MAX = 30_000;
+/** ICE restarts in a row without success after which there is a pause before each. */
+const RESTARTS_QUICK = 3;
+const RESTART_PAUSE_MS = 10_000;
 
 /**
  * @typedef {object} PeerOptions
@@ -78,8 +81,8 @@ export class Peer {
 
   #wasConnected = false;
   #restarts = 0;
-  /** @type {Record<"candidates"|"answer"|"quiet", ReturnType<typeof setTimeout>|undefined>} */
-  #timers = { candidates: undefined, answer: undefined, quiet: undefined };
+  /** @type {Record<"candidates"|"answer"|"quiet"|"search", ReturnType<typeof setTimeout>|undefined>} */
+  #timers = { candidates: undefined, answer: undefined, quiet: undefined, search: undefined };
 
   /** @param {PeerOptions} options */
   constructor(options) {
@@ -103,7 +106,7 @@ export class Peer {
     this.#begin();
     // Only the caller opens with an offer; the callee's tracks fill its sections. That saves a collision.
     if (isCaller) this.sendMedia();
-    this.#setState("connecting");
+    this.#search();
   }
 
   /** Sends what `media` says now. */
@@ -152,6 +155,7 @@ export class Peer {
   /** Looks for new paths, for instance after a change of network. */
   restart() {
     this.#restarts = 0;
+    if (this.state === "failed") this.#search();
     this.#enqueue(async (pc) => this.#askRestart(pc));
   }
 
@@ -375,27 +379,30 @@ export class Peer {
   #connectionChanged(pc) {
     clearTimeout(this.#timers.quiet);
     if (pc.connectionState === "connected") {
+      clearTimeout(this.#timers.search);
       this.#restarts = 0;
       this.#wasConnected = true;
       this.#setState("connected");
-    } else if (pc.connectionState === "disconnected") {
-      this.#setState("reconnecting");
-      this.#timers.quiet = setTimeout(() => this.#mend(), QUIET_MS);
-    } else if (pc.connectionState === "failed") {
-      this.#mend();
-    } else if (this.state !== "failed") {
-      this.#setState(this.#wasConnected ? "reconnecting" : "connecting");
-    }
-  }
-
-  #mend() {
-    if (this.#restarts >= RESTARTS_MAX) {
-      this.#setState("failed");
       return;
     }
-    this.#restarts++;
+    if (this.state === "connected") this.#search();
+    if (pc.connectionState === "disconnected") this.#mendIn(QUIET_MS);
+    else if (pc.connectionState === "failed") this.#mendIn(this.#restarts < RESTARTS_QUICK ? 0 : RESTART_PAUSE_MS);
+  }
+
+  /** There is no way to the other side, or none any more. */
+  #search() {
     this.#setState(this.#wasConnected ? "reconnecting" : "connecting");
-    this.#enqueue(async (pc) => this.#askRestart(pc));
+    clearTimeout(this.#timers.search);
+    this.#timers.search = setTimeout(() => this.#setState("failed"), SEARCH_MS_MAX);
+  }
+
+  /** @param {number} ms */
+  #mendIn(ms) {
+    this.#timers.quiet = setTimeout(() => {
+      this.#restarts++;
+      this.#enqueue(async (pc) => this.#askRestart(pc));
+    }, ms);
   }
 
   /** @param {OffhookError} error */

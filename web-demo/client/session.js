@@ -13,6 +13,8 @@ const WELCOME_TIMEOUT_MS = 10_000;
 const ACK_FRAMES = 16;
 const ACK_DELAY_MS = 1_000;
 const PING_IN_CALL_MS = 5_000;
+/** A timer that is so late slept with the machine; it takes more than a busy page, or a tab in the background. */
+const SLEPT_MS = 90_000;
 /** How long a socket may stay silent once the network is known to have changed. */
 const PROBE_MS = 2_500;
 const OUTBOX_FRAMES_MAX = 256;
@@ -97,6 +99,8 @@ export class Session {
   #pingMs = 25_000;
   #pingsUnanswered = 0;
   #inCall = false;
+  /** Whether the server has said that it goes away, and none has welcomed us since. */
+  #isLeft = false;
   #frameBytesMax = 64 * 1024;
 
   /** @type {Record<"welcome"|"ack"|"ping"|"probe"|"retry"|"goaway", ReturnType<typeof setTimeout>|undefined>} */
@@ -245,7 +249,7 @@ export class Session {
   /** @param {string} reason */
   #retry(reason) {
     clearTimeout(this.#timers.retry);
-    if (!this.#socket && !this.#connecting) this.#setState("reconnecting", reason);
+    if (!this.#socket && !this.#connecting) this.#setState("reconnecting", this.#isLeft ? "goaway" : reason);
     this.#timers.retry = setTimeout(() => this.#attach(), this.#backoff());
   }
 
@@ -262,6 +266,7 @@ export class Session {
     if (socket === this.#candidate) return this.#attachFailed(error);
     if (socket !== this.#socket) return;
 
+    this.#isLeft ||= code === 1001;
     this.#detach();
     // With a successor on its way (goaway) its welcome is next; the server merely closed the old one first.
     if (this.#candidate) return;
@@ -350,6 +355,7 @@ export class Session {
       case "ping":
         return this.#send(socket, { type: "pong", id: ulid() });
       case "goaway":
+        this.#isLeft = true;
         // The latter half of the time is kept for attempts that fail.
         this.#timers.goaway ??= setTimeout(() => this.#attach(), (this.#random() * (data.in_ms ?? 0)) / 2);
         return;
@@ -379,6 +385,7 @@ export class Session {
     this.#socket = socket;
     this.#candidate = null;
     this.#failures = 0;
+    this.#isLeft = false;
     this.#resume = { session: welcome.session, key: welcome.key };
     this.#pingMs = welcome.ping_ms ?? this.#pingMs;
     this.#frameBytesMax = welcome.limits?.frame_bytes_max ?? this.#frameBytesMax;
@@ -453,16 +460,17 @@ export class Session {
 
   #schedulePing() {
     clearTimeout(this.#timers.ping);
-    this.#timers.ping = setTimeout(
-      () => {
-        if (!this.#socket) return;
-        if (this.#pingsUnanswered >= 2) return this.#giveUp();
-        this.#pingsUnanswered++;
-        this.#send(this.#socket, { type: "ping", id: ulid() });
-        this.#schedulePing();
-      },
-      this.#inCall ? Math.min(PING_IN_CALL_MS, this.#pingMs) : this.#pingMs,
-    );
+    const pause = this.#inCall ? Math.min(PING_IN_CALL_MS, this.#pingMs) : this.#pingMs;
+    const due = Date.now() + pause;
+    this.#timers.ping = setTimeout(() => {
+      if (!this.#socket) return;
+      const hasSlept = Date.now() - due > SLEPT_MS;
+      if (this.#pingsUnanswered >= 2 && !hasSlept) return this.#giveUp();
+      this.#pingsUnanswered++;
+      if (hasSlept) this.probe();
+      else this.#send(this.#socket, { type: "ping", id: ulid() });
+      this.#schedulePing();
+    }, pause);
   }
 
   /** Closes because the other side broke the protocol, then resumes: what is missing comes again. @param {Socket} socket @param {number} code */

@@ -6,6 +6,7 @@
 /** @typedef {"available"|"away"|"do_not_disturb"|"in_call"|"offline"} Status */
 /** @typedef {{user: string, name: string, status: Status}} Presence */
 /** @typedef {{audio: boolean, video: boolean}} MediaKinds */
+/** @typedef {{audio: boolean, video: "camera"|"screen"|null}} MediaSent whether the microphone is on, and what the picture is */
 /** @typedef {{user: string, name: string}} Person */
 /** @typedef {{account: string, user: string, name: string}} Me */
 /** @typedef {{reason: string, cause: number, by: string|null, into: string|null}} CallEnd */

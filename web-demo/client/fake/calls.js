@@ -2,7 +2,7 @@
 
 import { ulid } from "../ulid.js";
 
-const RELAYED = new Set(["call.verify", "sdp.offer", "sdp.answer", "ice.candidates", "ice.restart"]);
+const RELAYED = new Set(["call.verify", "call.media", "sdp.offer", "sdp.answer", "ice.candidates", "ice.restart"]);
 /** Stands for the AEAD: the client can hand it back but a test can tell it from one made up. */
 const SEAL = "sealed:";
 

@@ -14,6 +14,8 @@ export class FakeServer {
   /** What to refuse tokens with, by token. */
   refusals = new Map();
   pingMs = 25_000;
+  /** How long TURN credentials are good; null refuses new ones. */
+  turnSeconds = null;
 
   sessions = new Map();
   sockets = new Set();
@@ -110,7 +112,7 @@ export class FakeServer {
         account: "acme",
         user: token,
         name: token[0].toUpperCase() + token.slice(1),
-        ice_servers: [],
+        ice_servers: this.#iceServers() ?? [],
         limits: { frame_bytes_max: 65536 },
         resume_ms: 60_000,
         ping_ms: this.pingMs,
@@ -138,9 +140,11 @@ export class FakeServer {
         session.watches = true;
         return ["ok", { users: [...new Set([...this.sessions.values()].map(({ user }) => user))].map((user) => this.statusOf(user)) }];
       case "presence.set":
-        if (data.status) this.presence.set(session.user, data.status);
-        this.announce(session.user);
-        return ["ok", {}];
+        return ["ok", this.#setPresence(session.user, data)];
+      case "turn.refresh": {
+        const servers = this.#iceServers();
+        return servers ? ["ok", { ice_servers: servers }] : ["error", { code: "internal", message: "no credentials" }];
+      }
       case "history.list":
         return ["ok", { entries: [], missed: 0 }];
       case "history.seen":
@@ -151,9 +155,23 @@ export class FakeServer {
     }
   }
 
+  #iceServers() {
+    if (this.turnSeconds === null) return null;
+    const username = `${Math.floor(Date.now() / 1000) + this.turnSeconds}:acme:somebody`;
+    return [{ urls: ["turn:server"], username, credential: "secret" }];
+  }
+
+  #setPresence(user, { status, call_waiting }) {
+    const before = this.presence.get(user);
+    const said = { status: status ?? before?.status ?? "available", call_waiting: call_waiting ?? before?.call_waiting ?? true };
+    if (status !== undefined || call_waiting !== undefined) this.presence.set(user, said);
+    this.announce(user);
+    return { ...said, chosen: this.presence.has(user) };
+  }
+
   statusOf(user) {
     const online = this.sessionsOf(user).length > 0;
-    return { user, name: user[0].toUpperCase() + user.slice(1), status: online ? (this.presence.get(user) ?? "available") : "offline" };
+    return { user, name: user[0].toUpperCase() + user.slice(1), status: online ? (this.presence.get(user)?.status ?? "available") : "offline" };
   }
 
   announce(user) {

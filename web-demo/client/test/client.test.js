@@ -95,6 +95,30 @@ test("when both call each other, one Call remains", async () => {
   await close();
 });
 
+test("each side hears what the other sends: a screen, a microphone that is off", async () => {
+  const { server, alice, bob, close } = await people("alice", "bob");
+  const [call, rung] = await connected(alice, bob);
+  await until(() => rung.peerMedia);
+  assert.deepEqual(rung.peerMedia, { audio: false, video: null });
+
+  const track = { kind: "audio", enabled: true };
+  await call.setTrack("audio", track);
+  await call.setTrack("video", { kind: "video" });
+  await until(() => rung.peerMedia.audio && rung.peerMedia.video === "camera");
+  call.mute(true);
+  await call.setTrack("screen", { kind: "video", addEventListener() {} });
+  await until(() => !rung.peerMedia.audio && rung.peerMedia.video === "screen");
+  assert.equal(track.enabled, false);
+
+  rung.peerMedia = null;
+  server.crash();
+  await until(() => rung.peerMedia);
+  assert.deepEqual(rung.peerMedia, { audio: false, video: "screen" });
+  await call.setTrack("screen", null);
+  await until(() => rung.peerMedia.video === "camera");
+  await close();
+});
+
 test("a blind transfer moves the other side and its tracks into a new Call", async () => {
   const { alice, bob, carol, close } = await people("alice", "bob", "carol");
   const [call, rung] = await connected(alice, bob);
@@ -218,6 +242,67 @@ test("presence is told, and asked for again after a crash", async () => {
   server.crash();
   await until(() => statuses.at(-1) === "away");
   await close();
+});
+
+test("what a User has said about themselves is told to each of their Devices", async () => {
+  const { bob, second, close } = await people("bob", "second:bob");
+  assert.deepEqual(await bob.setPresence(), { status: "available", callWaiting: true, chosen: false });
+  await bob.setPresence({ callWaiting: false });
+  assert.deepEqual(await second.setPresence(), { status: "available", callWaiting: false, chosen: true });
+  await close();
+});
+
+test("TURN credentials are renewed before they end, and again after a renewal that failed", async (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout", "Date"] });
+  const server = new FakeServer();
+  server.turnSeconds = 3_600;
+  globalThis.WebSocket = function () {
+    return server.open();
+  };
+  const client = new OffhookClient({ url: "ws://server/v1/calls", token: "alice" });
+  const connected = client.connect();
+  const renewals = () => server.frames.filter(([, { type }]) => type === "turn.refresh").length;
+  const pass = async (ms, step) => {
+    for (let passed = 0; passed < ms; passed += step) {
+      t.mock.timers.tick(step);
+      await new Promise(setImmediate);
+    }
+  };
+  await pass(200, 1);
+  await connected;
+
+  await pass(29 * 60_000, 1_000);
+  assert.equal(renewals(), 0);
+  server.turnSeconds = null;
+  await pass(60_000, 1_000);
+  assert.equal(renewals(), 1);
+  server.turnSeconds = 3_600;
+  await pass(60_000, 1_000);
+  assert.equal(renewals(), 2);
+  await pass(31 * 60_000, 1_000);
+  assert.equal(renewals(), 3);
+
+  await client.close();
+  await pass(60 * 60_000, 10_000);
+  assert.equal(renewals(), 3);
+});
+
+test("connecting and closing again and again leaves nothing behind", async () => {
+  const server = new FakeServer();
+  globalThis.WebSocket = function () {
+    return server.open();
+  };
+  const client = new OffhookClient({ url: "ws://server/v1/calls", token: "alice" });
+  for (let round = 0; round < 5; round++) {
+    await client.connect();
+    await client.close();
+  }
+  const aborted = client.connect({ signal: AbortSignal.abort() });
+  await assert.rejects(aborted, { code: "aborted" });
+  const closed = client.connect();
+  await client.close();
+  await assert.rejects(closed, { code: "closed" });
+  await until(() => server.sockets.size === 0 && server.sessions.size === 0);
 });
 
 test("closing hangs up, and nothing can be asked any more", async () => {

@@ -92,30 +92,47 @@ test("a callee that lost messages asks for a restart, and the caller makes the o
   assert.equal(connections[0].restarts, 1);
 });
 
-test("a path that fails is restarted a few times, then given up", async (t) => {
-  const { peers, connections, settle } = await pair(t);
-  const become = async (state) => {
-    connections[0].connectionState = state;
-    connections[0].onconnectionstatechange();
-    await settle();
-  };
+test("a path that fails is restarted at once a few times, then with pauses, for as long as the Call lasts", async (t) => {
+  const { peers, connections, become, settle } = await pair(t);
   await become("connected");
   assert.equal(peers[0].state, "connected");
-  for (let attempt = 1; attempt <= 4; attempt++) {
+  for (let attempt = 1; attempt <= 5; attempt++) {
     await become("failed");
     assert.equal(peers[0].state, "reconnecting");
+    if (attempt > 3) {
+      assert.equal(connections[0].restarts, attempt - 1);
+      t.mock.timers.tick(10_000);
+      await settle();
+    }
     assert.equal(connections[0].restarts, attempt);
   }
-  await become("failed");
-  assert.equal(peers[0].state, "failed");
   await become("connected");
   assert.equal(peers[0].state, "connected");
 });
 
+test("media without a way counts as failed after half a minute, and connects all the same when there is one", async (t) => {
+  const { peers, connections, become, settle } = await pair(t);
+  t.mock.timers.tick(29_000);
+  assert.equal(peers[0].state, "connecting");
+  t.mock.timers.tick(1_000);
+  assert.equal(peers[0].state, "failed");
+  await become("failed");
+  assert.equal(peers[0].state, "failed");
+  assert.equal(connections[0].restarts, 1);
+
+  peers[0].restart();
+  assert.equal(peers[0].state, "connecting");
+  await settle();
+  assert.equal(connections[0].restarts, 2);
+  await become("connected");
+  t.mock.timers.tick(60_000);
+  assert.equal(peers[0].state, "connected");
+});
+
 test("a path that goes quiet gets three seconds", async (t) => {
-  const { peers, connections, settle } = await pair(t);
-  connections[0].connectionState = "disconnected";
-  connections[0].onconnectionstatechange();
+  const { peers, connections, become, settle } = await pair(t);
+  await become("connected");
+  await become("disconnected");
   t.mock.timers.tick(2_000);
   await settle();
   assert.equal(peers[0].state, "reconnecting");
@@ -227,6 +244,13 @@ async function pair(t, { candidatesBeforeOffer = 0 } = {}) {
     }
   };
 
+  /** The caller's connection says this of itself. */
+  const become = async (state) => {
+    connections[0].connectionState = state;
+    connections[0].onconnectionstatechange();
+    await settle();
+  };
+
   peers.forEach((peer, side) => peer.start({ certificate: {}, isCaller: side === 0, key: devices[1 - side].key }));
   for (let n = 0; n < candidatesBeforeOffer; n++) connections[0].onicecandidate({ candidate: { candidate: `c${n}` } });
   await settle();
@@ -237,6 +261,7 @@ async function pair(t, { candidatesBeforeOffer = 0 } = {}) {
     told,
     sent,
     failures,
+    become,
     settle,
     hold(type) {
       holding = type;

@@ -202,6 +202,35 @@ test("after two failed sockets, requests find out when the server is back, with 
   assert.equal(session.state, "connected");
 });
 
+test("a server that said it goes away is the reason until one welcomes us again", async (t) => {
+  const { server, session, states } = await connectedStart(t);
+  const [held] = server.sessions.values();
+  held.socket.deliver({ type: "goaway", id: "G", data: { in_ms: 100, reason: "stop" } });
+  await pass(t, 1);
+  server.reachable = false;
+  server.cut(1001);
+  await pass(t, 5_000);
+  server.reachable = true;
+  await pass(t, 15_100, 50);
+  server.cut();
+  await pass(t, 1_000);
+  assert.deepEqual(states.slice(2), ["reconnecting goaway", "connected", "reconnecting network", "connected"]);
+  session.close();
+});
+
+test("who wakes up from sleep finds out soon that the socket is dead", async (t) => {
+  const { server, session, states } = await connectedStart(t, { apis: ["setTimeout", "Date"] });
+  const [socket] = server.sockets;
+  socket.send = () => {};
+  await pass(t, 1_000);
+  // The clock goes on without the timers.
+  t.mock.timers.setTime(Date.now() + 3_600_000);
+  await pass(t, 25_000 + 3_000, 50);
+  assert.deepEqual(states.slice(2), ["reconnecting network", "connected"]);
+  assert.equal(session.state, "connected");
+  session.close();
+});
+
 test("two pings without an answer give the socket up, sooner in a Call", async (t) => {
   for (const [inCall, within] of [
     [false, 76_000],
@@ -314,9 +343,9 @@ test("however sockets die, every command has its effect once and every message i
 });
 
 /** A Session that has begun to connect to a fake server, on a clock that only `pass` moves. */
-function start(t, { server = new FakeServer(), token = "alice", open, reach, random = () => 0.5, signal } = {}) {
+function start(t, { server = new FakeServer(), token = "alice", open, reach, random = () => 0.5, signal, apis = ["setTimeout"] } = {}) {
   t.mock.timers.reset();
-  t.mock.timers.enable({ apis: ["setTimeout"] });
+  t.mock.timers.enable({ apis });
   const states = [];
   const messages = [];
   const onWelcome = [];
