@@ -17,6 +17,8 @@ import { currentCall, onStage, store } from "./state.js";
 let client = null;
 /** Who got the Calls that were handed over here. @type {WeakMap<Call, string>} */
 const handedTo = new WeakMap();
+/** Calls that are being answered while their devices start. @type {Set<Call>} */
+const answering = new Set();
 /** Counts attempts to dial, so that one that was given up while the camera started can tell. */
 let dialling = 0;
 
@@ -75,7 +77,11 @@ export function stopDialling() {
  * @param {{ video: boolean, others?: "hold" | "end" }} how what becomes of other Calls
  */
 export async function accept(call, { video, others = "hold" }) {
+  // A key pressed twice must not open the microphone twice.
+  if (answering.has(call)) return;
+  answering.add(call);
   const given = await mediaFor(video);
+  answering.delete(call);
   if (!given) return;
   if (call.phase !== "ringing") {
     stopTracks(given);
@@ -169,6 +175,7 @@ export function follow(call, stream) {
 
   let connected = false;
   let heldByPeer = false;
+  let sharesScreen = false;
   call.on("changed", () => {
     takeOverTracks(call);
     if (call.phase === "active" && !connected) {
@@ -179,6 +186,10 @@ export function follow(call, stream) {
     if (call.heldByPeer !== heldByPeer) {
       heldByPeer = call.heldByPeer;
       announce(heldByPeer ? `${call.peer.name} put you on hold` : `${call.peer.name} is back`);
+    }
+    if ((call.peerMedia?.video === "screen") !== sharesScreen) {
+      sharesScreen = !sharesScreen;
+      announce(`${call.peer.name} ${sharesScreen ? "shares the screen" : "no longer shares the screen"}`);
     }
     store.touch();
   });

@@ -55,18 +55,20 @@ export function bitrate(bitsPerSecond) {
 
 /**
  * @param {string} name
- * @returns {string} one or two letters
+ * @returns {string} one or two letters, or one emoji
  */
 export function initials(name) {
   const words = name.trim().split(/\s+/u).filter(Boolean);
-  const letters = words.length > 1 ? [words[0], words[words.length - 1]] : words;
-  // Spreading counts code points, so an emoji or a letter beyond the BMP stays whole.
-  return (
-    letters
-      .map((word) => [...word][0])
-      .join("")
-      .toUpperCase() || "?"
-  );
+  const letters = (words.length > 1 ? [words[0], words[words.length - 1]] : words).map(firstCharacter);
+  const emoji = letters.find((letter) => /\p{Extended_Pictographic}|\p{Regional_Indicator}/u.test(letter));
+  return emoji ?? (letters.join("").toUpperCase() || "?");
+}
+
+/** What people take for one character: an emoji of several code points stays whole. @param {string} word */
+function firstCharacter(word) {
+  if (!("Segmenter" in Intl)) return [...word][0];
+  const [first] = new Intl.Segmenter().segment(word);
+  return first.segment;
 }
 
 /**

@@ -12,6 +12,7 @@ import { tokenOf } from "./session.js";
 import { listenForShortcuts } from "./shortcuts.js";
 import { unlockOnGesture } from "./sounds.js";
 import { onStage, store } from "./state.js";
+import { recall, remember } from "./storage.js";
 import { mountHome } from "./views/home.js";
 
 /** @typedef {import("./session.js").Identity} Identity */
@@ -69,6 +70,7 @@ export async function setPresence(change) {
   store.set({ presence: { ...before, ...change } });
   try {
     await client.setPresence(change);
+    keepPresence();
   } catch (error) {
     store.set({ presence: before });
     const words = errorWords(error);
@@ -118,8 +120,9 @@ async function connect() {
     void refresh();
   } catch (error) {
     // The first connection is the page's to repeat; later ones are the client's.
-    if (isFinal(error)) finish(errorWords(error));
-    else setTimeout(() => void connect(), 2000);
+    if (isFinal(error)) return finish(errorWords(error));
+    store.set({ link: "closed", linkReason: error instanceof OffhookError ? error.code : "network" });
+    setTimeout(() => void connect(), 2000);
   }
 }
 
@@ -162,8 +165,8 @@ async function refresh() {
   await attempt(async () => {
     const people = await client.subscribePresence();
     store.set({ people: new Map(people.map((person) => [person.user, person])), peopleKnown: true });
-    adoptStatus(people.find((person) => person.user === store.state.me?.user)?.status);
   });
+  await attempt(settlePresence);
   await loadHistory();
   for (const call of client.calls.values()) {
     if (!onStage(store.state).includes(call) && call.phase !== "ended") follow(call);
@@ -171,13 +174,36 @@ async function refresh() {
 }
 
 /**
- * Shows the status this User has already, from another device or before a reload.
- *
- * @param {string | undefined} status
+ * Brings back what this User chose: the server knows as long as one of their devices is there, afterwards this browser
+ * does.
  */
+async function settlePresence() {
+  const kept = JSON.parse(recall(presenceKey()) ?? "null");
+  let holds = await client.setPresence();
+  if (kept && !holds.chosen) holds = await client.setPresence(kept);
+  const { status, callWaiting } = holds;
+  store.set({ presence: { status: isChoice(status) ? status : "available", callWaiting } });
+  if (holds.chosen) keepPresence();
+}
+
+/** Takes over a status chosen on another device. @param {string} status */
 function adoptStatus(status) {
-  if (status !== "available" && status !== "away" && status !== "do_not_disturb") return;
+  if (!isChoice(status) || status === store.state.presence.status) return;
   store.set({ presence: { ...store.state.presence, status } });
+  keepPresence();
+}
+
+function keepPresence() {
+  remember(presenceKey(), JSON.stringify(store.state.presence));
+}
+
+function presenceKey() {
+  return `presence.${client.me?.account}.${client.me?.user}`;
+}
+
+/** @param {string} status @returns {status is import("./state.js").State["presence"]["status"]} */
+function isChoice(status) {
+  return status === "available" || status === "away" || status === "do_not_disturb";
 }
 
 /** @param {unknown} error */

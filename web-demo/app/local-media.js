@@ -17,7 +17,6 @@ import { askAboutMedia } from "./views/problem.js";
  *
  * @typedef {object} LocalMedia
  * @property {MediaStream} stream microphone and camera, what the small picture shows
- * @property {boolean} muted
  * @property {MediaStreamTrack | null} camera
  * @property {MediaStreamTrack | null} screen
  */
@@ -27,6 +26,10 @@ const HANDOVER_MS = 5000;
 
 /** @type {WeakMap<Call, LocalMedia>} */
 const mediaByCall = new WeakMap();
+/** Calls whose microphone was unplugged, with no other one to take its place. @type {Set<Call>} */
+const silenced = new Set();
+
+navigator.mediaDevices?.addEventListener("devicechange", () => void regainMicrophones());
 
 /**
  * @param {Call} call
@@ -65,9 +68,8 @@ export async function mediaFor(video) {
  */
 export function attach(call, stream) {
   const [camera = null] = stream.getVideoTracks();
-  const muted = stream.getAudioTracks().some((track) => !track.enabled);
   const watched = mediaByCall.get(call)?.stream.getTracks() ?? [];
-  mediaByCall.set(call, { stream, muted, camera, screen: null });
+  mediaByCall.set(call, { stream, camera, screen: null });
   for (const track of stream.getTracks()) if (!watched.includes(track)) watchTrack(call, track);
 }
 
@@ -108,14 +110,13 @@ function stopUnused(media) {
 export function toggleMute(call) {
   const media = mediaByCall.get(call);
   if (!media) return;
-  const tracks = media.stream.getAudioTracks();
-  if (tracks.length === 0) {
+  if (media.stream.getAudioTracks().length === 0) {
+    call.mute(false);
     void attempt(async () => replaceMicrophone(call, await openMicrophone()));
     return;
   }
-  media.muted = !media.muted;
-  for (const track of tracks) track.enabled = !media.muted;
-  announce(media.muted ? "Microphone off" : "Microphone on");
+  call.mute(!call.muted);
+  announce(call.muted ? "Microphone off" : "Microphone on");
   store.touch();
 }
 
@@ -170,14 +171,13 @@ export async function useChosenDevice(kind) {
 
 /**
  * @param {Call} call
- * @param {MediaStreamTrack} track
+ * @param {MediaStreamTrack | null} track
  */
 async function replaceMicrophone(call, track) {
   const media = mediaByCall.get(call);
-  if (!media) return track.stop();
-  track.enabled = !media.muted;
+  if (!media) return track?.stop();
   swap(media, media.stream.getAudioTracks(), track);
-  watchTrack(call, track);
+  if (track) watchTrack(call, track);
   await call.setTrack("audio", track);
   store.touch();
 }
@@ -236,10 +236,32 @@ function watchTrack(call, track) {
       });
       void attempt(() => replaceCamera(call, null));
     } else {
-      toast("The microphone is gone", "Another one takes over, if there is one.", { tone: "warning" });
-      void attempt(async () => replaceMicrophone(call, await openMicrophone()));
+      silenced.add(call);
+      void regainMicrophones();
     }
   });
+}
+
+/** Uses another microphone where one was unplugged; where there is none, the next one that is plugged in. */
+async function regainMicrophones() {
+  for (const call of silenced) {
+    if (call.phase === "ended") {
+      silenced.delete(call);
+      continue;
+    }
+    try {
+      await replaceMicrophone(call, await openMicrophone());
+      silenced.delete(call);
+      toast("Another microphone", "The one you spoke into was unplugged; another one has taken over.", { key: "microphone" });
+    } catch {
+      if (mediaByCall.get(call)?.stream.getAudioTracks().length) await replaceMicrophone(call, null);
+      toast("The microphone is gone", "Nobody hears you until you connect one.", {
+        tone: "warning",
+        key: "microphone",
+        stays: true,
+      });
+    }
+  }
 }
 
 /** @param {MediaStream | null} stream one that no Call came to use */

@@ -211,13 +211,16 @@ export function linkWords(state) {
       : { title: "Reconnecting", detail: `The server cannot be reached at the moment.${goesOn}`, tone: "warning" };
   }
   if (state.link === "closed") {
-    return state.linkReason === "closed"
-      ? {
-          title: "Taken over",
-          detail: "You went on in another window or tab, so this one has stopped.",
-          tone: "warning",
-        }
-      : { title: "The server cannot be reached", detail: "Trying again every few seconds.", tone: "bad" };
+    if (state.linkReason === "closed") {
+      return {
+        title: "Taken over",
+        detail: "You went on in another window or tab, so this one has stopped.",
+        tone: "warning",
+      };
+    }
+    const why = state.linkReason === "network" ? null : ERRORS[state.linkReason];
+    if (why) return { ...why, tone: "bad" };
+    return { title: "The server cannot be reached", detail: "Trying again every few seconds.", tone: "bad" };
   }
   return null;
 }

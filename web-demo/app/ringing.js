@@ -4,6 +4,7 @@
 
 import { announce } from "./announce.js";
 import { startAttention, stopAttention } from "./notify.js";
+import { shortcutsOn } from "./shortcuts.js";
 import { playLoop } from "./sounds.js";
 import { onStage, ringingIn, store } from "./state.js";
 
@@ -27,6 +28,7 @@ export function startRinging() {
     }
     startAttention(ringing.peer.name, ringing.media.video);
     const kind = ringing.media.video ? "video call" : "voice call";
-    announce(`Incoming ${kind} from ${ringing.peer.name}. A accepts, D declines.`, "assertive");
+    const keys = shortcutsOn() ? " A accepts, D declines." : "";
+    announce(`Incoming ${kind} from ${ringing.peer.name}.${keys}`, "assertive");
   });
 }

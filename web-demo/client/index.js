@@ -8,6 +8,10 @@ export { OffhookError } from "./errors.js";
  * @typedef {import("./client.js").ClientEvents} ClientEvents
  * @typedef {import("./call.js").CallEvents} CallEvents
  * @typedef {import("./stats.js").Connection} Connection
+ * @typedef {import("./types.js").ConnectionState} ConnectionState
+ * @typedef {import("./types.js").MediaState} MediaState
+ * @typedef {import("./types.js").MediaSent} MediaSent
+ * @typedef {import("./types.js").Status} Status
  * @typedef {import("./types.js").Presence} Presence
  * @typedef {import("./types.js").HistoryEntry} HistoryEntry
  * @typedef {import("./types.js").CallEnd} CallEnd

@@ -16,6 +16,8 @@ const PROMPT_MS = 1500;
 /** An invitation, while there is no Call. */
 export function idleView() {
   const face = avatar({ user: "", name: "" });
+  const words = h("p");
+  const link = copyButton();
   const element = h(
     "div",
     { class: "idle" },
@@ -27,15 +29,19 @@ export function idleView() {
       h("span", { class: "avatar open-end" }, icon("phone")),
     ),
     h("h2", null, "Ready when you are"),
-    h("p", null, "Choose somebody on the left. To try it alone, open this page in a second window under another name."),
-    copyButton(),
+    words,
+    link,
   );
   return {
     element,
     /** @param {State} state */
-    update({ me }) {
+    update({ me, people }) {
       face.hidden = me === null;
       if (me) setAvatar(face, me);
+      const alone = [...people.values()].every(({ user, status }) => user === me?.user || status === "offline");
+      // The list beside it has the link while nobody is there.
+      link.hidden = alone;
+      setText(words, alone ? "Whoever comes in can be called from here." : "Choose somebody on the left, or send the link to somebody else.");
     },
   };
 }

@@ -49,7 +49,7 @@ export function controlsView() {
       const media = localMedia(call);
       const active = call.phase === "active";
       const silent = !media || media.stream.getAudioTracks().length === 0;
-      const muted = silent || media.muted;
+      const muted = silent || call.muted;
       mute.show(muted ? "micOff" : "mic", muted ? "Unmute" : "Mute", muted);
       camera.show(media?.camera ? "video" : "videoOff", media?.camera ? "Camera off" : "Camera on", !media?.camera);
       screen.show("screen", media?.screen ? "Stop sharing" : "Share", Boolean(media?.screen));

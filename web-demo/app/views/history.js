@@ -11,7 +11,12 @@ import { avatar, setAvatar } from "./avatar.js";
 
 export function historyView() {
   const list = h("ol", { class: "rows", "aria-label": "Past calls" });
-  const empty = h("p", { class: "nothing" }, "No calls yet. Those you make and those you miss will be listed here.");
+  const empty = h(
+    "div",
+    { class: "nothing empty" },
+    icon("clock"),
+    h("p", null, "No calls yet. Those you make, and those you miss, will be listed here."),
+  );
   const older = h(
     "button",
     {

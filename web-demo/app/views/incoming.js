@@ -71,7 +71,7 @@ function ringingActions(call) {
       "phone",
       call.media.video ? "Sound only" : "Accept",
       call.media.video ? "plain" : "good",
-      call.media.video ? "Shift A" : "A",
+      call.media.video ? "⇧ A" : "A",
       () => accept(call, { video: false }),
     ),
   ];

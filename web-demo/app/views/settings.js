@@ -141,7 +141,7 @@ function select(kind) {
   return h(
     "select",
     { class: "field", id: `device-${kind}`, data: { test: `device-${kind}` } },
-    h("option", { value: "" }, "The browser’s choice"),
+    h("option", { value: "" }, "Automatic"),
   );
 }
 
@@ -154,7 +154,7 @@ function fillSelect(element, devices, chosen) {
   const options = devices
     .filter((device) => device.deviceId && device.deviceId !== "default")
     .map((device, index) => h("option", { value: device.deviceId }, device.label || `Device ${index + 1}`));
-  element.replaceChildren(h("option", { value: "" }, "The browser’s choice"), ...options);
+  element.replaceChildren(h("option", { value: "" }, "Automatic"), ...options);
   element.value = devices.some((device) => device.deviceId === chosen) ? chosen : "";
   element.disabled = options.length === 0;
 }

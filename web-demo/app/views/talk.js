@@ -9,6 +9,9 @@ import { currentCall, onStage, store } from "../state.js";
 /** @typedef {import("../state.js").State} State */
 /** @typedef {import("../state.js").Call} Call */
 
+/** Two browsers find each other in a second or two; what takes longer than this wants a word. */
+const CONNECTING_MS = 10_000;
+
 /** Name, time and quality at the top of the picture. */
 export function headView() {
   const name = h("h2", { class: "talk-name" });
@@ -30,7 +33,10 @@ export function headView() {
     },
     icon("back"),
   );
-  const element = h("div", { class: "talk-head" }, aside, h("div", { class: "talk-title" }, name, time), lock);
+  const screen = fact("screen", "screen", "Sharing screen");
+  const silent = fact("micOff", "silent", "Muted");
+  const line = h("div", { class: "talk-facts" }, time, screen, silent);
+  const element = h("div", { class: "talk-head" }, aside, h("div", { class: "talk-title" }, name, line), lock);
   /** @type {Call | null} */
   let shown = null;
   let state = "";
@@ -52,6 +58,8 @@ export function headView() {
       shown = call;
       state = current;
       setText(name, call.peer.name);
+      screen.hidden = call.peerMedia?.video !== "screen";
+      silent.hidden = call.peerMedia?.audio !== false;
       lock.hidden = !call.code;
       setAttribute(lock, "data-device", call.peerDevice);
       setText(
@@ -61,6 +69,17 @@ export function headView() {
       tick();
     },
   };
+}
+
+/**
+ * Something the other side does that their picture and sound alone do not tell.
+ *
+ * @param {import("../icons.js").IconName} picture
+ * @param {string} test
+ * @param {string} words
+ */
+function fact(picture, test, words) {
+  return h("span", { class: "talk-fact", data: { test: `peer-${test}` }, hidden: true }, icon(picture), words);
 }
 
 /** The other Calls, like the lines of a desk phone. */
@@ -120,7 +139,21 @@ export function noticeView() {
     icon("resume"),
     "Resume",
   );
-  const element = h("div", { class: "talk-notice", role: "status" }, title, detail, resume);
+  const again = h(
+    "button",
+    {
+      class: "button primary",
+      type: "button",
+      data: { test: "look-again" },
+      on: { click: () => currentCall(store.state)?.reconnect() },
+    },
+    "Try again",
+  );
+  const element = h("div", { class: "talk-notice", role: "status", data: { test: "notice" } }, title, detail, resume, again);
+  /** Which Call is being connected, and whether that takes long. */
+  let connecting = "";
+  let isSlow = false;
+  let patience = 0;
 
   return {
     element,
@@ -129,9 +162,17 @@ export function noticeView() {
      * @param {string} name
      */
     update(call, name) {
-      const words = noticeWords(call, name);
+      const now = name === "connecting" ? call.id : "";
+      if (now !== connecting) {
+        connecting = now;
+        isSlow = false;
+        clearTimeout(patience);
+        if (now) patience = window.setTimeout(() => ((isSlow = true), store.touch()), CONNECTING_MS);
+      }
+      const words = noticeWords(call, isSlow ? "slow" : name);
       element.hidden = !words;
       resume.hidden = !call.heldByMe;
+      again.hidden = name !== "failed";
       setText(title, words?.[0] ?? "");
       setText(detail, words?.[1] ?? "");
     },
@@ -151,6 +192,13 @@ function noticeWords(call, name) {
   if (name === "held") return ["On hold", `${call.peer.name} neither hears nor sees you.`];
   if (name === "held-by-peer") return [`${call.peer.name} put you on hold`, "They will be back in a moment."];
   if (name === "reconnecting") return ["Reconnecting", "The way to the other side was lost; looking for another one."];
-  if (name === "failed") return ["No connection", "No way to the other side is found. Hang up and try again, or wait."];
+  if (name === "slow")
+    return ["No way found yet", "A firewall may keep the two browsers apart. Every way is tried, the relay too."];
+  if (name === "failed")
+    return [
+      "No connection",
+      `Nothing gets through between you and ${call.peer.name}; most likely a firewall is in the way. ` +
+        "Try again, perhaps in another network, or hang up.",
+    ];
   return null;
 }

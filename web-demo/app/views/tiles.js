@@ -10,7 +10,7 @@ import { avatar, setAvatar } from "./avatar.js";
 
 /** @typedef {import("../state.js").Call} Call */
 
-/** The most of a picture that may be cut off so that it fills the stage; a shared screen should not lose its edges. */
+/** The most of a camera's picture that may be cut off so that it fills the stage; of a screen nothing is. */
 const CROP_MAX = 0.3;
 const CORNERS = /** @type {const} */ (["bottom-right", "bottom-left", "top-left", "top-right"]);
 /** A pointer that moved less than this meant a click. */
@@ -28,12 +28,14 @@ export function tilesView() {
   const self = selfTile();
   const element = h("div", { class: "tiles" }, remoteTile, self.element);
 
+  let isScreen = false;
+
   const fit = () => {
     const { videoWidth, videoHeight } = remote;
     const { clientWidth, clientHeight } = remoteTile;
     if (!videoWidth || !clientWidth) return;
     const shapes = [videoWidth / videoHeight, clientWidth / clientHeight].sort((a, b) => a - b);
-    remote.dataset.fit = 1 - shapes[0] / shapes[1] <= CROP_MAX ? "cover" : "contain";
+    remote.dataset.fit = !isScreen && 1 - shapes[0] / shapes[1] <= CROP_MAX ? "cover" : "contain";
   };
   remote.addEventListener("resize", fit);
   new ResizeObserver(fit).observe(remoteTile);
@@ -50,9 +52,12 @@ export function tilesView() {
       const hasPicture = Boolean(stream?.getVideoTracks().length) && !call?.heldByMe && !call?.heldByPeer;
       // Hidden, not removed: the sound comes out of the same element.
       setAttribute(remoteTile, "data-picture", String(hasPicture));
+      isScreen = call?.peerMedia?.video === "screen";
+      setAttribute(remoteTile, "data-screen", String(isScreen));
+      fit();
       if (call) {
         setAvatar(face, call.peer);
-        setAttribute(remote, "aria-label", `${call.peer.name}’s picture`);
+        setAttribute(remote, "aria-label", `${call.peer.name}’s ${isScreen ? "screen" : "picture"}`);
       }
       self.update(call);
     },
@@ -96,7 +101,7 @@ function selfTile() {
       if (shown !== (track ?? undefined)) video.srcObject = track ? new MediaStream([track]) : null;
       element.hidden = !media || Boolean(call?.heldByMe);
       setAttribute(element, "data-picture", track ? (media?.screen ? "screen" : "camera") : "none");
-      setText(words, media?.screen ? "Your screen" : track ? "" : media?.muted ? "Muted, camera off" : "Camera off");
+      setText(words, media?.screen ? "Your screen" : track ? "" : call?.muted ? "Muted, camera off" : "Camera off");
     },
   };
 }

@@ -15,7 +15,8 @@ import { peopleBut } from "./people.js";
 export function openTransfer(call) {
   const { state } = store;
   const others = state.calls.filter((other) => other !== call && other.phase === "active");
-  const people = peopleBut(state, [state.me?.user, call.peer.user]).filter((person) => person.status !== "offline");
+  const talkedTo = [call, ...others].map(({ peer }) => peer.user);
+  const people = peopleBut(state, [state.me?.user, ...talkedTo]).filter((person) => person.status !== "offline");
 
   void openDialog({ title: `Transfer ${call.peer.name}`, test: "transfer-dialog", class: "narrow" }, (close) => [
     others.length > 0 && h("h3", null, "Connect your two calls"),
