@@ -92,6 +92,8 @@ export class Call extends Emitter {
   #codeQueue = new Promise((resolve) => (this.#beginCode = resolve));
   /** @type {Promise<any>|null} */
   #accepting = null;
+  /** Whether the other side could be told what we send. */
+  #isMediaTold = true;
 
   /**
    * @internal
@@ -428,13 +430,15 @@ export class Call extends Emitter {
     if (this.phase !== "active") return;
     const { audio, video, screen } = this.#peer.media.tracks;
     const sent = { audio: Boolean(audio?.enabled), video: screen ? "screen" : video ? "camera" : null };
-    // What gets lost is told again by resync().
-    this.#command("call.media", sent).catch(() => {});
+    this.#isMediaTold = true;
+    this.#command("call.media", sent).catch(() => (this.#isMediaTold = false));
   }
 
   /** @param {MediaSent} sent */
   #heardMedia({ audio, video }) {
     this.peerMedia = { audio, video: video ?? null };
+    // After a crash the other side may be back later than we are: then it speaks first.
+    if (!this.#isMediaTold) this.#tellMedia();
     this.#changed();
   }
 
