@@ -4,6 +4,7 @@
 //! loadtest idle     --connections 10000 [--tls]   memory of Sessions that do nothing
 //! loadtest messages [--pairs 100]                 relayed messages per second and core
 //! loadtest calls    [--pairs 100]                 Calls from invite to hang-up
+//! loadtest relay    [--against coturn]            processor time of a relayed packet, beside another server and a floor
 //! ```
 //!
 //! Without `--url` each starts an `offhook` of its own on loopback with raised limits, measures its process from outside
@@ -16,6 +17,7 @@ mod frame;
 mod idle;
 mod messages;
 mod process;
+mod relay;
 mod report;
 mod server;
 mod sign_in;
@@ -44,6 +46,14 @@ enum What {
     Messages(PairsArguments),
     /// Rings, answers and hangs up, again and again.
     Calls(PairsArguments),
+    /// Measures the relay beside another TURN server and beside a bare forwarder.
+    Relay(relay::RelayArguments),
+    /// The bare forwarder.
+    #[command(hide = true)]
+    RelayFloor(relay::floor::FloorArguments),
+    /// Runs a program on one core.
+    #[command(hide = true)]
+    Pinned(relay::rival::PinnedArguments),
 }
 
 #[derive(Args)]
@@ -105,6 +115,9 @@ async fn main() -> anyhow::Result<()> {
     let target = match &arguments.what {
         What::Idle(IdleArguments { target, .. }) => target,
         What::Messages(arguments) | What::Calls(arguments) => &arguments.target,
+        What::Relay(arguments) => return relay::run(arguments),
+        What::RelayFloor(arguments) => return relay::floor::run(arguments),
+        What::Pinned(arguments) => return relay::rival::run_pinned(arguments),
     };
     let mut server = Server::reach(target).await?;
 
@@ -112,6 +125,7 @@ async fn main() -> anyhow::Result<()> {
         What::Idle(arguments) => idle::run(&server, arguments).await,
         What::Messages(arguments) => messages::run(&server, arguments).await,
         What::Calls(arguments) => calls::run(&server, arguments).await,
+        What::Relay(_) | What::RelayFloor(_) | What::Pinned(_) => unreachable!(),
     };
     let ended = server.end().await;
     let report = outcome.with_context(|| server.last_words())?;

@@ -56,6 +56,18 @@ impl Process {
         Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
     }
 
+    /// Time its living threads have run, as the scheduler counts it, exact to the microsecond.
+    pub(crate) fn run_time(self) -> anyhow::Result<Duration> {
+        let mut nanoseconds = 0;
+        for task in std::fs::read_dir(format!("/proc/{}/task", self.0))? {
+            let id = task?.file_name();
+            let text = self.read(&format!("task/{}/schedstat", id.display()))?;
+            let first = text.split_whitespace().next().unwrap_or_default();
+            nanoseconds += first.parse::<u64>().context("no time in /proc")?;
+        }
+        Ok(Duration::from_nanos(nanoseconds))
+    }
+
     pub(crate) fn descriptors(self) -> anyhow::Result<usize> {
         Ok(std::fs::read_dir(format!("/proc/{}/fd", self.0))?.count())
     }
@@ -77,5 +89,6 @@ mod tests {
         assert!(memory.resident > memory.anonymous && memory.anonymous > 0);
         assert!(me.descriptors().unwrap() >= 3);
         me.processor_time().unwrap();
+        assert!(!me.run_time().unwrap().is_zero());
     }
 }
