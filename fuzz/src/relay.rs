@@ -344,6 +344,7 @@ impl World {
                         *open = None;
                     }
                 }
+                Output::Path(_) => {} // This driver has one thread, and no Path.
             }
         }
     }

@@ -76,9 +76,16 @@ impl Permissions {
     }
 
     /// Installs or refreshes the Permission of `ip`, for which [`ensure_fit`](Self::ensure_fit)
-    /// found room.
-    pub(crate) fn permit(&mut self, now: Instant, ip: IpAddr) {
+    /// found room; returns when it ends.
+    pub(crate) fn permit(&mut self, now: Instant, ip: IpAddr) -> Instant {
         let expires = now + PERMISSION_LIFETIME;
+        self.install(now, ip, expires);
+        expires
+    }
+
+    /// Installs or refreshes the Permission of `ip` until `expires`; what has expired makes room.
+    pub(crate) fn install(&mut self, now: Instant, ip: IpAddr, expires: Instant) {
+        self.0.retain(|permission| now < permission.expires);
         match self.0.iter_mut().find(|permission| permission.ip == ip) {
             Some(permission) => permission.expires = expires,
             None => self.0.push(Permission { ip, expires }),
@@ -134,9 +141,23 @@ impl Channels {
         }
     }
 
-    /// Binds or refreshes Channel `number`, which [`ensure_fits`](Self::ensure_fits) found free.
-    pub(crate) fn bind(&mut self, now: Instant, number: u16, peer: SocketAddr) {
+    /// Binds or refreshes Channel `number`, which [`ensure_fits`](Self::ensure_fits) found free;
+    /// returns when it ends.
+    pub(crate) fn bind(&mut self, now: Instant, number: u16, peer: SocketAddr) -> Instant {
         let expires = now + CHANNEL_LIFETIME;
+        self.install(now, number, peer, expires);
+        expires
+    }
+
+    /// Binds or refreshes Channel `number` until `expires`; what has expired makes room.
+    pub(crate) fn install(
+        &mut self,
+        now: Instant,
+        number: u16,
+        peer: SocketAddr,
+        expires: Instant,
+    ) {
+        self.0.retain(|channel| now < channel.expires);
         match self
             .0
             .binary_search_by_key(&number, |channel| channel.number)

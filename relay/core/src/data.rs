@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use relay_stun::{
     AttributeType, CHANNEL_DATA_HEADER_LEN, ChannelData, DATA_INDICATION_PREFIX_MAX, Message,
-    padding_len, write_data_indication,
+    TransactionId, padding_len, write_data_indication,
 };
 
 use crate::relay::{FiveTuple, Forward, Prefix, Relay, RelayPort};
@@ -43,26 +43,13 @@ impl Relay {
         from: FiveTuple,
         message: &Message<'_>,
     ) -> Result<Forward, Refusal> {
-        // Attributes that must be understood and are not make us drop the whole indication.
-        if message
-            .attributes()
-            .any(|(a, _)| a.comprehension_required() && !understood(a))
-        {
-            return Err(Refusal::Malformed);
-        }
-        let (Some(peer), Some(data)) = (
-            message.xor_address(AttributeType::XOR_PEER_ADDRESS),
-            message.attribute(AttributeType::DATA),
-        ) else {
-            return Err(Refusal::Malformed);
-        };
+        let (peer, payload) = sent_payload(message)?;
         let index = self.index_of(&from).ok_or(Refusal::NoAllocation)?;
         if !self.allocations[index].permissions.permits(now, peer.ip()) {
             return Err(Refusal::NoPermission);
         }
-        let start = data.as_ptr() as usize - message.bytes().as_ptr() as usize;
 
-        self.relay_to_peer(now, index, peer, start..start + data.len())
+        self.relay_to_peer(now, index, peer, payload)
     }
 
     /// Relays what a peer sent to a relayed port (RFC 8656 §11.3, §12.7).
@@ -139,38 +126,26 @@ impl Relay {
         if !held.permissions.permits(now, from.ip()) {
             return Err(Refusal::NoPermission);
         }
-        let to = held.five_tuple;
-        let len = u16::try_from(payload.len()).map_err(|_| Refusal::TooLong)?;
-        let mut bytes = [0; DATA_INDICATION_PREFIX_MAX];
+        let (to, channel) = (held.five_tuple, held.channels.number(now, from));
+        let len = payload.len();
+        let forward = payload_to_client(to, channel, from, payload, || self.new_transaction_id())?;
+        self.stats.to_clients[to.transport.index()].count(len);
+        Ok(forward)
+    }
 
-        let (prefix_len, padding) = match held.channels.number(now, from) {
-            Some(channel) => {
-                bytes[..CHANNEL_DATA_HEADER_LEN]
-                    .copy_from_slice(&ChannelData::header(channel, len));
-                let padding = match to.transport.is_stream() {
-                    true => padding_len(payload.len()),
-                    false => 0,
-                };
-                (CHANNEL_DATA_HEADER_LEN, padding)
-            }
-            None => {
-                let id = self.new_transaction_id();
-                let prefix_len =
-                    write_data_indication(&mut bytes, id, from, len).ok_or(Refusal::TooLong)?;
-                (prefix_len, padding_len(payload.len()))
-            }
-        };
-        self.stats.to_clients[to.transport.index()].count(payload.len());
-
-        Ok(Forward::ToClient {
-            to,
-            prefix: Prefix {
-                bytes,
-                len: prefix_len,
-            },
-            payload,
-            padding,
-        })
+    /// Relays what a [`Path`](crate::Path) handed over: a payload of the Allocation at `from` for
+    /// the one at `to`.
+    pub(crate) fn on_handed_over(
+        &mut self,
+        now: Instant,
+        to: SocketAddr,
+        from: SocketAddr,
+        len: usize,
+    ) -> Result<Forward, Refusal> {
+        let index = self.live_relayed(to).ok_or(Refusal::NoAllocation)?;
+        let forward = self.relay_to_client(now, index, from, 0..len)?;
+        self.stats.handed_over.count(len);
+        Ok(forward)
     }
 
     /// The Allocation behind a relayed address, once its port is open.
@@ -178,4 +153,71 @@ impl Relay {
         let index = *self.allocation_by_relayed.get(&address)?;
         self.allocations[index].opening.is_none().then_some(index)
     }
+}
+
+/// The peer of a Send indication and its payload's place (RFC 8656 §11.2).
+///
+/// # Errors
+///
+/// [`Refusal::Malformed`].
+pub(crate) fn sent_payload(message: &Message<'_>) -> Result<(SocketAddr, Range<usize>), Refusal> {
+    // Attributes that must be understood and are not make us drop the whole indication.
+    if message
+        .attributes()
+        .any(|(a, _)| a.comprehension_required() && !understood(a))
+    {
+        return Err(Refusal::Malformed);
+    }
+    let (Some(peer), Some(data)) = (
+        message.xor_address(AttributeType::XOR_PEER_ADDRESS),
+        message.attribute(AttributeType::DATA),
+    ) else {
+        return Err(Refusal::Malformed);
+    };
+    let start = data.as_ptr() as usize - message.bytes().as_ptr() as usize;
+    Ok((peer, start..start + data.len()))
+}
+
+/// Wraps what came from `from` for a client: as ChannelData where a Channel leads back, else as a
+/// Data indication (RFC 8656 §11.3, §12.7).
+///
+/// # Errors
+///
+/// [`Refusal::TooLong`].
+pub(crate) fn payload_to_client(
+    to: FiveTuple,
+    channel: Option<u16>,
+    from: SocketAddr,
+    payload: Range<usize>,
+    new_id: impl FnOnce() -> TransactionId,
+) -> Result<Forward, Refusal> {
+    let len = u16::try_from(payload.len()).map_err(|_| Refusal::TooLong)?;
+    let mut bytes = [0; DATA_INDICATION_PREFIX_MAX];
+
+    let (prefix_len, padding) = match channel {
+        Some(channel) => {
+            bytes[..CHANNEL_DATA_HEADER_LEN].copy_from_slice(&ChannelData::header(channel, len));
+            let padding = match to.transport.is_stream() {
+                true => padding_len(payload.len()),
+                false => 0,
+            };
+            (CHANNEL_DATA_HEADER_LEN, padding)
+        }
+        None => {
+            let prefix_len = write_data_indication(&mut bytes, new_id(), from, len);
+            (
+                prefix_len.ok_or(Refusal::TooLong)?,
+                padding_len(payload.len()),
+            )
+        }
+    };
+    Ok(Forward::ToClient {
+        to,
+        prefix: Prefix {
+            bytes,
+            len: prefix_len,
+        },
+        payload,
+        padding,
+    })
 }

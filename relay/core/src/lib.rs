@@ -10,7 +10,8 @@
 //!
 //! Media leaves as the return value ([`Forward`]), which names a range of the packet that came in
 //! and what to write in front of it, so a driver sends from the buffer it received into. All else
-//! leaves through the output queue ([`Output`]). A datagram from one Allocation to another of the
+//! leaves through the output queue ([`Output`]). What many threads can do without asking, a [`Path`]
+//! each does: media of UDP clients, as the Relay tells it by [`PathUpdate`]. A datagram from one Allocation to another of the
 //! same relay is handed over inside the core and never touches the network.
 
 mod allocation;
@@ -19,6 +20,7 @@ mod credentials;
 mod data;
 mod limiter;
 mod nonce;
+mod path;
 pub mod peer_address;
 mod refusal;
 mod relay;
@@ -28,6 +30,7 @@ mod stats;
 
 pub use config::{Alternates, Config, Limits, REALM_LEN_MAX, RelayAddresses};
 pub use credentials::{Credentials, SECRETS_MAX, Secret};
+pub use path::{Owners, Path, PathUpdate, Way};
 pub use peer_address::{Denial, Network, PeerPolicy, Route};
 pub use refusal::Refusal;
 pub use relay::{FiveTuple, Forward, Output, Prefix, Relay, RelayPort, Transport};

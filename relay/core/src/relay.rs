@@ -13,7 +13,8 @@ use slab::Slab;
 use crate::allocation::Allocation;
 use crate::limiter::Limiter;
 use crate::nonce::Nonces;
-use crate::{Config, Credentials, Refusal, Stats};
+use crate::path::PathUpdate;
+use crate::{Config, Credentials, PeerPolicy, Refusal, Stats};
 
 /// How a client reaches the relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -91,12 +92,15 @@ pub enum Output {
     /// [`Relay::handle_port_failed`], and hand what arrives there to
     /// [`Relay::handle_peer_datagram`].
     OpenPort(RelayPort),
-    /// Release a relayed port.
+    /// Release a relayed port, and [close](crate::Path::close_port) it on its client's Path.
     ClosePort(RelayPort),
+    /// Tell the [`Path`](crate::Path) that serves the client, where there is one. Comes before the
+    /// response that promises it, so what is sent to a client must leave after what was told.
+    Path(PathUpdate),
 }
 
 /// Media on its way out; `payload` is the part of the packet just handled that goes along.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Forward {
     /// Send the payload from a relayed port, as it is.
     ToPeer {
@@ -236,6 +240,20 @@ impl Relay {
         self.count_refusal(handled)
     }
 
+    /// Takes a payload of `len` bytes that a [`Path`](crate::Path) hands over: from the Allocation
+    /// at the relayed address `from` for the one at `to`. Never fails.
+    pub fn handle_handed_over(
+        &mut self,
+        now: Instant,
+        to: SocketAddr,
+        from: SocketAddr,
+        len: usize,
+    ) -> Option<Forward> {
+        self.expire(now);
+        let handled = self.on_handed_over(now, to, from, len).map(Some);
+        self.count_refusal(handled)
+    }
+
     /// Takes the driver's word that `port` is bound, which grants its Allocation.
     pub fn handle_port_opened(&mut self, now: Instant, port: RelayPort) {
         self.expire(now);
@@ -290,6 +308,12 @@ impl Relay {
     /// What the driver should do next; call until `None` after every `handle_*`.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
+    }
+
+    /// Which peers may be reached, for a [`Path`](crate::Path).
+    #[must_use]
+    pub fn peers(&self) -> &PeerPolicy {
+        &self.config.peers
     }
 
     /// Whether this 5-tuple has an Allocation.

@@ -13,8 +13,9 @@ use relay_stun::{
 
 use crate::allocation::{Allocation, Channels, Opening, Permissions};
 use crate::credentials::Identity;
+use crate::path::PathUpdate;
 use crate::peer_address::Denial;
-use crate::relay::{FiveTuple, Forward, Output, Relay, RelayPort};
+use crate::relay::{FiveTuple, Forward, Output, Relay, RelayPort, Transport};
 use crate::responses::Head;
 use crate::{Refusal, Route};
 
@@ -329,6 +330,11 @@ impl Relay {
     pub(crate) fn on_port_opened(&mut self, now: Instant, port: RelayPort) {
         if let Some(opening) = self.allocations[port.index].opening.take() {
             self.stats.allocations_granted += 1;
+            self.tell_path(PathUpdate::Open {
+                allocation: port.index,
+                five_tuple: self.allocations[port.index].five_tuple,
+                port,
+            });
             self.send_allocated(now, port.index, opening.integrity, opening.fingerprint);
         }
     }
@@ -371,6 +377,14 @@ impl Relay {
             Some((opening.integrity, &key)),
             |writer| writer.error_code(ErrorCode::INSUFFICIENT_CAPACITY),
         );
+    }
+
+    /// Tells the Path of a client that has one; streams are served by the Relay itself.
+    fn tell_path(&mut self, update: PathUpdate) {
+        let held = &self.allocations[update.allocation()];
+        if held.five_tuple.transport == Transport::Udp {
+            self.outputs.push_back(Output::Path(update));
+        }
     }
 
     fn send_allocated(
@@ -468,8 +482,16 @@ impl Relay {
         held.permissions
             .ensure_fit(now, &ips, &self.config.limits)?;
 
+        let mut permitted = Vec::new();
         for ip in ips {
-            held.permissions.permit(now, ip);
+            permitted.push(PathUpdate::Permit {
+                allocation: index,
+                ip,
+                expires: held.permissions.permit(now, ip),
+            });
+        }
+        for update in permitted {
+            self.tell_path(update);
         }
         self.send_success(from, request, authenticated, |writer| writer);
         Ok(())
@@ -501,8 +523,19 @@ impl Relay {
             .ensure_fits(now, number, peer, &self.config.limits)?;
         held.permissions
             .ensure_fit(now, &[peer.ip()], &self.config.limits)?;
-        held.channels.bind(now, number, peer);
-        held.permissions.permit(now, peer.ip());
+        let bound = PathUpdate::Bind {
+            allocation: index,
+            number,
+            peer,
+            expires: held.channels.bind(now, number, peer),
+        };
+        let permitted = PathUpdate::Permit {
+            allocation: index,
+            ip: peer.ip(),
+            expires: held.permissions.permit(now, peer.ip()),
+        };
+        self.tell_path(bound);
+        self.tell_path(permitted);
         self.send_success(from, request, authenticated, |writer| writer);
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! What the relay counts; every set of keys is fixed.
 
 use std::collections::BTreeMap;
+use std::ops::AddAssign;
 
 use crate::{Refusal, Transport};
 
@@ -37,6 +38,29 @@ pub struct Stats {
     pub handed_over: Traffic,
     /// Refusals and dropped packets, by [`Refusal::cause`].
     pub refusals: BTreeMap<&'static str, u64>,
+}
+
+impl AddAssign<&Stats> for Stats {
+    fn add_assign(&mut self, other: &Stats) {
+        self.allocations += other.allocations;
+        self.allocations_granted += other.allocations_granted;
+        self.bindings += other.bindings;
+        self.handed_over += other.handed_over;
+        for index in 0..Transport::COUNT {
+            self.from_clients[index] += other.from_clients[index];
+            self.to_clients[index] += other.to_clients[index];
+        }
+        for (cause, count) in &other.refusals {
+            *self.refusals.entry(cause).or_default() += count;
+        }
+    }
+}
+
+impl AddAssign for Traffic {
+    fn add_assign(&mut self, other: Traffic) {
+        self.packets += other.packets;
+        self.bytes += other.bytes;
+    }
 }
 
 impl Stats {

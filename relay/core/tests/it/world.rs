@@ -1,13 +1,14 @@
 //! A relay, its clients and its peers under one simulated clock.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use relay_core::{
-    Alternates, Config, Credentials, FiveTuple, Forward, Limits, Output, PeerPolicy, Relay,
-    RelayAddresses, RelayPort, Secret, Transport,
+    Alternates, Config, Credentials, FiveTuple, Forward, Limits, Output, Owners, Path, PathUpdate,
+    PeerPolicy, Relay, RelayAddresses, RelayPort, Secret, Transport, Way,
 };
 use relay_stun::client::{Client, Event, Request};
 use relay_stun::{AddressFamily, ErrorCode};
@@ -31,7 +32,16 @@ pub(crate) struct World {
     pub(crate) ports_fail: bool,
     /// What the relay sent to clients, beside media.
     pub(crate) sent: Vec<(FiveTuple, Vec<u8>)>,
+    /// What a thread for UDP clients would do with the same packets.
+    path: Path,
+    owners: Arc<Owners>,
 }
+
+/// The number of the world's path among the owners.
+const PATH: usize = 0;
+
+/// The number of the relay, which serves streams itself.
+const CONTROL: usize = 1;
 
 /// A client of the world.
 pub(crate) struct Phone {
@@ -90,8 +100,13 @@ impl World {
         )]
         let start = Instant::now();
         let rng = StdRng::seed_from_u64(seed);
+        let owners = Arc::new(Owners::new(&config.addresses));
+        let relay = Relay::new(config, credentials.clone(), rng, start, UNIX_START);
+        let path_rng = StdRng::seed_from_u64(seed + 1);
         World {
-            relay: Relay::new(config, credentials.clone(), rng, start, UNIX_START),
+            path: Path::new(PATH, owners.clone(), relay.peers().clone(), path_rng),
+            owners,
+            relay,
             now: start,
             start,
             credentials,
@@ -194,7 +209,23 @@ impl World {
     }
 
     pub(crate) fn client_sends(&mut self, phone: &Phone, packet: &[u8]) -> Option<Delivered> {
+        // A path hears of what has ended from the relay's timer.
+        self.advance(Duration::ZERO);
+        let way = match phone.at.transport {
+            Transport::Udp => self.path.handle_client_packet(self.now, phone.at, packet),
+            _ => Way::Control,
+        };
         let forward = self.relay.handle_client_packet(self.now, phone.at, packet);
+        match way {
+            Way::Control => {}
+            Way::HandOver {
+                owner, to, from, ..
+            } => {
+                assert_eq!((owner, self.owners.get(to)), (CONTROL, Some(CONTROL)));
+                assert_eq!(Some(from), phone.relayed);
+            }
+            Way::Forward(_) | Way::Nowhere => assert_same(way, forward.as_ref(), packet),
+        }
         self.drain();
         forward.map(|forward| deliver(forward, packet))
     }
@@ -236,9 +267,17 @@ impl World {
             .flatten()
             .find(|port| Some(port.address) == phone.relayed)?;
         let from = peer.parse().unwrap();
+        self.advance(Duration::ZERO);
+        let way = self
+            .path
+            .handle_peer_datagram(self.now, port, from, payload.len());
         let forward = self
             .relay
             .handle_peer_datagram(self.now, port, from, payload.len());
+        match phone.at.transport {
+            Transport::Udp => assert_same(way, forward.as_ref(), payload.as_bytes()),
+            _ => assert_eq!(way, Way::Nowhere),
+        }
         self.drain();
         forward.map(|forward| deliver(forward, payload.as_bytes()))
     }
@@ -264,12 +303,21 @@ impl World {
                         "an index is free again once closed"
                     );
                     self.ports[port.index] = Some(port);
+                    self.owners.set(port.address, Some(CONTROL));
                     self.relay.handle_port_opened(self.now, port);
                 }
                 Output::ClosePort(port) => {
                     if let Some(open) = self.ports.get_mut(port.index) {
                         *open = None;
                     }
+                    self.owners.set(port.address, None);
+                    self.path.close_port(port);
+                }
+                Output::Path(update) => {
+                    if let PathUpdate::Open { port, .. } = update {
+                        self.owners.set(port.address, Some(PATH));
+                    }
+                    self.path.handle_update(self.now, update);
                 }
             }
         }
@@ -335,6 +383,24 @@ pub(crate) const V6: Request = Request::Allocate {
 
 fn text(payload: &[u8]) -> &str {
     std::str::from_utf8(payload).unwrap()
+}
+
+/// A path and the relay agree on a packet, but for the random ids of Data indications.
+fn assert_same(way: Way, forward: Option<&Forward>, packet: &[u8]) {
+    let without_id = |forward| match deliver(forward, packet) {
+        Delivered::Client { to, mut packet } => {
+            if packet[0] < 4 {
+                packet[8..20].fill(0);
+            }
+            Delivered::Client { to, packet }
+        }
+        delivered => delivered,
+    };
+    let way = match way {
+        Way::Forward(forward) => Some(without_id(forward)),
+        _ => None,
+    };
+    assert_eq!(way, forward.cloned().map(without_id));
 }
 
 fn deliver(forward: Forward, packet: &[u8]) -> Delivered {

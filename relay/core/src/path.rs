@@ -1,0 +1,470 @@
+//! The short way of media: what one thread must know to relay for its UDP clients, and nothing else.
+//!
+//! ```text
+//!   Relay (one) ── Output::Path(PathUpdate) ──▶ Path (one for each thread)
+//!
+//!  client ──▶ handle_client_packet ──▶ Way::Forward ─────▶ peer, or another client of this thread
+//!                                  └─▶ Way::HandOver ────▶ the thread of the other Allocation
+//!                                  └─▶ Way::Control ─────▶ Relay: a request
+//!  peer   ──▶ handle_peer_datagram ──▶ Way::Forward ─────▶ client
+//! ```
+//!
+//! The [`Relay`](crate::Relay) decides who may do what and tells the Path of the thread its client
+//! reaches; a Path asks nobody, so threads share neither lock nor memory but the table of
+//! [`Owners`]. The checks of a packet are those of the Relay, in the same order.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::{Range, RangeInclusive};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Instant;
+
+use foldhash::fast::RandomState;
+use rand::Rng;
+use rand::rngs::StdRng;
+use relay_stun::{CHANNEL_DATA_HEADER_LEN, ChannelData, Message, PacketKind, classify};
+
+use crate::allocation::{Channels, Permissions};
+use crate::data::{payload_to_client, sent_payload};
+use crate::relay::{FiveTuple, Forward, RelayPort};
+use crate::{PeerPolicy, Refusal, RelayAddresses, Route, Stats};
+
+/// The type of a Send indication as it stands in front of the message (RFC 8489 §5, RFC 8656 §17).
+const SEND_INDICATION: [u8; 2] = [0x00, 0x16];
+
+/// What changes on the Path of a client's thread. A port that closes is told by
+/// [`Output::ClosePort`](crate::Output::ClosePort) and [`Path::close_port`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PathUpdate {
+    /// The Allocation holds this relayed port, and its client this 5-tuple.
+    Open {
+        /// A dense number, used again once all its ports are closed.
+        allocation: usize,
+        /// The client, and the socket to send from.
+        five_tuple: FiveTuple,
+        /// The relayed port.
+        port: RelayPort,
+    },
+    /// A Permission is installed or refreshed.
+    Permit {
+        /// The Allocation.
+        allocation: usize,
+        /// The peers' address.
+        ip: IpAddr,
+        /// When it ends.
+        expires: Instant,
+    },
+    /// A Channel is bound or refreshed.
+    Bind {
+        /// The Allocation.
+        allocation: usize,
+        /// The Channel's number.
+        number: u16,
+        /// The peer it leads to.
+        peer: SocketAddr,
+        /// When it ends.
+        expires: Instant,
+    },
+}
+
+impl PathUpdate {
+    /// The Allocation that changes.
+    #[must_use]
+    pub fn allocation(&self) -> usize {
+        match *self {
+            PathUpdate::Open { allocation, .. }
+            | PathUpdate::Permit { allocation, .. }
+            | PathUpdate::Bind { allocation, .. } => allocation,
+        }
+    }
+}
+
+/// What becomes of a packet.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Send it on.
+    Forward(Forward),
+    /// Hand `payload` to the Path of another thread, to [`Path::handle_handed_over`].
+    HandOver {
+        /// The owner of the relayed address, as [`Owners`] names it.
+        owner: usize,
+        /// The relayed address it is for.
+        to: SocketAddr,
+        /// The relayed address it comes from.
+        from: SocketAddr,
+        /// The payload's place in the packet.
+        payload: Range<usize>,
+    },
+    /// It is a request or something else that only the Relay can judge.
+    Control,
+    /// It is refused, and counted.
+    Nowhere,
+}
+
+/// Who holds the Allocation behind each relayed port: the only thing threads share. An owner is a
+/// number the driver chooses, below [`Owners::OWNERS_MAX`].
+#[derive(Debug)]
+pub struct Owners {
+    addresses: RelayAddresses,
+    /// One more than the owner; zero where nobody lives. IPv4 first, then IPv6.
+    by_port: [Box<[AtomicU16]>; 2],
+}
+
+impl Owners {
+    /// How many owners there can be.
+    pub const OWNERS_MAX: usize = u16::MAX as usize - 1;
+
+    /// A table in which nobody lives at `addresses`.
+    #[must_use]
+    pub fn new(addresses: &RelayAddresses) -> Owners {
+        let ports = |used: bool| {
+            let len = if used { addresses.ports.len() } else { 0 };
+            (0..len).map(|_| AtomicU16::new(0)).collect()
+        };
+        Owners {
+            by_port: [ports(addresses.v4.is_some()), ports(addresses.v6.is_some())],
+            addresses: addresses.clone(),
+        }
+    }
+
+    /// Notes who holds the Allocation behind `relayed`, or that nobody does any more. An address
+    /// that is not of the relay stays nobody's.
+    pub fn set(&self, relayed: SocketAddr, owner: Option<usize>) {
+        let number = owner.and_then(|owner| u16::try_from(owner + 1).ok());
+        if let Some(slot) = self.slot(relayed) {
+            slot.store(number.unwrap_or(0), Ordering::Release);
+        }
+    }
+
+    /// Who holds the Allocation behind `relayed`.
+    #[must_use]
+    pub fn get(&self, relayed: SocketAddr) -> Option<usize> {
+        let number = self.slot(relayed)?.load(Ordering::Acquire);
+        usize::from(number).checked_sub(1)
+    }
+
+    fn slot(&self, relayed: SocketAddr) -> Option<&AtomicU16> {
+        let ports: &RangeInclusive<u16> = &self.addresses.ports;
+        let family = match relayed {
+            SocketAddr::V4(at) => (self.addresses.v4 == Some(*at.ip())).then_some(0)?,
+            SocketAddr::V6(at) => (self.addresses.v6 == Some(*at.ip())).then_some(1)?,
+        };
+        let at = relayed.port().checked_sub(*ports.start())?;
+        self.by_port[family].get(usize::from(at))
+    }
+}
+
+/// One Allocation, as far as media needs it.
+#[derive(Debug)]
+struct Flow {
+    five_tuple: FiveTuple,
+    /// The relayed ports, IPv4 first, then IPv6; at least one.
+    ports: [Option<RelayPort>; 2],
+    permissions: Permissions,
+    channels: Channels,
+}
+
+impl Flow {
+    /// The port toward peers of the family of `peer`.
+    fn port_toward(&self, peer: SocketAddr) -> Option<RelayPort> {
+        self.ports[family(peer)]
+    }
+}
+
+fn family(address: SocketAddr) -> usize {
+    usize::from(address.is_ipv6())
+}
+
+/// The table of one thread; see the module's page.
+#[derive(Debug)]
+pub struct Path {
+    owner: usize,
+    owners: Arc<Owners>,
+    peers: PeerPolicy,
+    rng: StdRng,
+    /// By [`PathUpdate::allocation`].
+    flows: Vec<Option<Box<Flow>>>,
+    flow_by_five_tuple: HashMap<FiveTuple, usize, RandomState>,
+    /// By [`RelayPort::index`].
+    flow_by_port: Vec<Option<usize>>,
+    flow_by_relayed: HashMap<SocketAddr, usize, RandomState>,
+    stats: Stats,
+}
+
+impl Path {
+    /// A Path without Allocations. `owner` is its own number in `owners`, `peers` the policy of the
+    /// Relay ([`Relay::peers`](crate::Relay::peers)); `rng` makes transaction ids.
+    #[must_use]
+    pub fn new(owner: usize, owners: Arc<Owners>, peers: PeerPolicy, rng: StdRng) -> Path {
+        Path {
+            owner,
+            owners,
+            peers,
+            rng,
+            flows: Vec::new(),
+            flow_by_five_tuple: HashMap::default(),
+            flow_by_port: Vec::new(),
+            flow_by_relayed: HashMap::default(),
+            stats: Stats::default(),
+        }
+    }
+
+    /// Takes what the Relay says. An update for an Allocation that is not here changes nothing: its
+    /// port was closed meanwhile.
+    pub fn handle_update(&mut self, now: Instant, update: PathUpdate) {
+        match update {
+            PathUpdate::Open {
+                allocation,
+                five_tuple,
+                port,
+            } => self.open(allocation, five_tuple, port),
+            PathUpdate::Permit {
+                allocation,
+                ip,
+                expires,
+            } => {
+                if let Some(flow) = self.flow_mut(allocation) {
+                    flow.permissions.install(now, ip, expires);
+                }
+            }
+            PathUpdate::Bind {
+                allocation,
+                number,
+                peer,
+                expires,
+            } => {
+                if let Some(flow) = self.flow_mut(allocation) {
+                    flow.channels.install(now, number, peer, expires);
+                }
+            }
+        }
+    }
+
+    fn flow_mut(&mut self, allocation: usize) -> Option<&mut Flow> {
+        self.flows.get_mut(allocation)?.as_deref_mut()
+    }
+
+    fn open(&mut self, allocation: usize, five_tuple: FiveTuple, port: RelayPort) {
+        if self.flows.len() <= allocation {
+            self.flows.resize_with(allocation + 1, || None);
+        }
+        let flow = self.flows[allocation].get_or_insert_with(|| {
+            Box::new(Flow {
+                five_tuple,
+                ports: [None; 2],
+                permissions: Permissions::default(),
+                channels: Channels::default(),
+            })
+        });
+        self.flow_by_five_tuple.remove(&flow.five_tuple);
+        flow.five_tuple = five_tuple;
+        flow.ports[family(port.address)] = Some(port);
+        self.flow_by_five_tuple.insert(five_tuple, allocation);
+        self.flow_by_relayed.insert(port.address, allocation);
+        if self.flow_by_port.len() <= port.index {
+            self.flow_by_port.resize(port.index + 1, None);
+        }
+        self.flow_by_port[port.index] = Some(allocation);
+    }
+
+    /// Forgets a relayed port, and with its last port the Allocation. A port that is not here
+    /// changes nothing.
+    pub fn close_port(&mut self, port: RelayPort) {
+        let Some(Some(allocation)) = self.flow_by_port.get_mut(port.index).map(Option::take) else {
+            return;
+        };
+        self.flow_by_relayed.remove(&port.address);
+        let Some(flow) = self.flow_mut(allocation) else {
+            return;
+        };
+        flow.ports[family(port.address)] = None;
+        if flow.ports == [None; 2] {
+            let five_tuple = flow.five_tuple;
+            self.flow_by_five_tuple.remove(&five_tuple);
+            self.flows[allocation] = None;
+        }
+    }
+
+    /// Takes one datagram from a UDP client. Never fails; what is refused is counted.
+    pub fn handle_client_packet(&mut self, now: Instant, from: FiveTuple, packet: &[u8]) -> Way {
+        let way = match classify(packet) {
+            Some(PacketKind::ChannelData) => self.on_channel_data(now, from, packet),
+            Some(PacketKind::Stun) if is_send(packet) => self.on_send(now, from, packet),
+            Some(PacketKind::Stun) => return Way::Control,
+            None => Err(Refusal::Malformed),
+        };
+        self.count_refusal(way)
+    }
+
+    /// Takes one datagram of `len` bytes that arrived at a relayed port. Never fails.
+    pub fn handle_peer_datagram(
+        &mut self,
+        now: Instant,
+        port: RelayPort,
+        from: SocketAddr,
+        len: usize,
+    ) -> Way {
+        let way = self.on_peer_datagram(now, port, from, len);
+        self.count_refusal(way)
+    }
+
+    /// Takes a payload of `len` bytes from the Allocation at `from`, which another thread or the
+    /// Relay holds, for the one at `to`. Never fails.
+    pub fn handle_handed_over(
+        &mut self,
+        now: Instant,
+        to: SocketAddr,
+        from: SocketAddr,
+        len: usize,
+    ) -> Way {
+        let way = self.hand_over(now, to, from, 0..len);
+        self.count_refusal(way)
+    }
+
+    /// A snapshot of the counters of media; what requests count is the Relay's.
+    #[must_use]
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    fn on_channel_data(
+        &mut self,
+        now: Instant,
+        from: FiveTuple,
+        packet: &[u8],
+    ) -> Result<Way, Refusal> {
+        let data = ChannelData::parse(packet).map_err(|_| Refusal::Malformed)?;
+        let flow = self.flow_of(&from)?;
+        let peer = flow
+            .channels
+            .peer(now, data.channel)
+            .ok_or(Refusal::NoChannel)?;
+        let port = flow.port_toward(peer).ok_or(Refusal::NoAllocation)?;
+        let payload = CHANNEL_DATA_HEADER_LEN..CHANNEL_DATA_HEADER_LEN + data.payload.len();
+
+        self.relay_to_peer(now, from, port, peer, payload)
+    }
+
+    fn on_send(&mut self, now: Instant, from: FiveTuple, packet: &[u8]) -> Result<Way, Refusal> {
+        let message = Message::parse(packet).map_err(|_| Refusal::Malformed)?;
+        let (peer, payload) = sent_payload(&message)?;
+        let flow = self.flow_of(&from)?;
+        if !flow.permissions.permits(now, peer.ip()) {
+            return Err(Refusal::NoPermission);
+        }
+        let port = flow.port_toward(peer).ok_or(Refusal::NoAllocation)?;
+
+        self.relay_to_peer(now, from, port, peer, payload)
+    }
+
+    fn on_peer_datagram(
+        &mut self,
+        now: Instant,
+        port: RelayPort,
+        from: SocketAddr,
+        len: usize,
+    ) -> Result<Way, Refusal> {
+        let allocation = self.flow_by_port.get(port.index).copied().flatten();
+        let allocation = allocation.ok_or(Refusal::NoAllocation)?;
+        // An own address is let in by a hand-over alone; see `Relay::on_peer_datagram`.
+        self.peers
+            .check(from, |_| false)
+            .map_err(Refusal::Forbidden)?;
+
+        self.relay_to_client(now, allocation, from, 0..len)
+    }
+
+    fn relay_to_peer(
+        &mut self,
+        now: Instant,
+        client: FiveTuple,
+        port: RelayPort,
+        peer: SocketAddr,
+        payload: Range<usize>,
+    ) -> Result<Way, Refusal> {
+        let mut owner = None;
+        let route = self.peers.check(peer, |address| {
+            owner = self.owners.get(address);
+            owner.is_some()
+        });
+        let route = route.map_err(Refusal::Forbidden)?;
+        self.stats.from_clients[client.transport.index()].count(payload.len());
+
+        match (route, owner) {
+            (Route::Own, Some(owner)) if owner == self.owner => {
+                self.hand_over(now, peer, port.address, payload)
+            }
+            (Route::Own, Some(owner)) => Ok(Way::HandOver {
+                owner,
+                to: peer,
+                from: port.address,
+                payload,
+            }),
+            _ => Ok(Way::Forward(Forward::ToPeer {
+                port,
+                to: peer,
+                payload,
+            })),
+        }
+    }
+
+    fn hand_over(
+        &mut self,
+        now: Instant,
+        to: SocketAddr,
+        from: SocketAddr,
+        payload: Range<usize>,
+    ) -> Result<Way, Refusal> {
+        let allocation = *self.flow_by_relayed.get(&to).ok_or(Refusal::NoAllocation)?;
+        let len = payload.len();
+        let way = self.relay_to_client(now, allocation, from, payload)?;
+        self.stats.handed_over.count(len);
+        Ok(way)
+    }
+
+    fn relay_to_client(
+        &mut self,
+        now: Instant,
+        allocation: usize,
+        from: SocketAddr,
+        payload: Range<usize>,
+    ) -> Result<Way, Refusal> {
+        let flow = self.flows.get(allocation).and_then(Option::as_deref);
+        let flow = flow.ok_or(Refusal::NoAllocation)?;
+        if !flow.permissions.permits(now, from.ip()) {
+            return Err(Refusal::NoPermission);
+        }
+        let to = flow.five_tuple;
+        let channel = flow.channels.number(now, from);
+        let rng = &mut self.rng;
+        let new_id = || {
+            let mut id = [0; 12];
+            rng.fill_bytes(&mut id);
+            id
+        };
+        self.stats.to_clients[to.transport.index()].count(payload.len());
+
+        payload_to_client(to, channel, from, payload, new_id).map(Way::Forward)
+    }
+
+    fn flow_of(&self, five_tuple: &FiveTuple) -> Result<&Flow, Refusal> {
+        let allocation = self.flow_by_five_tuple.get(five_tuple);
+        allocation
+            .and_then(|allocation| self.flows[*allocation].as_deref())
+            .ok_or(Refusal::NoAllocation)
+    }
+
+    fn count_refusal(&mut self, way: Result<Way, Refusal>) -> Way {
+        way.unwrap_or_else(|refusal| {
+            self.stats.refuse(refusal);
+            Way::Nowhere
+        })
+    }
+}
+
+/// Whether `packet`, which begins as STUN does, is a Send indication: the one message of a client
+/// that carries media and needs no credentials.
+fn is_send(packet: &[u8]) -> bool {
+    packet.starts_with(&SEND_INDICATION)
+}
