@@ -9,6 +9,9 @@ use relay_core::{Alternates, Limits, Network, PeerPolicy, REALM_LEN_MAX, RelayAd
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// The most threads that relay for UDP clients.
+const THREADS_MAX: usize = 1024;
+
 /// A device that can't ask signaling for credentials, with a name and a password of its own.
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -33,6 +36,9 @@ pub struct Config {
     /// The UDP addresses for STUN and TURN. On a machine with several addresses name each of them:
     /// an answer must leave from the address it was asked at.
     pub listen_udp: Vec<SocketAddr>,
+    /// How many threads relay for UDP clients; 0 means one for each core this process may use, bound
+    /// to it.
+    pub threads: usize,
     /// TCP addresses for TURN alone, besides those the server shares with HTTP.
     pub listen_tcp: Vec<SocketAddr>,
     /// TLS addresses for TURN alone, besides those the server shares with HTTPS.
@@ -102,6 +108,7 @@ impl Default for Config {
         ];
         Config {
             listen_udp: loopback.clone(),
+            threads: 0,
             listen_tcp: loopback,
             listen_tls: Vec::new(),
             relay_ips: vec![Ipv4Addr::LOCALHOST.into()],
@@ -181,6 +188,11 @@ impl Config {
         if v4.is_some_and(|ip| ip.is_unspecified()) || v6.is_some_and(|ip| ip.is_unspecified()) {
             bail!("`relay_ips` has a wildcard address; name the address peers see in `public_ips`");
         }
+        ensure!(
+            self.threads <= THREADS_MAX,
+            "`threads` is {}; it must be at most {THREADS_MAX}",
+            self.threads
+        );
         ensure!(
             self.port_min <= self.port_max,
             "`port_min` is {} and above `port_max`, {}",

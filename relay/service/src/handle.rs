@@ -1,4 +1,4 @@
-//! Starts the relay's thread, and talks to it.
+//! Starts the relay's threads, and talks to them.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,21 +11,25 @@ use anyhow::Context;
 use bytes::Bytes;
 use rand::SeedableRng;
 use rand::rngs::{StdRng, SysRng};
-use relay_core::{Credentials, FiveTuple, Stats, Transport};
+use relay_core::{Credentials, FiveTuple, Owners, Path, Stats, Transport};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 use tokio_rustls::{TlsAcceptor, rustls};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, Settings};
-use crate::shard::{Shard, UdpListener};
+use crate::config::Config;
+use crate::shard::Shard;
 use crate::stream::{Accepted, accept_all, serve};
-use crate::{metrics, udp};
+use crate::worker::{self, Command as WorkerCommand, Event, Listener, Remote, Worker};
+use crate::{burst, metrics, udp};
 
 /// How many streams may wait for the relay's thread to take them.
 const COMMANDS_MAX: usize = 1024;
+
+/// How many requests of UDP clients may wait for the control thread.
+const EVENTS_MAX: usize = 4096;
 
 /// How often figures are published and the clock is compared.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
@@ -47,7 +51,7 @@ pub enum StreamTransport {
 pub struct Relay;
 
 impl Relay {
-    /// Binds every address of `config` and serves them from a thread of its own, which needs no
+    /// Binds every address of `config` and serves them from threads of its own, which need no
     /// runtime of the caller's. `tls` is needed where `listen_tls` names an address.
     ///
     /// # Errors
@@ -63,29 +67,73 @@ impl Relay {
         if !config.listen_tls.is_empty() && tls.is_none() {
             anyhow::bail!("`listen_tls` names an address and there is no certificate");
         }
-        let sockets = Sockets::bind(config)?;
+        let cores = worker::cores();
+        let threads = match config.threads {
+            0 => cores.len().max(1),
+            threads => threads,
+        };
+        let mut sockets = Sockets::bind(config, threads)?;
         let addresses = sockets.addresses()?;
-        let rng = StdRng::try_from_rng(&mut SysRng).context("no entropy from the system")?;
+        let mut rng = StdRng::try_from_rng(&mut SysRng).context("no entropy from the system")?;
 
         let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
+        let (events, requests) = mpsc::channel(EVENTS_MAX);
         let stopping = CancellationToken::new();
         let stopped = CancellationToken::new();
         let guard = stopped.clone().drop_guard();
-        let stop = stopping.clone();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
+
+        let owners = Arc::new(Owners::new(&settings.core.addresses));
+        let path_rngs: Vec<_> = (0..threads).map(|_| rng.fork()).collect();
+        let unix_now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let relay = relay_core::Relay::new(
+            settings.core.clone(),
+            credentials.with_users(settings.users.clone()),
+            rng,
+            Instant::now(),
+            unix_now,
+        );
+        let (workers, inlets): (Vec<Remote>, Vec<_>) = (0..threads)
+            .map(|_| worker::connect())
+            .collect::<anyhow::Result<Vec<_>>>()?
+            .into_iter()
+            .unzip();
+        let mut crew = Crew {
+            remotes: workers.clone(),
+            threads: Vec::new(),
+        };
+        for (number, (inlets, rng)) in inlets.into_iter().zip(path_rngs).enumerate() {
+            let path = Path::new(number, owners.clone(), relay.peers().clone(), rng);
+            let listeners = sockets.udp_of_worker()?;
+            let (events, workers) = (events.clone(), workers.clone());
+            let worker = Worker::new(number, path, listeners, inlets, events, workers)?;
+            // More threads than cores have no place of their own.
+            let core = cores.get(number).filter(|_| threads <= cores.len());
+            crew.threads.push(worker.spawn(core.copied())?);
+        }
+
+        let udp_listeners = std::mem::take(&mut sockets.udp_control);
+        let control = Control {
+            sockets,
+            tls,
+            inbox,
+            requests,
+            stopping: stopping.clone(),
+        };
         thread::Builder::new()
             .name("relay".to_owned())
             .spawn(move || {
                 let _guard = guard;
-                let served = LocalSet::new().block_on(
-                    &runtime,
-                    run(settings, credentials, rng, sockets, tls, inbox, stop),
-                );
+                let shard = Shard::new(settings, relay, workers, udp_listeners, owners);
+                let served = LocalSet::new().block_on(&runtime, run(Rc::new(shard), control));
                 if let Err(error) = served {
                     tracing::error!(error = format!("{error:#}"), "Relay stopped");
                 }
+                drop(crew);
             })?;
         Ok(Handle {
             commands,
@@ -207,21 +255,65 @@ impl Handle {
     }
 }
 
+/// The workers' threads; they end when this is dropped.
+struct Crew {
+    remotes: Vec<Remote>,
+    threads: Vec<thread::JoinHandle<()>>,
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        for remote in &self.remotes {
+            remote.tell(WorkerCommand::Stop);
+            remote.wake();
+        }
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("Relay thread panicked");
+            }
+        }
+    }
+}
+
 /// Sockets bound but not yet watched, so that a wrong address is the caller's error.
 struct Sockets {
-    udp: Vec<std::net::UdpSocket>,
+    /// For each address a socket for every worker not yet started.
+    udp: Vec<Vec<std::net::UdpSocket>>,
+    /// For each address one more handle of a socket, to send from.
+    udp_control: Vec<Listener>,
     tcp: Vec<std::net::TcpListener>,
     tls: Vec<std::net::TcpListener>,
 }
 
 impl Sockets {
-    fn bind(config: &Config) -> anyhow::Result<Sockets> {
-        let udp = |address| udp::bind(address, Some(udp::LISTENER_BUFFER_BYTES));
+    fn bind(config: &Config, threads: usize) -> anyhow::Result<Sockets> {
+        let udp = |address| udp::bind_group(address, threads);
+        let udp = bind_each(&config.listen_udp, "UDP", udp)?;
+        let handle = |group: &Vec<std::net::UdpSocket>| -> io::Result<Listener> {
+            Ok(Listener {
+                address: group[0].local_addr()?,
+                socket: group[0].try_clone()?,
+            })
+        };
         Ok(Sockets {
-            udp: bind_each(&config.listen_udp, "UDP", udp)?,
+            udp_control: udp.iter().map(handle).collect::<io::Result<_>>()?,
+            udp,
             tcp: bind_each(&config.listen_tcp, "TCP", listen)?,
             tls: bind_each(&config.listen_tls, "TCP", listen)?,
         })
+    }
+
+    /// A socket of each address, for one worker.
+    fn udp_of_worker(&mut self) -> io::Result<Vec<Listener>> {
+        let mut listeners = Vec::new();
+        for group in &mut self.udp {
+            if let Some(socket) = group.pop() {
+                burst::receive_bursts(&socket);
+                let address = socket.local_addr()?;
+                listeners.push(Listener { address, socket });
+            }
+        }
+        Ok(listeners)
     }
 
     fn addresses(&self) -> io::Result<Addresses> {
@@ -232,15 +324,20 @@ impl Sockets {
                 .collect()
         };
         Ok(Addresses {
-            udp: self
-                .udp
-                .iter()
-                .map(std::net::UdpSocket::local_addr)
-                .collect::<io::Result<_>>()?,
+            udp: self.udp_control.iter().map(|held| held.address).collect(),
             tcp: tcp(&self.tcp)?,
             tls: tcp(&self.tls)?,
         })
     }
+}
+
+/// What the control thread serves.
+struct Control {
+    sockets: Sockets,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    inbox: mpsc::Receiver<Command>,
+    requests: mpsc::Receiver<Event>,
+    stopping: CancellationToken,
 }
 
 fn bind_each<S>(
@@ -290,39 +387,16 @@ fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-/// The relay's thread: starts a task for each socket and stream, then follows the handle.
-async fn run(
-    settings: Settings,
-    credentials: Credentials,
-    rng: StdRng,
-    sockets: Sockets,
-    tls: Option<Arc<rustls::ServerConfig>>,
-    mut inbox: mpsc::Receiver<Command>,
-    stopping: CancellationToken,
-) -> anyhow::Result<()> {
-    let unix_now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    let relay = relay_core::Relay::new(
-        settings.core.clone(),
-        credentials.with_users(settings.users.clone()),
-        rng,
-        Instant::now(),
-        unix_now,
-    );
-    let mut listeners = Vec::new();
-    for socket in sockets.udp {
-        let address = socket.local_addr()?;
-        listeners.push(UdpListener {
-            address,
-            socket: UdpSocket::from_std(socket)?,
-        });
-    }
-    let shard = Rc::new(Shard::new(settings, relay, listeners));
-
-    for listener in shard.udp_listeners() {
-        tokio::task::spawn_local(udp::receive_from_clients(shard.clone(), listener.clone()));
-    }
+/// The control thread: starts a task for each socket and stream, then follows the handle and the
+/// workers.
+async fn run(shard: Rc<Shard>, control: Control) -> anyhow::Result<()> {
+    let Control {
+        sockets,
+        tls,
+        mut inbox,
+        mut requests,
+        stopping,
+    } = control;
     for listener in sockets.tcp {
         let listener = TcpListener::from_std(listener)?;
         tokio::task::spawn_local(accept_all(shard.clone(), listener, None));
@@ -335,15 +409,19 @@ async fn run(
     tokio::task::spawn_local(keep_time(shard.clone()));
     tokio::task::spawn_local(keep_house(shard.clone()));
 
+    let mut has_handles = true;
     loop {
         let command = tokio::select! {
             () = stopping.cancelled() => break,
-            // All handles are gone: serve on.
-            command = inbox.recv() => match command {
+            Some(event) = requests.recv() => {
+                shard.on_event(event);
+                continue;
+            }
+            command = inbox.recv(), if has_handles => match command {
                 Some(command) => command,
                 None => {
-                    stopping.cancelled().await;
-                    break;
+                    has_handles = false; // Serve on.
+                    continue;
                 }
             },
         };
@@ -360,14 +438,17 @@ async fn run(
                 });
             }
             Command::Stats(reply) => {
-                // Whoever asked may have stopped waiting.
-                reply.send(shard.stats()).ok();
+                let shard = shard.clone();
+                tokio::task::spawn_local(async move {
+                    // Whoever asked may have stopped waiting.
+                    reply.send(shard.figures().await.stats).ok();
+                });
             }
             Command::Credentials(credentials) => shard.set_credentials(credentials),
             Command::Draining(draining) => shard.set_draining(draining),
         }
     }
-    metrics::publish(&shard);
+    metrics::publish(&shard).await;
     Ok(())
 }
 
@@ -387,7 +468,7 @@ async fn keep_time(shard: Rc<Shard>) {
 async fn keep_house(shard: Rc<Shard>) {
     loop {
         shard.on_wall_clock();
-        metrics::publish(&shard);
+        metrics::publish(&shard).await;
         tokio::time::sleep(HOUSEKEEPING_INTERVAL).await;
     }
 }

@@ -1,15 +1,20 @@
 //! The relay's sockets: UDP, TCP and TLS clients in front of [`relay_core::Relay`].
 //!
 //! ```text
-//! UDP listeners ─┐                    ┌─ relayed ports ── peers
-//! TCP listeners ─┼─▶ Shard ─ Relay ───┤
-//! TLS listeners ─┤   (one thread)     └─ another client of the same relay
+//! UDP listeners ──▶ Worker ─ Path ───┬─ relayed ports ── peers
+//!                   (one for each core) └─ another client of the same relay
+//!                     │ requests  ▲ what was decided
+//!                     ▼           │
+//! TCP listeners ─┬─▶ Shard ─ Relay ──┬─ relayed ports ── peers
+//! TLS listeners ─┤   (one thread)    └─ another client of the same relay
 //! accept_stream ─┘
 //! ```
 //!
-//! One thread owns the core, its sockets and its streams; what happens on it takes no lock.
-//! [`Relay::start`] begins it, the [`Handle`] talks to it.
+//! The control thread owns the core and the streams; the workers carry the media of UDP clients,
+//! as the core tells them. What happens on any of them takes no lock. [`Relay::start`] begins them,
+//! the [`Handle`] talks to the control thread.
 
+mod burst;
 pub mod client;
 mod config;
 mod handle;
@@ -18,6 +23,7 @@ mod sender;
 mod shard;
 mod stream;
 mod udp;
+mod worker;
 
 pub use config::{Config, StaticUser};
 pub use handle::{Handle, Relay, StreamTransport};

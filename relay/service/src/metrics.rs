@@ -5,13 +5,17 @@ use relay_core::{Stats, Traffic, Transport};
 
 use crate::shard::Shard;
 
-/// Publishes the counters of `shard`. The core counts in plain integers, so a packet pays for
-/// nothing but an addition.
-pub(crate) fn publish(shard: &Shard) {
-    let stats = shard.stats();
-    publish_stats(&stats);
+/// Publishes the counters of `shard` and its workers. They count in plain integers, so a packet pays
+/// for nothing but an addition.
+pub(crate) async fn publish(shard: &Shard) {
+    let figures = shard.figures().await;
+    publish_stats(&figures.stats);
     gauge!("relay_streams").set(shard.streams() as f64);
-    counter!("relay_dropped_total", "cause" => "socket_full").absolute(shard.dropped.udp.get());
+    counter!("relay_dropped_total", "cause" => "socket_full")
+        .absolute(shard.dropped.udp.get() + figures.socket_full);
+    counter!("relay_dropped_total", "cause" => "handed_over_full")
+        .absolute(figures.handed_over_full);
+    counter!("relay_dropped_total", "cause" => "requests_full").absolute(figures.requests_full);
     counter!("relay_dropped_total", "cause" => "queue_full")
         .absolute(shard.dropped.queue_full.get());
     counter!("relay_streams_refused_total").absolute(shard.dropped.streams.get());

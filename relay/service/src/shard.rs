@@ -1,21 +1,28 @@
-//! One thread's core, sockets and streams. Moves bytes between them; decides nothing.
+//! The control thread: the core, and the streams it serves itself. Moves bytes and time between
+//! them, and between the core and the workers; decides nothing.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use relay_core::{Credentials, FiveTuple, Forward, Output, RelayPort, Stats, Transport};
+use relay_core::{
+    Credentials, FiveTuple, Forward, Output, Owners, PathUpdate, RelayPort, Transport,
+};
 use relay_stun::DATA_INDICATION_PREFIX_MAX;
 use tokio::net::UdpSocket;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
+use crate::burst;
 use crate::config::Settings;
 use crate::sender::Sender;
 use crate::udp;
+use crate::worker::{Batch, Command, Event, Figures, Listener, Remote};
 
 /// Room in front of every received packet for the longest prefix a core writes there.
 pub(crate) const HEADROOM: usize = DATA_INDICATION_PREFIX_MAX;
@@ -26,13 +33,7 @@ pub(crate) const TAILROOM: usize = 3;
 /// The longest UDP payload, in bytes.
 pub(crate) const DATAGRAM_LEN_MAX: usize = 65_535;
 
-/// A UDP socket the shard listens on.
-pub(crate) struct UdpListener {
-    pub(crate) address: SocketAddr,
-    pub(crate) socket: UdpSocket,
-}
-
-/// A relayed port that is open.
+/// A relayed port of a stream that is open.
 struct OpenPort {
     socket: Rc<UdpSocket>,
     /// Receives from the socket.
@@ -44,12 +45,23 @@ struct OpenPort {
 pub(crate) struct Shard {
     pub(crate) settings: Settings,
     relay: RefCell<relay_core::Relay>,
-    udp_listeners: Vec<Rc<UdpListener>>,
+    /// Serve UDP clients, whose sockets here only send what a stream has for them.
+    workers: Vec<Remote>,
+    udp_listeners: Vec<Listener>,
+    owners: Arc<Owners>,
+    /// The worker whose packet is being handled: what follows from it goes back there.
+    serving: Cell<Option<usize>>,
+    /// By [`PathUpdate::allocation`].
+    worker_by_allocation: RefCell<Vec<Option<usize>>>,
+    /// Ports bound for a worker which the core has not granted yet, by [`RelayPort::index`].
+    bound: RefCell<HashMap<usize, std::net::UdpSocket>>,
     /// By [`RelayPort::index`].
     ports: RefCell<Vec<Option<OpenPort>>>,
+    /// The worker that serves the port, by [`RelayPort::index`].
+    worker_by_port: RefCell<Vec<Option<usize>>>,
     senders: RefCell<HashMap<FiveTuple, Rc<Sender>>>,
     streams_by_address: RefCell<HashMap<IpAddr, usize>>,
-    /// The receive buffer of all UDP sockets.
+    /// The receive buffer of the streams' relayed ports.
     buffer: RefCell<Box<[u8]>>,
     /// Wakes the timer when its next deadline may have changed.
     pub(crate) deadline_changed: Notify,
@@ -71,13 +83,21 @@ impl Shard {
     pub(crate) fn new(
         settings: Settings,
         relay: relay_core::Relay,
-        udp_listeners: Vec<UdpListener>,
+        workers: Vec<Remote>,
+        udp_listeners: Vec<Listener>,
+        owners: Arc<Owners>,
     ) -> Shard {
         Shard {
             settings,
             relay: RefCell::new(relay),
-            udp_listeners: udp_listeners.into_iter().map(Rc::new).collect(),
+            workers,
+            udp_listeners,
+            owners,
+            serving: Cell::new(None),
+            worker_by_allocation: RefCell::default(),
+            bound: RefCell::default(),
             ports: RefCell::default(),
+            worker_by_port: RefCell::default(),
             senders: RefCell::default(),
             streams_by_address: RefCell::default(),
             buffer: RefCell::new(vec![0; HEADROOM + DATAGRAM_LEN_MAX + TAILROOM].into()),
@@ -86,31 +106,63 @@ impl Shard {
         }
     }
 
-    pub(crate) fn udp_listeners(&self) -> &[Rc<UdpListener>] {
-        &self.udp_listeners
-    }
-
-    pub(crate) fn stats(&self) -> Stats {
-        self.relay.borrow().stats()
+    /// The counters of the core and of all workers.
+    pub(crate) async fn figures(&self) -> Figures {
+        let mut figures = Figures {
+            stats: self.relay.borrow().stats(),
+            ..Figures::default()
+        };
+        for worker in &self.workers {
+            let (reply, answer) = oneshot::channel();
+            worker.tell(Command::Figures(reply));
+            worker.wake();
+            if let Ok(its) = answer.await {
+                figures.add(&its);
+            }
+        }
+        figures
     }
 
     pub(crate) fn streams(&self) -> usize {
         self.senders.borrow().len()
     }
 
-    /// Receives one datagram from `socket` and hands it on; `false` once nothing more is there.
-    pub(crate) fn receive_from_client(self: &Rc<Self>, listener: &UdpListener) -> io::Result<bool> {
+    /// Takes what a worker can't judge.
+    pub(crate) fn on_event(self: &Rc<Self>, event: Event) {
+        match event {
+            Event::Packet {
+                worker,
+                from,
+                bytes,
+            } => {
+                self.serving.set(Some(worker));
+                let now = Instant::now();
+                // Media of UDP clients does not come here, so there is nothing to forward.
+                self.relay
+                    .borrow_mut()
+                    .handle_client_packet(now, from, &bytes);
+                self.apply_outputs();
+                self.serving.set(None);
+            }
+            Event::HandedOver(batch) => self.on_handed_over(&batch),
+        }
+    }
+
+    fn on_handed_over(self: &Rc<Self>, batch: &Batch) {
         let mut buffer = self.buffer.borrow_mut();
-        let Some((len, client)) = udp::receive(&listener.socket, &mut buffer)? else {
-            return Ok(false);
-        };
-        let from = FiveTuple {
-            client,
-            server: listener.address,
-            transport: Transport::Udp,
-        };
-        self.on_client_packet(from, &mut buffer, HEADROOM, len);
-        Ok(true)
+        for (to, from, payload) in batch.iter() {
+            let now = Instant::now();
+            let len = payload.len();
+            let forward = self
+                .relay
+                .borrow_mut()
+                .handle_handed_over(now, to, from, len);
+            self.apply_outputs();
+            if let Some(forward) = forward {
+                buffer[HEADROOM..HEADROOM + len].copy_from_slice(payload);
+                self.forward(&forward, &mut buffer, HEADROOM);
+            }
+        }
     }
 
     /// Receives one datagram at a relayed port; `false` once nothing more is there.
@@ -231,10 +283,16 @@ impl Shard {
     /// Carries out what the core asks for.
     fn apply_outputs(self: &Rc<Self>) {
         let mut relay = self.relay.borrow_mut();
+        let mut told = Vec::new();
         let mut applied = false;
         while let Some(output) = relay.poll_output() {
             applied = true;
             match output {
+                // Behind the updates it speaks of, which go the same way.
+                Output::Send { to, bytes } if to.transport == Transport::Udp => {
+                    told.extend(self.serving.get());
+                    self.send_response(to, bytes);
+                }
                 Output::Send { to, bytes } => self.send_to_client(to, &bytes, false),
                 Output::OpenPort(port) => match self.open_port(port) {
                     Ok(()) => relay.handle_port_opened(Instant::now(), port),
@@ -243,42 +301,84 @@ impl Shard {
                         relay.handle_port_failed(Instant::now(), port);
                     }
                 },
-                Output::ClosePort(port) => self.close_port(port),
+                Output::ClosePort(port) => told.extend(self.close_port(port)),
+                Output::Path(update) => told.extend(self.update_path(update)),
             }
+        }
+        drop(relay);
+        told.sort_unstable();
+        told.dedup();
+        for worker in told {
+            self.workers[worker].wake();
         }
         if applied {
             self.deadline_changed.notify_one();
         }
     }
 
+    fn send_response(&self, to: FiveTuple, bytes: Vec<u8>) {
+        match self.serving.get() {
+            Some(worker) => self.workers[worker].tell(Command::Send(to, bytes)),
+            None => self.send_to_client(to, &bytes, false),
+        }
+    }
+
+    /// Binds a port: for the worker being served, which gets it once the core has granted it, or
+    /// for a stream.
     fn open_port(self: &Rc<Self>, port: RelayPort) -> io::Result<()> {
         let ip = match port.address.ip() {
             IpAddr::V4(_) => self.settings.bind_v4.map(IpAddr::V4),
             IpAddr::V6(_) => self.settings.bind_v6.map(IpAddr::V6),
         };
         let ip = ip.ok_or(io::ErrorKind::AddrNotAvailable)?;
-        let socket = udp::bind(SocketAddr::new(ip, port.address.port()), None)?;
-        let socket = Rc::new(UdpSocket::from_std(socket)?);
-        let task =
-            tokio::task::spawn_local(udp::receive_from_peers(self.clone(), port, socket.clone()));
-
-        let mut ports = self.ports.borrow_mut();
-        if ports.len() <= port.index {
-            ports.resize_with(port.index + 1, || None);
-        }
-        ports[port.index] = Some(OpenPort { socket, task });
+        let socket = udp::bind(SocketAddr::new(ip, port.address.port()), None, false)?;
+        let owner = match self.serving.get() {
+            Some(worker) => {
+                burst::receive_bursts(&socket);
+                self.bound.borrow_mut().insert(port.index, socket);
+                worker
+            }
+            None => {
+                let socket = Rc::new(UdpSocket::from_std(socket)?);
+                let receive = udp::receive_from_peers(self.clone(), port, socket.clone());
+                let task = tokio::task::spawn_local(receive);
+                set(&self.ports, port.index, Some(OpenPort { socket, task }));
+                self.workers.len()
+            }
+        };
+        self.owners.set(port.address, Some(owner));
         Ok(())
     }
 
-    fn close_port(&self, port: RelayPort) {
-        let open = self
-            .ports
-            .borrow_mut()
-            .get_mut(port.index)
-            .and_then(Option::take);
-        if let Some(open) = open {
+    /// Closes a port; returns the worker that has to hear of it.
+    fn close_port(&self, port: RelayPort) -> Option<usize> {
+        self.owners.set(port.address, None);
+        self.bound.borrow_mut().remove(&port.index);
+        if let Some(open) = set(&self.ports, port.index, None) {
             open.task.abort();
         }
+        let worker = set(&self.worker_by_port, port.index, None)?;
+        self.workers[worker].tell(Command::Close(port));
+        Some(worker)
+    }
+
+    /// Tells the worker of an Allocation what changed, and returns which one that is.
+    fn update_path(&self, update: PathUpdate) -> Option<usize> {
+        let PathUpdate::Open {
+            allocation, port, ..
+        } = update
+        else {
+            let by_allocation = self.worker_by_allocation.borrow();
+            let worker = by_allocation.get(update.allocation()).copied().flatten()?;
+            self.workers[worker].tell(Command::Update(update));
+            return Some(worker);
+        };
+        let worker = self.serving.get()?;
+        let socket = self.bound.borrow_mut().remove(&port.index)?;
+        set(&self.worker_by_allocation, allocation, Some(worker));
+        set(&self.worker_by_port, port.index, Some(worker));
+        self.workers[worker].tell(Command::Open(update, port, socket));
+        Some(worker)
     }
 
     fn forward(&self, forward: &Forward, buffer: &mut [u8], start: usize) {
@@ -289,7 +389,7 @@ impl Shard {
                     return;
                 };
                 let bytes = &buffer[start + payload.start..start + payload.end];
-                self.send_datagram(&open.socket, *to, bytes);
+                self.send_datagram(&*open.socket, *to, bytes);
             }
             Forward::ToClient {
                 to,
@@ -325,12 +425,21 @@ impl Shard {
     }
 
     /// Sends at once or not at all: what a full socket refuses is lost, as in any network.
-    fn send_datagram(&self, socket: &UdpSocket, to: SocketAddr, bytes: &[u8]) {
+    fn send_datagram(&self, socket: &impl AsFd, to: SocketAddr, bytes: &[u8]) {
         if let Err(error) = udp::send(socket, to, bytes) {
             tracing::trace!(%error, "Datagram not sent");
             self.dropped.udp.update(|count| count + 1);
         }
     }
+}
+
+/// Puts `value` at `index` of a table that grows as needed; returns what was there.
+fn set<T>(table: &RefCell<Vec<Option<T>>>, index: usize, value: Option<T>) -> Option<T> {
+    let mut table = table.borrow_mut();
+    if table.len() <= index {
+        table.resize_with(index + 1, || None);
+    }
+    std::mem::replace(&mut table[index], value)
 }
 
 /// What one household or machine counts as: an IPv4 address, or an IPv6 /64.

@@ -1,14 +1,15 @@
-//! UDP sockets: binding them and receiving from them.
+//! UDP sockets: binding them, and receiving from those that belong to streams.
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::rc::Rc;
 
 use relay_core::RelayPort;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::UdpSocket;
 
-use crate::shard::{HEADROOM, Shard, TAILROOM, UdpListener};
+use crate::shard::{HEADROOM, Shard, TAILROOM};
 
 /// How many datagrams one socket may bring before others have their turn.
 const BURST_MAX: usize = 64;
@@ -17,11 +18,32 @@ const BURST_MAX: usize = 64;
 /// us: all clients share it.
 pub(crate) const LISTENER_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
+/// Binds `count` sockets to one address, among which the kernel shares out the senders.
+///
+/// # Errors
+///
+/// The address is in use, also by another process that would share it.
+pub(crate) fn bind_group(
+    address: SocketAddr,
+    count: usize,
+) -> io::Result<Vec<std::net::UdpSocket>> {
+    let buffer = Some(LISTENER_BUFFER_BYTES);
+    let alone = bind(address, buffer, false)?;
+    if count == 1 {
+        return Ok(vec![alone]);
+    }
+    let address = alone.local_addr()?;
+    drop(alone);
+    (0..count).map(|_| bind(address, buffer, true)).collect()
+}
+
 /// Binds a socket that never blocks. An IPv6 one takes no IPv4, so that every client and peer has
-/// one written form.
+/// one written form. Those that are `shared` may be several on one address: the kernel chooses one
+/// for each sender.
 pub(crate) fn bind(
     address: SocketAddr,
     buffer_bytes: Option<usize>,
+    shared: bool,
 ) -> io::Result<std::net::UdpSocket> {
     let socket = Socket::new(
         Domain::for_address(address),
@@ -37,6 +59,7 @@ pub(crate) fn bind(
         socket.set_send_buffer_size(bytes).ok();
     }
     socket.set_nonblocking(true)?;
+    socket.set_reuse_port(shared)?;
     socket.bind(&address.into())?;
     Ok(socket.into())
 }
@@ -56,13 +79,8 @@ pub(crate) fn receive(
 
 /// Sends one datagram at once or not at all. It asks the socket itself: what the runtime knows
 /// about a new socket's readiness is that there is none.
-pub(crate) fn send(socket: &UdpSocket, to: SocketAddr, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn send(socket: &impl AsFd, to: SocketAddr, bytes: &[u8]) -> io::Result<()> {
     SockRef::from(socket).send_to(bytes, &to.into()).map(|_| ())
-}
-
-/// Receives from clients for as long as the shard lives.
-pub(crate) async fn receive_from_clients(shard: Rc<Shard>, listener: Rc<UdpListener>) {
-    receive_all(&listener.socket, || shard.receive_from_client(&listener)).await;
 }
 
 /// Receives from peers until the port is closed, which ends the task.

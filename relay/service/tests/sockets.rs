@@ -116,6 +116,47 @@ async fn two_relayed_clients_meet_although_loopback_is_denied() {
 }
 
 #[tokio::test]
+async fn clients_of_different_threads_meet() {
+    // The kernel shares 16 clients out among 4 threads: pairs within one and across two.
+    let (relay, connector) = start(|config| config.threads = 4);
+    let mut clients = Vec::new();
+    for index in 0..16 {
+        let mut client = connect(&relay, &connector, "udp", &format!("acme:{index}")).await;
+        let relayed = client.allocate(None).await.unwrap().relayed.unwrap();
+        clients.push((client, relayed));
+    }
+    for one in 0..clients.len() {
+        let other = (one + 1) % clients.len();
+        let (from, to) = (clients[one].1, clients[other].1);
+        clients[other].0.create_permission(from).await.unwrap();
+        clients[one].0.channel_bind(0x4000, to).await.unwrap();
+        for payload in ["first", "second"] {
+            clients[one]
+                .0
+                .send_channel(0x4000, payload.as_bytes())
+                .await
+                .unwrap();
+            let received = receive(&mut clients[other].0).await;
+            assert_eq!(
+                (received.from, &received.payload[..]),
+                (Source::Peer(from), payload.as_bytes())
+            );
+        }
+    }
+    assert_eq!(relay.stats().await.handed_over.packets, 32);
+
+    // Who has gone is reached from nowhere.
+    let gone = clients[0].1;
+    clients[0].0.refresh(0).await.unwrap();
+    let error = clients[1].0.channel_bind(0x4001, gone).await.unwrap_err();
+    assert!(
+        matches!(error, ClientError::Refused(ErrorCode::FORBIDDEN)),
+        "{error}"
+    );
+    relay.shutdown().await;
+}
+
+#[tokio::test]
 async fn ipv6_is_relayed_where_it_is_configured() {
     if UdpSocket::bind("[::1]:0").await.is_err() {
         eprintln!("SKIPPED: no IPv6 loopback on this machine");

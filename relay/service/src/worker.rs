@@ -1,0 +1,738 @@
+//! A thread of the data path: UDP clients whose packets the kernel steers here, and their relayed
+//! ports. Moves datagrams as its [`Path`] says; asks the control thread about all else.
+//!
+//! ```text
+//! listeners ──▶ ┌────────┐ ──▶ relayed ports        control thread: requests there,
+//!               │ Worker │                          what was decided back ([`Command`])
+//! clients   ◀── └────────┘ ◀── relayed ports        other workers: payloads handed over
+//! ```
+//!
+//! The listeners of all workers share their addresses (SO_REUSEPORT), and the kernel chooses one by
+//! a hash of the 5-tuple: a client's packets always reach the same worker, so what it knows of the
+//! client needs no lock.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use relay_core::{FiveTuple, Forward, Path, PathUpdate, RelayPort, Stats, Transport, Way};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::burst::{self, BURST_LEN_MAX, Inbox, RECEIVED_MAX, SEGMENTS_MAX};
+
+/// How many sockets one call tells about.
+const EVENTS_MAX: usize = 256;
+
+/// How often a listener is asked in its turn, [`RECEIVED_MAX`] datagrams each time.
+const LISTENER_TURNS_MAX: usize = 8;
+
+/// How many datagrams a relayed port may bring in its turn.
+const PORT_TURN_MAX: usize = 4;
+
+/// How many batches of payloads may wait for a worker.
+pub(crate) const HANDED_OVER_MAX: usize = 1024;
+
+/// How much one batch may hold, in bytes.
+const BATCH_LEN_MAX: usize = 256 * 1024;
+
+/// Above so many datagrams a second a worker that finds little to do waits a little: waking up
+/// costs more than a datagram does.
+const NAP_ABOVE_PER_SECOND: f64 = 10_000.0;
+
+/// How long it waits. A packet is later by this much at most.
+const NAP: Duration = Duration::from_micros(250);
+
+/// So many datagrams at once are enough to go on without a nap.
+const NAP_BELOW: usize = 32;
+
+/// How exact a nap is, in nanoseconds.
+const TIMER_SLACK: u64 = 1_000;
+
+/// The time over which the rate is taken.
+const RATE_WINDOW: Duration = Duration::from_millis(10);
+
+/// The waker's number among the sockets that are waited for.
+const WAKER: u64 = u64::MAX;
+
+/// Listeners' numbers begin here; those below are of relayed ports.
+const LISTENERS: u64 = 1 << 32;
+
+/// What the control thread tells a worker, and workers each other.
+pub(crate) enum Command {
+    /// Serve this relayed port.
+    Open(PathUpdate, RelayPort, UdpSocket),
+    /// Something changed for an Allocation.
+    Update(PathUpdate),
+    /// The relayed port is no more.
+    Close(RelayPort),
+    /// Send a response to a client.
+    Send(FiveTuple, Vec<u8>),
+    /// Tell the counters.
+    Figures(oneshot::Sender<Figures>),
+    /// End.
+    Stop,
+}
+
+/// What a worker tells the control thread.
+pub(crate) enum Event {
+    /// A client sent something that is not media.
+    Packet {
+        worker: usize,
+        from: FiveTuple,
+        bytes: Vec<u8>,
+    },
+    /// Payloads for Allocations of the control thread.
+    HandedOver(Batch),
+}
+
+/// Counters of a worker, or of all.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Figures {
+    pub(crate) stats: Stats,
+    /// Datagrams a socket refused.
+    pub(crate) socket_full: u64,
+    /// Payloads another thread had no room for.
+    pub(crate) handed_over_full: u64,
+    /// Requests the control thread had no room for.
+    pub(crate) requests_full: u64,
+}
+
+impl Figures {
+    pub(crate) fn add(&mut self, other: &Figures) {
+        self.stats += &other.stats;
+        self.socket_full += other.socket_full;
+        self.handed_over_full += other.handed_over_full;
+        self.requests_full += other.requests_full;
+    }
+}
+
+/// Payloads from Allocations of one thread to those of another.
+#[derive(Default)]
+pub(crate) struct Batch {
+    bytes: Vec<u8>,
+    payloads: Vec<HandedOver>,
+}
+
+/// Where a payload goes, and how long it is.
+#[derive(Clone, Copy)]
+struct HandedOver {
+    to: SocketAddr,
+    from: SocketAddr,
+    len: usize,
+}
+
+impl Batch {
+    /// Each payload with the relayed addresses it goes to and comes from.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (SocketAddr, SocketAddr, &[u8])> {
+        let mut rest = &self.bytes[..];
+        self.payloads.iter().map(move |handed| {
+            let payload;
+            (payload, rest) = rest.split_at(handed.len);
+            (handed.to, handed.from, payload)
+        })
+    }
+}
+
+/// Wakes a worker that waits for its sockets.
+struct Waker {
+    event: EventFd,
+    /// Somebody has called and was not heard yet.
+    called: AtomicBool,
+}
+
+impl Waker {
+    fn wake(&self) {
+        // The counter can't overflow: it is written once between two readings.
+        if !self.called.swap(true, Ordering::AcqRel)
+            && let Err(error) = self.event.write(1)
+        {
+            tracing::error!(%error, "Relay thread not woken");
+        }
+    }
+
+    fn hear(&self) {
+        self.event.read().ok(); // Empty after an early hearing.
+        // What was sent before the call is seen after this.
+        self.called.swap(false, Ordering::AcqRel);
+    }
+}
+
+/// Reaches a worker from other threads.
+#[derive(Clone)]
+pub(crate) struct Remote {
+    commands: Sender<Command>,
+    handed_over: SyncSender<Batch>,
+    waker: Arc<Waker>,
+}
+
+impl Remote {
+    /// Tells the worker, which hears of it at the next [`wake`](Self::wake).
+    pub(crate) fn tell(&self, command: Command) {
+        // A worker that has ended has closed all there was.
+        self.commands.send(command).ok();
+    }
+
+    pub(crate) fn wake(&self) {
+        self.waker.wake();
+    }
+}
+
+/// The other ends of a [`Remote`].
+pub(crate) struct Inlets {
+    commands: Receiver<Command>,
+    handed_over: Receiver<Batch>,
+    waker: Arc<Waker>,
+}
+
+/// A worker to start, and how to reach it.
+pub(crate) fn connect() -> anyhow::Result<(Remote, Inlets)> {
+    let event = EventFd::from_value_and_flags(0, EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC);
+    let waker = Arc::new(Waker {
+        event: event.context("no eventfd")?,
+        called: AtomicBool::new(false),
+    });
+    let (commands, commands_in) = std::sync::mpsc::channel();
+    let (handed_over, handed_over_in) = std::sync::mpsc::sync_channel(HANDED_OVER_MAX);
+    let remote = Remote {
+        commands,
+        handed_over,
+        waker: waker.clone(),
+    };
+    let inlets = Inlets {
+        commands: commands_in,
+        handed_over: handed_over_in,
+        waker,
+    };
+    Ok((remote, inlets))
+}
+
+/// A socket the workers listen on, under the address its clients are known by.
+pub(crate) struct Listener {
+    pub(crate) address: SocketAddr,
+    pub(crate) socket: UdpSocket,
+}
+
+/// A relayed port that is open.
+struct OpenPort {
+    port: RelayPort,
+    socket: UdpSocket,
+}
+
+/// What the thread owns.
+pub(crate) struct Worker {
+    number: usize,
+    path: Path,
+    epoll: Epoll,
+    listeners: Vec<Listener>,
+    /// By [`RelayPort::index`].
+    ports: Vec<Option<OpenPort>>,
+    inlets: Inlets,
+    control: mpsc::Sender<Event>,
+    /// All workers, this one among them, by their numbers.
+    workers: Vec<Remote>,
+    /// What goes to each owner, by its number; the last is the control thread.
+    batches: Vec<Batch>,
+    outgoing: Outgoing,
+    figures: Figures,
+}
+
+impl Worker {
+    /// A worker for `listeners`, which waits for its sockets from now on. `path` has the number
+    /// `number` among the owners; the control thread's is that of `workers` in all.
+    pub(crate) fn new(
+        number: usize,
+        path: Path,
+        listeners: Vec<Listener>,
+        inlets: Inlets,
+        control: mpsc::Sender<Event>,
+        workers: Vec<Remote>,
+    ) -> anyhow::Result<Worker> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).context("no epoll")?;
+        let readable = |token| EpollEvent::new(EpollFlags::EPOLLIN, token);
+        epoll.add(&inlets.waker.event, readable(WAKER))?;
+        for (at, listener) in listeners.iter().enumerate() {
+            epoll.add(&listener.socket, readable(LISTENERS + at as u64))?;
+        }
+        let owners = workers.len() + 1;
+        Ok(Worker {
+            number,
+            path,
+            epoll,
+            listeners,
+            ports: Vec::new(),
+            inlets,
+            control,
+            workers,
+            batches: (0..owners).map(|_| Batch::default()).collect(),
+            outgoing: Outgoing::default(),
+            figures: Figures::default(),
+        })
+    }
+
+    /// Serves on a thread of its own until told to stop; on `core`, where one is named.
+    pub(crate) fn spawn(self, core: Option<usize>) -> io::Result<JoinHandle<()>> {
+        let thread = std::thread::Builder::new().name(format!("relay-{}", self.number));
+        thread.spawn(move || {
+            if let Some(core) = core
+                && let Err(error) = pin(core)
+            {
+                tracing::debug!(%error, core, "Relay thread not pinned");
+            }
+            nix::sys::prctl::set_timerslack(TIMER_SLACK).ok(); // Naps are longer.
+            if let Err(error) = self.run() {
+                tracing::error!(error = format!("{error:#}"), "Relay thread stopped");
+            }
+        })
+    }
+
+    fn run(mut self) -> anyhow::Result<()> {
+        let mut events = [EpollEvent::empty(); EVENTS_MAX];
+        let mut inbox = Inbox::new();
+        let mut rate = Rate::new(Instant::now());
+        loop {
+            let ready = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
+                Ok(ready) => ready,
+                Err(nix::errno::Errno::EINTR) => continue,
+                Err(error) => return Err(error).context("can't wait for sockets"),
+            };
+            let now = Instant::now();
+            let mut received = 0;
+            for event in &events[..ready] {
+                match event.data() {
+                    WAKER => {
+                        if !self.obey(now) {
+                            return Ok(());
+                        }
+                    }
+                    token if token >= LISTENERS => {
+                        received += self.receive_from_clients(place(token), now, &mut inbox);
+                    }
+                    token => received += self.receive_from_peers(place(token), now, &mut inbox),
+                }
+            }
+            self.flush();
+            self.hand_over();
+            if rate.count(now, received) && received < NAP_BELOW {
+                std::thread::sleep(NAP);
+            }
+        }
+    }
+
+    /// Carries out what other threads ask for; `false` when that is to stop.
+    fn obey(&mut self, now: Instant) -> bool {
+        self.inlets.waker.hear();
+        while let Ok(command) = self.inlets.commands.try_recv() {
+            match command {
+                Command::Open(update, port, socket) => {
+                    self.path.handle_update(now, update);
+                    self.open(port, socket);
+                }
+                Command::Update(update) => self.path.handle_update(now, update),
+                Command::Close(port) => {
+                    self.flush();
+                    self.path.close_port(port);
+                    // Closing the socket ends the waiting for it.
+                    if let Some(open) = self.ports.get_mut(port.index) {
+                        *open = None;
+                    }
+                }
+                Command::Send(to, bytes) => {
+                    if let Some(at) = self.listener_of(to) {
+                        self.put(Exit::Listener(at), to.client, &[&bytes]);
+                    }
+                }
+                Command::Figures(reply) => {
+                    self.figures.stats = self.path.stats().clone();
+                    reply.send(self.figures.clone()).ok(); // Whoever asked may be gone.
+                }
+                Command::Stop => return false,
+            }
+        }
+        // Bounded, so that others have their turn.
+        for _ in 0..HANDED_OVER_MAX {
+            let Ok(batch) = self.inlets.handed_over.try_recv() else {
+                return true;
+            };
+            for (to, from, payload) in batch.iter() {
+                let way = self.path.handle_handed_over(now, to, from, payload.len());
+                self.follow(way, payload);
+            }
+        }
+        self.inlets.waker.wake();
+        true
+    }
+
+    fn open(&mut self, port: RelayPort, socket: UdpSocket) {
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, port.index as u64);
+        if let Err(error) = self.epoll.add(&socket, event) {
+            tracing::warn!(%error, "Relayed port not watched");
+        }
+        if self.ports.len() <= port.index {
+            self.ports.resize_with(port.index + 1, || None);
+        }
+        self.ports[port.index] = Some(OpenPort { port, socket });
+    }
+
+    /// Takes in what waits at a listener; returns how many datagrams that was.
+    fn receive_from_clients(&mut self, at: usize, now: Instant, inbox: &mut Inbox) -> usize {
+        let mut datagrams = 0;
+        for _ in 0..LISTENER_TURNS_MAX {
+            let listener = &self.listeners[at];
+            let server = listener.address;
+            let received = match inbox.receive(&listener.socket, RECEIVED_MAX) {
+                Ok(received) => received,
+                // An ICMP error about a datagram sent before; the socket itself is fine.
+                Err(error) => {
+                    tracing::trace!(%error, "Datagram not received");
+                    break;
+                }
+            };
+            for received in (0..received).filter_map(|at| inbox.get(at)) {
+                let from = FiveTuple {
+                    client: received.from,
+                    server,
+                    transport: Transport::Udp,
+                };
+                for packet in received.datagrams() {
+                    datagrams += 1;
+                    match self.path.handle_client_packet(now, from, packet) {
+                        Way::Control => self.ask(from, packet),
+                        way => self.follow(way, packet),
+                    }
+                }
+            }
+            if received < RECEIVED_MAX {
+                break;
+            }
+        }
+        datagrams
+    }
+
+    /// Takes in what waits at a relayed port; returns how many datagrams that was.
+    fn receive_from_peers(&mut self, index: usize, now: Instant, inbox: &mut Inbox) -> usize {
+        let Some(Some(open)) = self.ports.get(index) else {
+            return 0;
+        };
+        let port = open.port;
+        let received = match inbox.receive(&open.socket, PORT_TURN_MAX) {
+            Ok(received) => received,
+            Err(error) => {
+                tracing::trace!(%error, "Datagram not received");
+                return 0;
+            }
+        };
+        let mut datagrams = 0;
+        for received in (0..received).filter_map(|at| inbox.get(at)) {
+            for payload in received.datagrams() {
+                datagrams += 1;
+                let len = payload.len();
+                let way = self
+                    .path
+                    .handle_peer_datagram(now, port, received.from, len);
+                self.follow(way, payload);
+            }
+        }
+        datagrams
+    }
+
+    /// Sends a packet the way it has to go.
+    fn follow(&mut self, way: Way, packet: &[u8]) {
+        match way {
+            Way::Forward(Forward::ToPeer { port, to, payload }) => {
+                self.put(Exit::Port(port.index), to, &[&packet[payload]]);
+            }
+            Way::Forward(Forward::ToClient {
+                to,
+                prefix,
+                payload,
+                padding,
+            }) => {
+                if let Some(at) = self.listener_of(to) {
+                    let padding = &[0; 3][..padding];
+                    let parts = [prefix.as_bytes(), &packet[payload], padding];
+                    self.put(Exit::Listener(at), to.client, &parts);
+                }
+            }
+            Way::HandOver {
+                owner,
+                to,
+                from,
+                payload,
+            } => {
+                let batch = &mut self.batches[owner];
+                if batch.bytes.len() + payload.len() > BATCH_LEN_MAX {
+                    self.figures.handed_over_full += 1;
+                    return;
+                }
+                let len = payload.len();
+                batch.payloads.push(HandedOver { to, from, len });
+                batch.bytes.extend_from_slice(&packet[payload]);
+            }
+            Way::Control | Way::Nowhere => {}
+        }
+    }
+
+    fn ask(&mut self, from: FiveTuple, packet: &[u8]) {
+        let event = Event::Packet {
+            worker: self.number,
+            from,
+            bytes: packet.to_vec(),
+        };
+        if self.control.try_send(event).is_err() {
+            self.figures.requests_full += 1;
+        }
+    }
+
+    /// The listener a client is answered from.
+    fn listener_of(&self, client: FiveTuple) -> Option<usize> {
+        let is_it = |listener: &Listener| listener.address == client.server;
+        self.listeners.iter().position(is_it)
+    }
+
+    /// Puts a datagram with those before it, or sends them first where it doesn't fit to them.
+    fn put(&mut self, exit: Exit, to: SocketAddr, parts: &[&[u8]]) {
+        if !self.outgoing.add(exit, to, parts) {
+            self.flush();
+            self.outgoing.add(exit, to, parts);
+        }
+    }
+
+    fn flush(&mut self) {
+        let outgoing = &mut self.outgoing;
+        let socket = match outgoing.exit {
+            Exit::Nowhere => return,
+            Exit::Listener(at) => Some(&self.listeners[at].socket),
+            Exit::Port(index) => {
+                let open = self.ports.get(index).and_then(Option::as_ref);
+                open.map(|open| &open.socket)
+            }
+        };
+        if let Some(socket) = socket {
+            self.figures.socket_full += outgoing.send(socket);
+        }
+        outgoing.clear();
+    }
+
+    /// Gives what was collected for other threads to them.
+    fn hand_over(&mut self) {
+        for (owner, batch) in self.batches.iter_mut().enumerate() {
+            if batch.payloads.is_empty() {
+                continue;
+            }
+            let count = batch.payloads.len() as u64;
+            let batch = std::mem::take(batch);
+            let refused = match self.workers.get(owner) {
+                Some(worker) => {
+                    let sent = worker.handed_over.try_send(batch);
+                    worker.wake();
+                    matches!(sent, Err(TrySendError::Full(_)))
+                }
+                None => self.control.try_send(Event::HandedOver(batch)).is_err(),
+            };
+            if refused {
+                self.figures.handed_over_full += count;
+            }
+        }
+    }
+}
+
+/// A listener's place, or the [`RelayPort::index`], in a socket's number.
+fn place(token: u64) -> usize {
+    (token % LISTENERS) as usize
+}
+
+/// Binds this thread to one core.
+fn pin(core: usize) -> nix::Result<()> {
+    let mut cores = nix::sched::CpuSet::new();
+    cores.set(core)?;
+    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &cores)
+}
+
+/// The cores this process may use.
+pub(crate) fn cores() -> Vec<usize> {
+    let cores = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0));
+    let usable = |cores: nix::sched::CpuSet| {
+        (0..nix::sched::CpuSet::count()).filter(move |core| cores.is_set(*core).unwrap_or(false))
+    };
+    cores.into_iter().flat_map(usable).collect()
+}
+
+/// How many datagrams come per second.
+struct Rate {
+    since: Instant,
+    datagrams: usize,
+    is_high: bool,
+}
+
+impl Rate {
+    fn new(now: Instant) -> Rate {
+        Rate {
+            since: now,
+            datagrams: 0,
+            is_high: false,
+        }
+    }
+
+    /// Adds what came at `now`; `true` while there is much.
+    fn count(&mut self, now: Instant, datagrams: usize) -> bool {
+        self.datagrams += datagrams;
+        let elapsed = now.saturating_duration_since(self.since);
+        if elapsed >= RATE_WINDOW {
+            let per_second = self.datagrams as f64 / elapsed.as_secs_f64();
+            self.is_high = per_second > NAP_ABOVE_PER_SECOND;
+            self.datagrams = 0;
+            self.since = now;
+        }
+        self.is_high
+    }
+}
+
+/// The socket a datagram leaves from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Exit {
+    #[default]
+    Nowhere,
+    /// By its place.
+    Listener(usize),
+    /// By [`RelayPort::index`].
+    Port(usize),
+}
+
+/// Datagrams of equal length for one receiver, one behind the other; the last may be shorter.
+struct Outgoing {
+    exit: Exit,
+    to: SocketAddr,
+    bytes: Vec<u8>,
+    /// The length of each.
+    segment: usize,
+    count: usize,
+    /// A shorter one is the last.
+    is_complete: bool,
+}
+
+impl Default for Outgoing {
+    fn default() -> Outgoing {
+        Outgoing {
+            exit: Exit::Nowhere,
+            to: SocketAddr::from(([0, 0, 0, 0], 0)),
+            bytes: Vec::with_capacity(BURST_LEN_MAX),
+            segment: 0,
+            count: 0,
+            is_complete: false,
+        }
+    }
+}
+
+impl Outgoing {
+    /// Adds the datagram made of `parts`; `false` where it can't be sent in one call with those
+    /// that wait. The first is always taken.
+    fn add(&mut self, exit: Exit, to: SocketAddr, parts: &[&[u8]]) -> bool {
+        let len = parts.iter().map(|part| part.len()).sum();
+        if self.exit == Exit::Nowhere {
+            self.exit = exit;
+            self.to = to;
+            self.segment = len;
+            // Nothing can follow an empty datagram: its length would say nothing.
+            self.is_complete = len == 0;
+        } else {
+            let fits = self.exit == exit
+                && self.to == to
+                && !self.is_complete
+                && (1..=self.segment).contains(&len)
+                && self.count < SEGMENTS_MAX
+                && self.bytes.len() + len <= BURST_LEN_MAX;
+            if !fits {
+                return false;
+            }
+            self.is_complete = len < self.segment;
+        }
+        for part in parts {
+            self.bytes.extend_from_slice(part);
+        }
+        self.count += 1;
+        true
+    }
+
+    /// Sends all at once, or one by one where that can't be; returns how many were refused.
+    fn send(&self, socket: &UdpSocket) -> u64 {
+        let Err(error) = burst::send(socket, &self.bytes, self.segment.max(1), self.to) else {
+            return 0;
+        };
+        tracing::trace!(%error, "Datagrams not sent");
+        let is_full = matches!(
+            error.kind(),
+            io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory
+        );
+        if is_full || self.count == 1 {
+            return self.count as u64;
+        }
+        // Longer than the way's MTU, or an interface that can't compute checksums.
+        let each = self.bytes.chunks(self.segment);
+        let refused =
+            each.filter(|datagram| burst::send(socket, datagram, self.segment, self.to).is_err());
+        refused.count() as u64
+    }
+
+    fn clear(&mut self) {
+        self.exit = Exit::Nowhere;
+        self.bytes.clear();
+        self.count = 0;
+        self.is_complete = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_equal_datagrams_for_one_receiver_leave_together() {
+        let to: SocketAddr = "192.0.2.1:5000".parse().unwrap();
+        let other: SocketAddr = "192.0.2.1:5001".parse().unwrap();
+        let exit = Exit::Port(3);
+        let check = |first: usize, then: (Exit, SocketAddr, usize), expected: bool| {
+            let mut outgoing = Outgoing::default();
+            assert!(outgoing.add(exit, to, &[&vec![1; first]]));
+            let (exit, to, len) = then;
+            assert_eq!(
+                outgoing.add(exit, to, &[&vec![1; len]]),
+                expected,
+                "{then:?}"
+            );
+        };
+        check(100, (exit, to, 100), true);
+        check(100, (exit, to, 40), true);
+        check(100, (exit, to, 101), false);
+        check(100, (exit, to, 0), false);
+        check(0, (exit, to, 0), false);
+        check(100, (exit, other, 100), false);
+        check(100, (Exit::Port(4), to, 100), false);
+        check(100, (Exit::Listener(3), to, 100), false);
+        check(40_000, (exit, to, 40_000), false);
+
+        let mut outgoing = Outgoing::default();
+        for len in [100, 100, 40] {
+            assert!(outgoing.add(exit, to, &[&vec![1; len]]));
+        }
+        assert!(
+            !outgoing.add(exit, to, &[&[1; 40]]),
+            "behind a shorter one comes nothing"
+        );
+    }
+
+    #[test]
+    fn a_worker_naps_only_under_load() {
+        let start = Instant::now();
+        let mut rate = Rate::new(start);
+        assert!(!rate.count(start + RATE_WINDOW / 2, 1000));
+        assert!(rate.count(start + RATE_WINDOW, 1000));
+        assert!(!rate.count(start + RATE_WINDOW * 3, 10));
+    }
+}
