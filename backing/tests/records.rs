@@ -154,6 +154,64 @@ async fn history_comes_in_pages_newest_first() {
 }
 
 #[tokio::test]
+async fn open_calls_come_in_pages_oldest_first_and_a_lost_one_is_closed_once() {
+    let t = TestRecords::open().await;
+    let other = t.records.create_account("Other").await.unwrap().account;
+    let now = Timestamp::from_millis(2_000);
+
+    for n in 0..25 {
+        let mut call = call(&t, n, "alice", "bob");
+        if n % 2 == 0 {
+            call.account = other;
+        }
+        call.created_at = Timestamp::from_millis(1_000 + n / 5);
+        t.record(RecordChange::CallBegun(Box::new(call.clone())))
+            .await;
+        if n == 3 {
+            let ended = ended(&call, EndReason::Hangup, 1_500);
+            t.record(RecordChange::CallEnded(Box::new(ended))).await;
+        }
+    }
+    let mut later = call(&t, 99, "alice", "bob");
+    later.created_at = now;
+    t.record(RecordChange::CallBegun(Box::new(later))).await;
+
+    let (mut after, mut open) = (None, Vec::new());
+    loop {
+        let (rows, next) = t.records.open_calls(now, after, 10).await.unwrap();
+        open.extend(rows);
+        after = next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(open.len(), 24);
+    assert!(open.is_sorted_by_key(|row| (row.created_at, row.account, row.call)));
+
+    // Lost or not, the end that a Call had stays, and the end that it gets later counts.
+    for number in [1, 3] {
+        let lost = ended(&call(&t, number, "alice", "bob"), EndReason::Gone, 1_900);
+        t.record(RecordChange::CallLost(Box::new(lost))).await;
+    }
+    let reason_of = async |number| {
+        let entries = t.history("alice").await;
+        let entry = entries
+            .iter()
+            .find(|entry| entry.call == CallId::from_u128(number));
+        entry.and_then(|entry| entry.reason)
+    };
+    assert_eq!(reason_of(1).await, Some(EndReason::Gone));
+    assert_eq!(reason_of(3).await, Some(EndReason::Hangup));
+    let hung_up = ended(&call(&t, 1, "alice", "bob"), EndReason::Hangup, 9_000);
+    t.record(RecordChange::CallEnded(Box::new(hung_up))).await;
+    assert_eq!(reason_of(1).await, Some(EndReason::Hangup));
+    assert_eq!(
+        t.records.open_calls(now, None, 100).await.unwrap().0.len(),
+        23
+    );
+}
+
+#[tokio::test]
 async fn an_account_sees_nothing_of_another() {
     let t = TestRecords::open().await;
     let other = t.records.create_account("Other").await.unwrap().account;

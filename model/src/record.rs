@@ -18,6 +18,8 @@ pub enum RecordChange {
     /// A Call ended. Insert or update the row, whatever end it holds: after a crash a Call can come back and end in another
     /// way, and the last end is the one everybody saw.
     CallEnded(Box<CallRecord>),
+    /// A Call was under way when the server crashed, and nobody brought it back. Insert or update the row, unless it has ended.
+    CallLost(Box<CallRecord>),
     /// A User was seen. Insert, or update name and time.
     UserSeen {
         /// The Account.
@@ -86,6 +88,17 @@ pub struct CallRecord {
     pub replaces: Option<CallId>,
     /// The Call that took over.
     pub into: Option<CallId>,
+}
+
+/// A place among the Calls without an end, oldest first: everything after this row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenCallsCursor {
+    /// When the Call was invited.
+    pub created_at: Timestamp,
+    /// The Account.
+    pub account: AccountId,
+    /// The Call.
+    pub call: CallId,
 }
 
 /// A User's part in a recorded Call.

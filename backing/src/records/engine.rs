@@ -4,8 +4,8 @@
 //! MariaDB understands too: `?` for values, and *update, else insert* in one transaction in place of an upsert.
 
 use futures_util::future::BoxFuture;
-use model::record::{HistoryEntry, Named};
-use model::{AccountId, RecordChange, Timestamp, UserId};
+use model::record::{HistoryEntry, Named, OpenCallsCursor};
+use model::{AccountId, CallRecord, RecordChange, Timestamp, UserId};
 
 use super::{Account, ApiKey, ApiKeyId, HistoryCursor};
 
@@ -42,6 +42,13 @@ pub(super) trait Engine: Send + Sync + 'static {
         before: Option<HistoryCursor>,
         limit: u32,
     ) -> BoxFuture<'a, anyhow::Result<Vec<HistoryEntry>>>;
+    /// Calls without an end that were invited before `before`, oldest first.
+    fn open_calls(
+        &self,
+        before: Timestamp,
+        after: Option<OpenCallsCursor>,
+        limit: u32,
+    ) -> BoxFuture<'_, anyhow::Result<Vec<CallRecord>>>;
     /// Missed Calls that ended after the User last looked.
     fn missed<'a>(
         &'a self,

@@ -18,8 +18,8 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use model::record::{HistoryEntry, Named};
-use model::{AccountId, CallId, RecordChange, Timestamp, UserId};
+use model::record::{HistoryEntry, Named, OpenCallsCursor};
+use model::{AccountId, CallId, CallRecord, RecordChange, Timestamp, UserId};
 use tokio::sync::{mpsc, oneshot};
 
 use engine::Engine;
@@ -203,6 +203,26 @@ impl Records {
             next,
             missed,
         })
+    }
+
+    /// Calls of all Accounts that have no end and were invited before `before`: at most `limit`, oldest first, and where
+    /// the next page begins (`None` on the last one). Sees every change recorded before.
+    pub async fn open_calls(
+        &self,
+        before: Timestamp,
+        after: Option<OpenCallsCursor>,
+        limit: u32,
+    ) -> anyhow::Result<(Vec<CallRecord>, Option<OpenCallsCursor>)> {
+        self.flush().await?;
+        let rows = self.engine.open_calls(before, after, limit).await?;
+
+        let is_full = rows.len() >= limit as usize;
+        let next = rows.last().filter(|_| is_full).map(|row| OpenCallsCursor {
+            created_at: row.created_at,
+            account: row.account,
+            call: row.call,
+        });
+        Ok((rows, next))
     }
 
     /// How many missed Calls `user` has not seen. Sees every change recorded before.

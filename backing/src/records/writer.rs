@@ -87,6 +87,7 @@ fn kind(change: &RecordChange) -> &'static str {
         RecordChange::CallBegun(_) => "call_begun",
         RecordChange::CallAnswered(_) => "call_answered",
         RecordChange::CallEnded(_) => "call_ended",
+        RecordChange::CallLost(_) => "call_lost",
         RecordChange::UserSeen { .. } => "user_seen",
         RecordChange::DeviceSeen { .. } => "device_seen",
         RecordChange::HistorySeen { .. } => "history_seen",

@@ -1,7 +1,7 @@
 //! Questions to the records, and what is done with the answers.
 
 use model::record::HistoryEntry;
-use model::{AccountId, MessageId, RecordChange, SessionId, UserId};
+use model::{AccountId, CallRecord, MessageId, RecordChange, SessionId, UserId};
 use signaling_wire::{Empty, ErrorCode, ErrorData, HistoryList, HistoryNews, OkData, ServerFrame};
 
 use crate::bus::Parcel;
@@ -17,7 +17,6 @@ const PAGE_LEN: u16 = 100;
 pub(crate) struct Pending {
     pub(crate) session: Option<SessionId>,
     pub(crate) command: Option<MessageId>,
-    pub(crate) account: AccountId,
     pub(crate) waiting: Waiting,
 }
 
@@ -26,12 +25,18 @@ pub(crate) enum Waiting {
     /// `ok` with the page, or with the servers.
     Page,
     /// `ok` with the status of these Users.
-    Directory { users: Option<Vec<UserId>> },
+    Directory {
+        account: AccountId,
+        users: Option<Vec<UserId>>,
+    },
     /// `history` to all of the User's Devices.
     News {
+        account: AccountId,
         user: UserId,
-        entry: Option<HistoryEntry>,
+        entry: HistoryEntry,
     },
+    /// Those that are not here any more are closed.
+    OpenCalls,
 }
 
 impl Signaling {
@@ -46,7 +51,6 @@ impl Signaling {
         let Some(Pending {
             session,
             command,
-            account,
             waiting,
         }) = self.pending.remove(&query)
         else {
@@ -54,11 +58,23 @@ impl Signaling {
         };
 
         let frame = match (waiting, answer) {
-            (Waiting::News { user, entry }, Answer::Missed(missed)) => {
+            (
+                Waiting::News {
+                    account,
+                    user,
+                    entry,
+                },
+                Answer::Missed(missed),
+            ) => {
+                let entry = Some(entry);
                 return self.send_news(account, &user, HistoryNews { entry, missed });
             }
             (Waiting::News { .. }, _) => return, // the client finds it in its history later
-            (Waiting::Directory { users }, Answer::Directory(recorded)) => {
+            (Waiting::OpenCalls, Answer::OpenCalls { rows, next }) => {
+                return self.on_open_calls(rows, next);
+            }
+            (Waiting::OpenCalls, _) => return self.on_open_calls_failed(),
+            (Waiting::Directory { account, users }, Answer::Directory(recorded)) => {
                 ServerFrame::Ok(self.directory(account, users, recorded))
             }
             (
@@ -111,7 +127,6 @@ impl Signaling {
             Pending {
                 session: Some(id),
                 command: Some(command),
-                account,
                 waiting: Waiting::Page,
             },
         );
@@ -127,7 +142,6 @@ impl Signaling {
             Pending {
                 session: Some(id),
                 command: Some(command),
-                account,
                 waiting: Waiting::Page,
             },
         );
@@ -160,21 +174,31 @@ impl Signaling {
             return;
         };
 
-        let account = key.0;
-        let record = call.record(account);
-        for user in [record.caller.user.clone(), record.callee.user.clone()] {
-            let entry = Some(record.entry_for(&user));
+        let record = call.record(key.0);
+        self.tell_history_of(&record);
+    }
+
+    pub(crate) fn tell_history_of(&mut self, record: &CallRecord) {
+        let account = record.account;
+        for user in [&record.caller.user, &record.callee.user] {
+            if self.user(account, user).is_none() {
+                continue; // nobody to tell
+            }
+            let entry = record.entry_for(user);
             let question = Question::Missed {
                 account,
                 user: user.clone(),
             };
-            let waiting = Waiting::News { user, entry };
+            let waiting = Waiting::News {
+                account,
+                user: user.clone(),
+                entry,
+            };
             self.ask(
                 question,
                 Pending {
                     session: None,
                     command: None,
-                    account,
                     waiting,
                 },
             );

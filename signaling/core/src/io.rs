@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use model::bus::{Message, Target};
-use model::record::{HistoryEntry, Named};
-use model::{AccountId, Grants, MessageId, RecordChange, UserId};
+use model::record::{HistoryEntry, Named, OpenCallsCursor};
+use model::{AccountId, CallRecord, Grants, MessageId, RecordChange, Timestamp, UserId};
 use signaling_wire::{CloseCode, DeviceInfo, IceServer, Resume};
 
 /// A WebSocket, named by the driver; never used twice.
@@ -107,6 +107,15 @@ pub enum Question {
         /// At most so many.
         limit: usize,
     },
+    /// Calls of the Accounts this core serves, or would, that have no end; answered by [`Answer::OpenCalls`].
+    OpenCalls {
+        /// Those that were invited before this.
+        before: Timestamp,
+        /// `next` of the page before.
+        after: Option<OpenCallsCursor>,
+        /// How many at most.
+        limit: u16,
+    },
     /// Fresh TURN credentials; answered by [`Answer::IceServers`].
     IceServers {
         /// The Account.
@@ -132,6 +141,13 @@ pub enum Answer {
     Missed(u32),
     /// To [`Question::Directory`].
     Directory(Vec<Named>),
+    /// To [`Question::OpenCalls`].
+    OpenCalls {
+        /// The rows, oldest first.
+        rows: Vec<CallRecord>,
+        /// For the next page; `None` on the last one.
+        next: Option<OpenCallsCursor>,
+    },
     /// To [`Question::IceServers`].
     IceServers(Vec<IceServer>),
     /// It could not be found out; the client gets `internal`.

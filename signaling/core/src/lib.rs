@@ -15,6 +15,7 @@ mod history;
 mod invite;
 mod io;
 mod limits;
+mod lost;
 mod people;
 mod presence;
 mod relay;

@@ -66,6 +66,7 @@ impl Signaling {
             limit: DIRECTORY_MAX,
         };
         let waiting = Waiting::Directory {
+            account,
             users: wanted.users,
         };
         self.ask(
@@ -73,7 +74,6 @@ impl Signaling {
             Pending {
                 session: Some(id),
                 command: Some(command),
-                account,
                 waiting,
             },
         );

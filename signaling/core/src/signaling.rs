@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use model::bus::Message;
-use model::{AccountId, CallId, NodeId, Phase, Timestamp};
+use model::{AccountId, NodeId, Phase, Timestamp};
 use signaling_wire::{CloseCode, Goaway, ServerFrame};
 
 use crate::bucket::AddressBuckets;
@@ -11,6 +11,7 @@ use crate::calls::{Call, CallKey};
 use crate::history::Pending;
 use crate::io::{Answer, ConnectionId, Counts, Output, QueryId, VerifiedHello};
 use crate::limits::Limits;
+use crate::lost::LostCalls;
 use crate::people::Account;
 use crate::rng::Rng;
 use crate::seal::{SealSecret, Sealer};
@@ -36,6 +37,7 @@ pub struct Signaling {
     pub(crate) addresses: AddressBuckets,
     pub(crate) pending: BTreeMap<QueryId, Pending>,
     pub(crate) queries: u64,
+    pub(crate) lost_calls: Option<LostCalls>,
     outputs: VecDeque<Output>,
 }
 
@@ -59,8 +61,16 @@ impl Signaling {
             addresses: AddressBuckets::new(),
             pending: BTreeMap::new(),
             queries: 0,
+            lost_calls: None,
             outputs: VecDeque::new(),
         }
+    }
+
+    /// Takes the start of the process, before anything else, so that history gets an end for Calls of before that nobody
+    /// brings back. A node whose Accounts another one serves, too, does without: the Call may be there.
+    pub fn handle_start(&mut self, now: Timestamp) {
+        self.now = now;
+        self.begin_lost_calls();
     }
 
     /// Takes the first frame of a WebSocket, once the driver has verified its token. Answers with `welcome`, or with
@@ -129,12 +139,18 @@ impl Signaling {
         while let Some(key) = self.call_timers.pop(now) {
             self.on_call_timer(key);
         }
+        self.on_lost_calls_due();
         self.end_overflowed();
     }
 
     /// When to call [`Signaling::handle_timeout`] next; `None` when nothing is going on.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        let next = [self.session_timers.next(), self.call_timers.next()];
+        let lost_calls = self.lost_calls.and_then(|lost| lost.ask_at);
+        let next = [
+            self.session_timers.next(),
+            self.call_timers.next(),
+            lost_calls,
+        ];
         next.into_iter().flatten().min()
     }
 
@@ -146,12 +162,6 @@ impl Signaling {
     /// Whether there is anything of this Account here; the driver leaves its subject on the bus when there is not.
     pub fn serves(&self, account: AccountId) -> bool {
         self.accounts.contains_key(&account)
-    }
-
-    /// Whether this Call is here, ended or not. After a restart, a row of the records that has no end and whose Call is
-    /// not here once every Session could have come back will never get one from the core: nobody holds the Call.
-    pub fn knows_call(&self, account: AccountId, call: CallId) -> bool {
-        self.calls.contains_key(&(account, call))
     }
 
     /// How much there is, for the metrics. Walks over all Sessions and Calls.

@@ -41,7 +41,9 @@ pub(super) async fn apply(writer: &SqlitePool, changes: &[RecordChange]) -> Resu
 async fn apply_one(db: &mut SqliteConnection, change: &RecordChange) -> sqlx::Result<()> {
     match change {
         RecordChange::CallBegun(call) => on_call(db, call, Overrides::Nothing).await,
-        RecordChange::CallAnswered(call) => on_call(db, call, Overrides::Open).await,
+        RecordChange::CallAnswered(call) | RecordChange::CallLost(call) => {
+            on_call(db, call, Overrides::Open).await
+        }
         RecordChange::CallEnded(call) => on_call(db, call, Overrides::Everything).await,
         RecordChange::UserSeen {
             account,

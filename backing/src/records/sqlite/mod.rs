@@ -14,8 +14,8 @@ use std::time::Duration;
 use anyhow::Context;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use model::record::{HistoryEntry, Named};
-use model::{AccountId, RecordChange, Timestamp, UserId};
+use model::record::{HistoryEntry, Named, OpenCallsCursor};
+use model::{AccountId, CallRecord, RecordChange, Timestamp, UserId};
 use sqlx::SqlitePool;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
@@ -184,6 +184,34 @@ impl Engine for Sqlite {
             all(rows, |row| Ok(row::call(row)?.entry_for(user)))
         }
         .boxed()
+    }
+
+    fn open_calls(
+        &self,
+        before: Timestamp,
+        after: Option<OpenCallsCursor>,
+        limit: u32,
+    ) -> BoxFuture<'_, anyhow::Result<Vec<CallRecord>>> {
+        // Its index holds the open rows alone.
+        const SQL: &str = "SELECT * FROM calls
+            WHERE ended_at IS NULL AND created_at < ? AND (created_at, account_id, call_id) > (?, ?, ?)
+            ORDER BY created_at, account_id, call_id LIMIT ?";
+
+        let (created_at, account, call) = match after {
+            Some(after) => (
+                millis(after.created_at),
+                after.account.to_string(),
+                after.call.to_string(),
+            ),
+            None => (i64::MIN, String::new(), String::new()),
+        };
+        let select = sqlx::query(SQL)
+            .bind(millis(before))
+            .bind(created_at)
+            .bind(account)
+            .bind(call)
+            .bind(limit);
+        async { all(select.fetch_all(&self.readers).await?, row::call) }.boxed()
     }
 
     fn missed<'a>(

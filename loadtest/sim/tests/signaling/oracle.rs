@@ -393,13 +393,6 @@ impl Oracle {
         }
     }
 
-    /// Whether any Device was ever told of a Call.
-    pub fn was_told(&self, call: &str) -> bool {
-        self.calls
-            .get(call)
-            .is_some_and(|facts| !facts.seen.is_empty())
-    }
-
     // What must hold in the end.
 
     /// Checks what holds once all Devices have been connected and quiet for long.

@@ -17,7 +17,7 @@ impl Store {
             RecordChange::CallBegun(row) => {
                 self.rows.entry(row.call).or_insert_with(|| (**row).clone());
             }
-            RecordChange::CallAnswered(row) => {
+            RecordChange::CallAnswered(row) | RecordChange::CallLost(row) => {
                 let ended = self
                     .rows
                     .get(&row.call)
@@ -42,6 +42,13 @@ impl Store {
             .values()
             .rev()
             .filter(move |row| row.caller.user == *user || row.callee.user == *user)
+    }
+
+    /// The rows without an end from before `before`.
+    pub fn open(&self, before: model::Timestamp) -> impl Iterator<Item = &CallRecord> {
+        self.rows
+            .values()
+            .filter(move |row| row.ended_at.is_none() && row.created_at < before)
     }
 
     /// How many Calls `user` missed since the last look.

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use model::bus::{Body, Message, Target};
-use model::record::Named;
-use model::{AccountId, Grants, Millis, NodeId, RecordChange, Timestamp};
+use model::record::{Named, OpenCallsCursor};
+use model::{AccountId, CallId, CallRecord, Grants, Millis, NodeId, RecordChange, Timestamp};
 use serde_json::{Value, json};
 use signaling_core::{
-    Answer, ConnectionId, Limits, Output, Question, SealSecret, Signaling, VerifiedHello,
+    Answer, ConnectionId, Limits, Output, QueryId, Question, SealSecret, Signaling, VerifiedHello,
 };
 use signaling_wire::{DeviceInfo, IceServer, Resume};
 
@@ -23,6 +23,7 @@ pub(crate) struct TestSignaling {
     pub(crate) ladder: Vec<String>,
     /// Whether queries are answered at once.
     pub(crate) records_answer: bool,
+    unanswered: Vec<(usize, QueryId)>,
     started: Timestamp,
     bus: VecDeque<(usize, Target, Message)>,
     ids: u128,
@@ -73,6 +74,7 @@ impl TestSignaling {
             records: Vec::new(),
             ladder: Vec::new(),
             records_answer: true,
+            unanswered: Vec::new(),
             started,
             bus: VecDeque::new(),
             ids: 0,
@@ -95,6 +97,9 @@ impl TestSignaling {
         self.boots += 1;
         for node in 0..self.cores.len() {
             self.cores[node] = core(&self.limits, node, self.boots);
+        }
+        if let [alone] = &mut self.cores[..] {
+            alone.handle_start(self.now);
         }
         self.bus.clear();
         for device in self.devices.values_mut() {
@@ -388,7 +393,7 @@ impl TestSignaling {
 
     pub(crate) fn ended_records(&self) -> Vec<String> {
         let ended = self.records.iter().filter_map(|change| match change {
-            RecordChange::CallEnded(row) => Some(row),
+            RecordChange::CallEnded(row) | RecordChange::CallLost(row) => Some(row),
             _ => None,
         });
         ended
@@ -402,6 +407,31 @@ impl TestSignaling {
                 )
             })
             .collect()
+    }
+
+    /// The queries that were not answered fail.
+    pub(crate) fn fail_queries(&mut self) {
+        for (core, query) in std::mem::take(&mut self.unanswered) {
+            self.cores[core].handle_answer(self.now, query, Answer::Failed);
+        }
+        self.pump();
+    }
+
+    /// The rows of the records that have no end, oldest first.
+    fn open_rows(&self) -> Vec<CallRecord> {
+        let mut open = BTreeMap::new();
+        for change in &self.records {
+            match change {
+                RecordChange::CallBegun(row) | RecordChange::CallAnswered(row) => {
+                    open.insert(place(row), (**row).clone());
+                }
+                RecordChange::CallEnded(row) | RecordChange::CallLost(row) => {
+                    open.remove(&place(row));
+                }
+                _ => {}
+            }
+        }
+        open.into_values().collect()
     }
 
     /// Does what the cores ask for until they are quiet.
@@ -476,6 +506,25 @@ impl TestSignaling {
                             Vec::new()
                         })
                     }
+                    Question::OpenCalls {
+                        before,
+                        after,
+                        limit,
+                    } => {
+                        let mut rows = self.open_rows();
+                        rows.retain(|row| {
+                            row.created_at < before
+                                && after.is_none_or(|after| place(row) > place_of(after))
+                        });
+                        rows.truncate(limit.into());
+                        let is_full = rows.len() == usize::from(limit);
+                        let next = rows.last().filter(|_| is_full).map(|row| OpenCallsCursor {
+                            created_at: row.created_at,
+                            account: row.account,
+                            call: row.call,
+                        });
+                        Answer::OpenCalls { rows, next }
+                    }
                     Question::IceServers { .. } => Answer::IceServers(vec![IceServer {
                         urls: vec!["stun:localhost".into()],
                         username: None,
@@ -485,7 +534,7 @@ impl TestSignaling {
                 let now = self.now;
                 self.cores[core].handle_answer(now, query, answer);
             }
-            Output::Query { .. } => {}
+            Output::Query { query, .. } => self.unanswered.push((core, query)),
         }
     }
 
@@ -556,6 +605,14 @@ impl TestSignaling {
     }
 }
 
+fn place(row: &CallRecord) -> (Timestamp, AccountId, CallId) {
+    (row.created_at, row.account, row.call)
+}
+
+fn place_of(cursor: OpenCallsCursor) -> (Timestamp, AccountId, CallId) {
+    (cursor.created_at, cursor.account, cursor.call)
+}
+
 /// A session description with this many m-sections, all covered.
 pub(crate) fn sdp(sections: usize) -> String {
     format!(
@@ -583,7 +640,7 @@ fn node(index: usize) -> NodeId {
 }
 
 fn ulid(value: u128) -> String {
-    model::CallId::from_u128(value).to_string()
+    CallId::from_u128(value).to_string()
 }
 
 fn device_key() -> String {

@@ -1,5 +1,6 @@
 //! The server loses its memory; the Devices hand it back.
 
+use model::{CallId, RecordChange};
 use serde_json::json;
 
 use crate::harness::{TestSignaling, offer};
@@ -385,4 +386,61 @@ fn who_is_missed_in_a_call_is_missed_in_the_one_it_went_into() {
             if comes_back { "- -" } else { "gone bob" }
         );
     }
+}
+
+#[test]
+fn a_call_that_nobody_brings_back_gets_an_end_in_history() {
+    let mut t = TestSignaling::people(&["alice", "bob", "carol", "dave"]);
+    let lost = t.invite("alice", "bob");
+    let kept = t.talk("carol", "dave");
+    t.advance(1);
+    t.crash();
+    for name in ["bob", "carol", "dave"] {
+        t.connect(name);
+    }
+    for name in ["carol", "dave"] {
+        t.sync(name, &kept).unwrap();
+    }
+    t.hush();
+
+    t.advance_alive(59_000);
+    assert_eq!(t.ended_records(), [""; 0]);
+    t.advance_alive(2_000);
+    assert_eq!(t.ended_records(), ["alice→bob Gone missed"]);
+    let news = t.take("bob", "history").unwrap();
+    assert_eq!(news["data"]["entry"]["call"], lost);
+    assert_eq!(news["data"]["missed"], 3);
+
+    // Whoever brings it back after all decides how it ended.
+    t.connect("alice");
+    t.sync("alice", &lost).unwrap();
+    t.advance_alive(60_000);
+    assert_eq!(t.end("alice", &lost), "missed -");
+    assert_eq!(t.ended_records().last().unwrap(), "alice→bob Missed missed");
+    t.hangup("carol", &kept);
+}
+
+#[test]
+fn lost_calls_are_looked_for_page_by_page_until_the_records_answer() {
+    let mut t = TestSignaling::people(&["alice", "bob"]);
+    t.invite("alice", "bob");
+    let begun = t.records.iter().find_map(|change| match change {
+        RecordChange::CallBegun(row) => Some(row.clone()),
+        _ => None,
+    });
+    for number in 1_001..1_250 {
+        let mut row = begun.clone().unwrap();
+        row.call = CallId::from_u128(number);
+        t.records.push(RecordChange::CallBegun(row));
+    }
+    t.advance(1);
+    t.crash();
+
+    t.records_answer = false;
+    t.advance(80_000);
+    assert_eq!(t.ended_records().len(), 0);
+    t.fail_queries();
+    t.records_answer = true;
+    t.advance(30_000);
+    assert_eq!(t.ended_records().len(), 250);
 }

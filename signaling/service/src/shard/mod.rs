@@ -82,9 +82,11 @@ pub(crate) struct Surroundings {
 impl Shards {
     /// Starts a shard for each of `cores`. They end when this is dropped and every socket is gone.
     pub(crate) fn start(cores: Vec<Signaling>, surroundings: &Surroundings) -> Self {
+        let count = cores.len();
         let start = |(number, core)| {
             let (sender, inputs) = mpsc::channel(INPUTS_LEN_MAX);
-            tokio::spawn(Shard::new(number, core, surroundings.clone()).run(inputs));
+            let place = Place { number, count };
+            tokio::spawn(Shard::new(place, core, surroundings.clone()).run(inputs));
             sender
         };
 
@@ -96,10 +98,7 @@ impl Shards {
 
     /// The shard of an Account.
     pub(crate) fn of(&self, account: AccountId) -> &mpsc::Sender<Input> {
-        // The low bits of a ULID are random.
-        let index = account.as_u128() % self.inputs.len() as u128;
-
-        &self.inputs[usize::try_from(index).unwrap_or(0)]
+        &self.inputs[Place::of(account, self.inputs.len())]
     }
 
     pub(crate) fn all(&self) -> &[mpsc::Sender<Input>] {
@@ -111,8 +110,27 @@ impl Shards {
     }
 }
 
-struct Shard {
+/// Which of how many shards one is.
+#[derive(Clone, Copy)]
+struct Place {
     number: usize,
+    count: usize,
+}
+
+impl Place {
+    /// The number of the shard of an Account.
+    fn of(account: AccountId, count: usize) -> usize {
+        // The low bits of a ULID are random.
+        usize::try_from(account.as_u128() % count as u128).unwrap_or(0)
+    }
+
+    fn serves(self, account: AccountId) -> bool {
+        Self::of(account, self.count) == self.number
+    }
+}
+
+struct Shard {
+    place: Place,
     core: Signaling,
     connections: HashMap<ConnectionId, Connection>,
     around: Surroundings,
@@ -140,13 +158,14 @@ enum Greeting {
 }
 
 impl Shard {
-    fn new(number: usize, core: Signaling, around: Surroundings) -> Self {
+    fn new(place: Place, core: Signaling, around: Surroundings) -> Self {
         let (heard, from_nodes) = mpsc::channel(SIDE_LEN_MAX);
         let to_nodes = ToNodes::start(around.node, Arc::clone(&around.bus), heard);
-        let (questions, answers) = questions::start(around.records.clone());
+        let (questions, answers) =
+            questions::start(around.records.clone(), move |account| place.serves(account));
 
         Self {
-            number,
+            place,
             core,
             connections: HashMap::new(),
             around,
@@ -165,6 +184,7 @@ impl Shard {
         let mut upkeep = tokio::time::interval(UPKEEP);
         let mut alarm = Box::pin(tokio::time::sleep(IDLE));
         let mut alarm_at = None;
+        self.core.handle_start(self.around.clock.now());
 
         loop {
             self.wake_filled();
@@ -310,6 +330,10 @@ impl Shard {
         match &change {
             RecordChange::CallAnswered(call) => self.around.figures.call_answered(call),
             RecordChange::CallEnded(call) => self.around.figures.call_ended(call),
+            RecordChange::CallLost(call) => {
+                tracing::info!(account = %call.account, call = %call.call, "Nobody brought the Call back");
+                self.around.figures.call_ended(call);
+            }
             _ => {}
         }
 
@@ -330,6 +354,13 @@ impl Shard {
                     self.around.ice_servers.for_user(now, account, &user, host),
                 ))
             }
+            // Another node may hold the Calls that are not here.
+            Question::OpenCalls { .. } if !self.around.bus.is_alone(self.around.node) => {
+                Some(Answer::OpenCalls {
+                    rows: Vec::new(),
+                    next: None,
+                })
+            }
             // The records are behind; a client asks again rather than that everybody waits.
             question => self
                 .questions
@@ -348,7 +379,7 @@ impl Shard {
         let core = &self.core;
 
         self.around.clock.follow();
-        self.around.figures.held(self.number, &core.counts());
+        self.around.figures.held(self.place.number, &core.counts());
         self.to_nodes.keep(|account| core.serves(account)).await;
     }
 }

@@ -2,6 +2,7 @@
 
 use backing::records::{HistoryCursor, Records};
 use futures_util::{StreamExt, stream};
+use model::AccountId;
 use signaling_core::{Answer, QueryId, Question};
 use tokio::sync::mpsc;
 
@@ -16,8 +17,11 @@ type Desk = (
     mpsc::Receiver<(QueryId, Answer)>,
 );
 
-/// Starts a task that answers until nobody can ask.
-pub(super) fn start(records: Records) -> Desk {
+/// Starts a task that answers until nobody can ask. `is_ours` tells the Accounts of the shard.
+pub(super) fn start(
+    records: Records,
+    is_ours: impl Fn(AccountId) -> bool + Copy + Send + 'static,
+) -> Desk {
     let (questions, asked) = mpsc::channel(SIDE_LEN_MAX);
     let (answer, answers) = mpsc::channel(SIDE_LEN_MAX);
 
@@ -28,10 +32,12 @@ pub(super) fn start(records: Records) -> Desk {
         asked.for_each_concurrent(AT_ONCE, move |(query, question)| {
             let (records, answer) = (records.clone(), answer.clone());
             async move {
-                let found = find_out(&records, question).await.unwrap_or_else(|error| {
-                    tracing::error!(%error, "The records do not answer");
-                    Answer::Failed
-                });
+                let found = find_out(&records, question, is_ours)
+                    .await
+                    .unwrap_or_else(|error| {
+                        tracing::error!(%error, "The records do not answer");
+                        Answer::Failed
+                    });
                 // The shard is gone when nobody wants to know.
                 let _ = answer.send((query, found)).await;
             }
@@ -41,7 +47,11 @@ pub(super) fn start(records: Records) -> Desk {
     (questions, answers)
 }
 
-async fn find_out(records: &Records, question: Question) -> anyhow::Result<Answer> {
+async fn find_out(
+    records: &Records,
+    question: Question,
+    is_ours: impl Fn(AccountId) -> bool,
+) -> anyhow::Result<Answer> {
     Ok(match question {
         Question::History {
             account,
@@ -87,6 +97,15 @@ async fn find_out(records: &Records, question: Question) -> anyhow::Result<Answe
         } => {
             let limit = u32::try_from(limit).unwrap_or(u32::MAX);
             Answer::Directory(records.users(account, limit).await?)
+        }
+        Question::OpenCalls {
+            before,
+            after,
+            limit,
+        } => {
+            let (mut rows, next) = records.open_calls(before, after, limit.into()).await?;
+            rows.retain(|row| is_ours(row.account));
+            Answer::OpenCalls { rows, next }
         }
         // The shard answers it itself.
         Question::IceServers { .. } => Answer::Failed,

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use model::record::Participant;
+use model::{AccountId, CallId, CallRecord, Media, RecordChange, Timestamp};
 use serde_json::{Value, json};
+use signaling_service::Config;
 
 use crate::harness::{Client, TestService, new_id};
 
@@ -140,6 +143,65 @@ async fn two_nodes_serve_one_call() {
         .await
         .expect("it ends as soon as all have left")
         .unwrap();
+}
+
+#[tokio::test]
+async fn a_call_of_before_the_start_that_nobody_brings_back_is_over() {
+    let mut config = Config::default();
+    config.limits.resume_ms = 500;
+    config.shards = 3;
+    let lost = CallId::from_u128(7);
+    let t = TestService::start_after(config, |account| {
+        vec![RecordChange::CallAnswered(Box::new(row(account, lost)))]
+    })
+    .await;
+    let (mut alice, mut bob) = (t.join("alice").await, t.join("bob").await);
+    let call = ring(&mut alice, &mut bob).await;
+
+    let news = bob.next("history").await["data"]["entry"].clone();
+    assert_eq!(
+        (&news["call"], &news["reason"], &news["missed"]),
+        (&json!(lost), &json!("gone"), &json!(false))
+    );
+    let state = alice.ask("call.state", json!({"call": call})).await["state"].clone();
+    assert_eq!(state["phase"], "ringing");
+    let history = alice.ask("history.list", json!({})).await["entries"].clone();
+    assert_eq!(
+        (&history[0]["call"], &history[0]["ended_at"]),
+        (&json!(call), &Value::Null)
+    );
+    assert_eq!(
+        (&history[1]["call"], &history[1]["reason"]),
+        (&json!(lost), &json!("gone"))
+    );
+}
+
+/// The row of a Call from alice to bob that was answered and has no end.
+fn row(account: AccountId, call: CallId) -> CallRecord {
+    let participant = |user: &str| Participant {
+        user: user.parse().unwrap(),
+        name: None,
+        device: None,
+    };
+    CallRecord {
+        account,
+        call,
+        caller: participant("alice"),
+        callee: participant("bob"),
+        media: Media {
+            audio: true,
+            video: false,
+        },
+        created_at: Timestamp::from_millis(1_000),
+        answered_at: Some(Timestamp::from_millis(2_000)),
+        ended_at: None,
+        reason: None,
+        cause: None,
+        ended_by: None,
+        missed: false,
+        replaces: None,
+        into: None,
+    }
 }
 
 /// The same Session on a new socket.

@@ -12,7 +12,7 @@ use backing::records::{ApiKey, Records};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use futures_util::{SinkExt, StreamExt};
-use model::{DeviceId, Grants, MessageId};
+use model::{AccountId, DeviceId, Grants, MessageId, RecordChange};
 use serde_json::{Value, json};
 use signaling_service::tokens::{self, Claims};
 use signaling_service::{ClientInfo, Config, IceConfig, Secrets, Service};
@@ -42,12 +42,23 @@ impl TestService {
     }
 
     pub(crate) async fn start_with(config: Config) -> Self {
+        Self::start_after(config, |_| Vec::new()).await
+    }
+
+    /// Starts a service that finds in its records what an earlier one has left there.
+    pub(crate) async fn start_after(
+        config: Config,
+        left: impl FnOnce(AccountId) -> Vec<RecordChange>,
+    ) -> Self {
         let directory = TempDir::new().unwrap();
         let records = Records::open(&directory.path().join("records.db"))
             .await
             .unwrap();
         let account = records.create_account("Test").await.unwrap();
         let key = records.create_api_key(account.account).await.unwrap();
+        for change in left(account.account) {
+            records.record(change).await.unwrap();
+        }
 
         Self::start_node(
             config,
