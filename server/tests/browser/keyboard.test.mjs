@@ -19,7 +19,7 @@ story('a call by keyboard alone', {}, async (world) => {
     await person.isSignedIn();
   }
 
-  await alice.sees('call-video-bob');
+  await alice.knows('bob');
   await tabTo(alice, 'call-video-bob');
   await alice.page.keyboard.press('Enter');
 

@@ -8,7 +8,10 @@ import { eventually } from './lib/wait.mjs';
 /** How long after the server is back both sides may take to be attached again. */
 const ATTACHED_MS_MAX = 3_000;
 
-for (const [how, end] of [['is restarted', (server) => server.stop()], ['crashes and comes back', (server) => server.kill()]]) {
+for (const [how, words, end] of [
+  ['is restarted', /restarting/, (server) => server.stop()],
+  ['crashes and comes back', /cannot be reached/, (server) => server.kill()],
+]) {
   story(`the server ${how} in mid-call: the picture goes on, both come back, one hang-up ends it`, {}, async (world) => {
     const chromium = await world.browser('chromium');
     const alice = await world.person(chromium, 'Alice');
@@ -19,8 +22,9 @@ for (const [how, end] of [['is restarted', (server) => server.stop()], ['crashes
 
     await end(world.server);
     for (const person of [alice, bob]) {
-      await person.sees('banner');
+      await person.readsThat('banner', words);
       await person.seesAndHears();
+      await person.readsThat('banner', words);
       await person.isIn('connected');
     }
 

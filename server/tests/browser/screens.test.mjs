@@ -113,6 +113,12 @@ story('talking: connected, details, hold, transfer, a second call, a server that
   await alice.seesAndHears();
   await looksRight(alice, 'connected');
 
+  await bob.press('screen');
+  await bob.press('mute');
+  for (const fact of ['peer-screen', 'peer-silent']) await alice.sees(fact);
+  await looksRight(alice, 'a shared screen');
+  await bob.press('screen');
+
   await alice.press('connection-open');
   await alice.sees('code');
   await looksRight(alice, 'details');
@@ -132,7 +138,7 @@ story('talking: connected, details, hold, transfer, a second call, a server that
   await looksRight(alice, 'two calls');
   await looksRight(bob, 'held by the other side');
   await carol.press('hangup');
-  await eventually('the call with Bob is back on the stage', async () => (await alice.shows('resume')) || alice.press('line-bob').then(() => alice.shows('resume')));
+  await alice.isIn('held'); // the call with Bob is back on the stage
   await looksRight(alice, 'held');
   await alice.press('resume');
   await alice.isIn('connected');
@@ -141,6 +147,24 @@ story('talking: connected, details, hold, transfer, a second call, a server that
   await alice.sees('banner');
   await looksRight(alice, 'server away');
   await alice.press('hangup');
+  await alice.isIn('ended', 'idle');
+});
+
+story('no way between two browsers: said soon, said plainly, tried again', { server: { args: ['serve', '--roles', 'signaling,web'] } }, async (world) => {
+  const chromium = await world.browser('chromium');
+  const people = [];
+  for (const name of ['Alice', 'Bob']) people.push(await world.person(chromium, name, { at: '/?relay=1' }));
+  const [alice, bob] = people;
+  await alice.calls('bob');
+  await bob.accepts();
+
+  await Promise.all(people.map((person) => person.readsThat('notice', /no way found yet/i)));
+  for (const person of people) await person.isIn('failed');
+  await alice.readsThat('notice', /firewall/i);
+  await looksRight(alice, 'no way');
+  await alice.press('look-again');
+  await alice.isIn('connecting');
+  await bob.press('hangup');
   await alice.isIn('ended', 'idle');
 });
 

@@ -34,6 +34,8 @@ const FIREFOX_PREFERENCES = {
   'media.autoplay.default': 0,
   'media.peerconnection.ice.loopback': true,
   'media.peerconnection.ice.obfuscate_host_addresses': false,
+  // Puppeteer clicks where a button was when it looked.
+  'ui.prefersReducedMotion': 1,
   // What a fresh profile would ask the internet for.
   'media.gmp-manager.url': '',
   'media.gmp-manager.updateEnabled': false,

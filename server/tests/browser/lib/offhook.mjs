@@ -1,6 +1,7 @@
 // The real server: target/release/offhook, each with its own ports and its own empty data folder.
 
 import { spawn } from 'node:child_process';
+import { randomInt } from 'node:crypto';
 import { createSocket } from 'node:dgram';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer } from 'node:net';
@@ -105,15 +106,18 @@ export class Offhook {
   }
 }
 
-/** A port that neither TCP nor UDP uses at the moment. */
+/**
+ * A port that neither TCP nor UDP uses at the moment. Below those the system gives to clients, or a browser might get it while the
+ * server is away.
+ */
 export async function freePort() {
   for (;;) {
-    const tcp = createServer().listen(0, '127.0.0.1');
-    await once(tcp, 'listening');
-    const { port } = tcp.address();
+    const port = randomInt(20_000, 32_000);
+    const tcp = createServer().listen(port, '127.0.0.1');
     const udp = createSocket('udp4').bind(port, '127.0.0.1');
-    const free = await Promise.race([once(udp, 'listening').then(() => true), once(udp, 'error').then(() => false)]);
-    await Promise.all([once(tcp.close(), 'close'), free && once(udp.close(), 'close')]);
-    if (free) return port;
+    const opened = [tcp, udp].map((socket) => once(socket, 'listening').then(() => socket, () => null));
+    const sockets = await Promise.all(opened);
+    await Promise.all(sockets.filter(Boolean).map((socket) => once(socket.close(), 'close')));
+    if (sockets.every(Boolean)) return port;
   }
 }

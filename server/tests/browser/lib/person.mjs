@@ -26,8 +26,15 @@ export class Person {
   // --- hands
 
   async press(name) {
-    const element = await eventually(`${this.name ?? 'somebody'} can press "${name}"`, () => this.#shown(name));
-    await element.click();
+    for (;;) {
+      const element = await eventually(`${this.name ?? 'somebody'} can press "${name}"`, () => this.#shown(name));
+      try {
+        return await element.click();
+      } catch (error) {
+        // Made anew before the pointer was there: then once more. Any other error may have come after the click.
+        if (!/detached|not attached/i.test(error.message)) throw error;
+      }
+    }
   }
 
   async type(name, text) {
@@ -79,9 +86,17 @@ export class Person {
     await this.sees('status');
   }
 
-  /** Opens the video call to `user`, once the directory says that they are there. */
+  /** Waits until the directory says that `user` is there: their row may come before their status. */
+  async knows(user) {
+    await eventually(`${this.name} sees that ${user} is there`, async () => {
+      const status = await this.page.evaluate((selector) => document.querySelector(selector)?.dataset.status, hook(`person-${user}`));
+      return (status && status !== 'offline') || Promise.reject(new Error(status));
+    });
+  }
+
+  /** Opens the video call to `user`, once they are there. */
   async calls(user) {
-    await eventually(`${this.name} sees that ${user} is there`, () => this.page.evaluate((selector) => document.querySelector(selector)?.dataset.status !== 'offline', hook(`person-${user}`)));
+    await this.knows(user);
     await this.press(`call-video-${user}`);
   }
 
