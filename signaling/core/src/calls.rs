@@ -40,8 +40,10 @@ pub(crate) struct Call {
     pub(crate) told: Box<str>,
     /// After a crash: what must not be decided yet.
     pub(crate) settling: Option<Box<Settling>>,
-    /// `epoch` and `rev` it had when it came back after a crash.
-    pub(crate) came_back_as: Option<(u32, u32)>,
+    /// Whether it came back after a crash.
+    pub(crate) came_back: bool,
+    /// The epoch of its last transition. To come back is none: then `epoch` grows and nothing has changed.
+    pub(crate) changed_in: u32,
     /// Devices that lost their Session, and until when they may come back.
     pub(crate) absent: Vec<Absent>,
     /// The generation of the newest offer of the caller and of the callee.
@@ -113,13 +115,14 @@ impl Refusal {
 impl Call {
     pub(crate) fn new(state: CallState, ring_until: Timestamp) -> Self {
         Self {
+            changed_in: state.epoch,
             state,
             ring_until,
             applied: VecDeque::new(),
             rung: Vec::new(),
             told: Box::default(),
             settling: None,
-            came_back_as: None,
+            came_back: false,
             absent: Vec::new(),
             offers: [0; 2],
             armed: Armed::default(),
@@ -148,6 +151,7 @@ impl Call {
     fn snapshot(&self) -> Snapshot {
         Snapshot {
             state: self.state.clone(),
+            changed_in: self.changed_in,
             ring_until: self.ring_until,
             applied: self.applied.iter().copied().collect(),
             rung: self.rung.clone(),
@@ -394,6 +398,7 @@ impl Signaling {
 
         change(&mut call.state);
         call.state.rev += 1;
+        call.changed_in = call.state.epoch;
         if let Some(command) = command {
             call.remember(command);
         }

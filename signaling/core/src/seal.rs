@@ -37,6 +37,8 @@ impl fmt::Debug for SealSecret {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Snapshot {
     pub(crate) state: CallState,
+    /// The epoch of its last transition.
+    pub(crate) changed_in: u32,
     pub(crate) ring_until: Timestamp,
     pub(crate) applied: Vec<MessageId>,
     /// The callee's Devices that were rung: any of them may have answered or heard of an answer.
@@ -224,6 +226,7 @@ mod tests {
                 replaces: None,
                 end: None,
             },
+            changed_in: 1,
             ring_until: Timestamp::from_millis(2),
             applied: vec![MessageId::from_u128(3)],
             rung: Vec::new(),

@@ -50,25 +50,26 @@ pub(crate) fn must_wait(action: &Action, phase: Phase) -> bool {
     }
 }
 
-/// Whether what was sealed takes the place of what is held: an end always does, otherwise the highest (`epoch`, `rev`).
+/// Whether what was sealed takes the place of what is held: an end always does, otherwise what was changed last.
 ///
-/// Nothing has happened yet to a Call that came back and still has its old `rev`: then something newer from before the
-/// crash takes its place too, however late it comes.
-fn is_newer(sealed: &CallState, held: &Call) -> bool {
-    let (theirs, ours) = (
-        (sealed.epoch, sealed.rev),
-        (held.state.epoch, held.state.rev),
-    );
-    let came_back_as = held.came_back_as.filter(|(_, rev)| *rev == held.state.rev);
+/// `epoch` alone does not tell: a Call that came back has a higher one than what another Device holds from before the
+/// crash, which may be newer all the same.
+fn is_newer(sealed: &Snapshot, held: &Call) -> bool {
+    let theirs = (sealed.changed_in, sealed.state.rev, sealed.state.epoch);
+    let ours = (held.changed_in, held.state.rev, held.state.epoch);
 
-    match (held.state.phase, sealed.phase) {
+    match (held.state.phase, sealed.state.phase) {
         (Phase::Ended, _) => false,
         (_, Phase::Ended) => true,
-        _ => {
-            theirs > ours
-                || came_back_as.is_some_and(|version| theirs.0 < ours.0 && theirs > version)
-        }
+        _ => theirs > ours,
     }
+}
+
+/// The `epoch` of a Call that comes back: above the one it had, and above any that somebody else may have been told after
+/// an earlier crash and not handed back yet. So it is the age of the Call in milliseconds, for the first 49 days.
+fn next_epoch(state: &CallState, now: Timestamp) -> u32 {
+    let age = u32::try_from((now - state.created_at).get()).unwrap_or(0);
+    age.max(state.epoch.saturating_add(1))
 }
 
 /// The Devices that may hold something newer.
@@ -106,7 +107,7 @@ impl Signaling {
         let is_news = self
             .calls
             .get(&key)
-            .is_none_or(|held| is_newer(&snapshot.state, held));
+            .is_none_or(|held| is_newer(&snapshot, held));
         if is_news {
             self.adopt(key, snapshot);
             self.tell_in_touch(key, origin);
@@ -128,21 +129,23 @@ impl Signaling {
     fn adopt(&mut self, key: CallKey, snapshot: Snapshot) {
         let Snapshot {
             mut state,
+            changed_in,
             ring_until,
             applied,
             rung,
             successor,
         } = snapshot;
         let held = self.calls.remove(&key);
-        let came_back_as = Some((state.epoch, state.rev));
         let taken = held.as_ref().map_or(0, |held| {
             // What everybody was told must not look newer than what holds from now on.
-            held.state.epoch + u32::from(state.rev <= held.state.rev)
+            let above = u32::from(state.rev <= held.state.rev);
+            held.state.epoch.saturating_add(above)
         });
-        state.epoch = taken.max(state.epoch + 1);
+        state.epoch = taken.max(next_epoch(&state, self.now));
 
         let mut call = Call {
-            came_back_as,
+            came_back: true,
+            changed_in,
             ..Call::new(state, ring_until)
         };
         applied
@@ -167,9 +170,10 @@ impl Signaling {
                 call.note_rung(&held.rung);
                 present = devices_of(&held);
                 (call.offers, call.absent, call.armed) = (held.offers, held.absent, held.armed);
-                match held.came_back_as {
-                    Some(_) => held.settling,
-                    None => settling(present.clone()),
+                if held.came_back {
+                    held.settling
+                } else {
+                    settling(present.clone())
                 }
             }
         };

@@ -1,7 +1,7 @@
 //! The server loses its memory; the Devices hand it back.
 
 use model::{CallId, RecordChange};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::{TestSignaling, offer};
 
@@ -117,6 +117,44 @@ fn a_device_that_was_rung_may_be_the_only_one_that_knows_the_end() {
     t.sync("bob2", &call).unwrap();
     assert!(t.answer_to("bob", &id).is_err());
     assert_eq!(t.end("alice", &call), "busy bob");
+}
+
+#[test]
+fn two_crashes_in_a_row_lose_nothing_that_one_device_alone_knows() {
+    let mut t = TestSignaling::people(&["alice", "bob"]);
+    let call = t.talk("alice", "bob");
+    t.disconnect("alice");
+    t.ok("bob", "call.hold", json!({ "call": call, "on": true }));
+    t.advance(1_000);
+    t.crash();
+    t.connect("alice");
+    t.sync("alice", &call).unwrap(); // bob is not back yet when the next crash comes
+    t.advance(1_000);
+    t.crash();
+    t.connect("alice");
+    t.connect("bob");
+    t.sync("alice", &call).unwrap();
+    t.sync("bob", &call).unwrap();
+    for name in ["alice", "bob"] {
+        assert_eq!(t.seen(name, &call)["held_by"], json!(["bob"]), "{name}");
+    }
+}
+
+#[test]
+fn ends_of_two_lives_of_a_call_differ_in_their_version() {
+    let mut t = TestSignaling::people(&["alice", "bob"]);
+    let call = t.talk("alice", "bob");
+    let mut ends = Vec::new();
+    for name in ["alice", "bob"] {
+        t.advance(1_000);
+        t.crash();
+        t.connect(name);
+        t.sync(name, &call).unwrap();
+        t.hangup(name, &call);
+        ends.push(t.seen(name, &call));
+    }
+    let version = |end: &Value| (end["epoch"].as_u64(), end["rev"].as_u64());
+    assert!(version(&ends[0]) < version(&ends[1]), "{ends:?}");
 }
 
 #[test]
