@@ -16,7 +16,7 @@ use crate::state::DataDir;
 ///
 /// Fails when there is no such Account or no key of it that holds, or when several Accounts leave a choice.
 pub async fn token(config: &Config, options: &TokenOptions) -> anyhow::Result<String> {
-    let records = records(config).await?;
+    let records = records(&DataDir::open_existing(&config.data_dir)?).await?;
     let account = account_of(&records, options.account.as_deref()).await?;
     let key = key_of(&records, account).await?;
     let now = Timestamp::now().as_second();
@@ -43,9 +43,9 @@ pub async fn token(config: &Config, options: &TokenOptions) -> anyhow::Result<St
 
 /// Makes or lists Accounts; returns the words for standard output.
 pub async fn account(config: &Config, command: &AccountCommand) -> anyhow::Result<String> {
-    let records = records(config).await?;
     match command {
         AccountCommand::Create { name } => {
+            let records = records(&DataDir::open(&config.data_dir)?).await?;
             let account = records.create_account(name).await?;
             let key = records.create_api_key(account.account).await?;
             Ok(format!(
@@ -55,6 +55,7 @@ pub async fn account(config: &Config, command: &AccountCommand) -> anyhow::Resul
             ))
         }
         AccountCommand::List => {
+            let records = records(&DataDir::open_existing(&config.data_dir)?).await?;
             let mut out = String::new();
             for account in records.accounts().await? {
                 writeln!(out, "{}  {}", account.account, account.name)?;
@@ -67,8 +68,7 @@ pub async fn account(config: &Config, command: &AccountCommand) -> anyhow::Resul
     }
 }
 
-async fn records(config: &Config) -> anyhow::Result<Records> {
-    let data = DataDir::open(&config.data_dir)?;
+async fn records(data: &DataDir) -> anyhow::Result<Records> {
     Records::open(&data.prepare_database()?).await
 }
 

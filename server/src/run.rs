@@ -23,7 +23,7 @@ use crate::http::{Http, Redirect, metrics};
 use crate::listener::limits::{Counter, Limits};
 use crate::listener::{self, Front};
 use crate::plan::{Mode, Plan};
-use crate::state::{DataDir, Secrets};
+use crate::state::{DataDir, Lock, Secrets};
 use crate::tls::{self, CertificateStore, development};
 use crate::web;
 
@@ -53,6 +53,7 @@ pub struct Server {
 /// A certificate and where it came from.
 struct Certificate {
     store: Arc<CertificateStore>,
+    _lock: Option<Lock>,
     files: development::Files,
 }
 
@@ -76,6 +77,10 @@ impl Server {
         // Bound before the roles start: the port of an address may be chosen by the system, and clients are told of it.
         let listeners = bind_all(&config.listen)?;
         let addresses = listeners
+        let lock = match plan.has(Role::Signaling) {
+            true => Some(data.lock()?),
+            false => None,
+        };
             .iter()
             .map(TcpListener::local_addr)
             .collect::<Result<Vec<_>, _>>()?;
@@ -170,6 +175,7 @@ impl Server {
         self.metrics_address
     }
 
+            _lock: lock,
     /// The relay's UDP addresses in use.
     pub fn relay_addresses(&self) -> &[SocketAddr] {
         self.relay

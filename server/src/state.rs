@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! offhook-data/            0700
+//! ├── lock                 0600   held by the process whose signaling role serves from here
 //! ├── secrets.toml         0600   what signs and seals; made once, from the operating system's randomness
 //! ├── offhook.sqlite       0600   records
 //! └── development/         0700   with --lan only: an own certificate authority and the certificate it issued
 //! ```
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -26,6 +27,15 @@ const FILE_MODE: u32 = 0o600;
 /// The name of the file of the secrets.
 const SECRETS: &str = "secrets.toml";
 
+/// The name of the file of the records.
+const DATABASE: &str = "offhook.sqlite";
+
+/// The name of the file that is locked while the directory is served from.
+const LOCK: &str = "lock";
+
+/// What a new file system has in its root, and is nobody's.
+const LOST_AND_FOUND: &str = "lost+found";
+
 /// How many random bytes the secret of the TURN credentials is made of.
 const TURN_SECRET_LEN: usize = 32;
 
@@ -33,6 +43,12 @@ const TURN_SECRET_LEN: usize = 32;
 #[derive(Debug, Clone)]
 pub struct DataDir {
     path: PathBuf,
+}
+
+/// Held by whoever serves from a data directory; dropping it, or the end of the process, lets go.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
 }
 
 /// What only this installation knows.
@@ -55,12 +71,52 @@ struct SecretsFile {
 impl DataDir {
     /// Opens the directory at `path`, making it when it is missing and taking away the rights of others when they have any.
     ///
-    /// Fails when it can't be made, belongs to another user, or is no directory.
+    /// Fails when it can't be made, belongs to another user, is no directory, or holds other people's files.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
+        refuse_foreign(path)?;
         ensure_dir(path)?;
         Ok(Self {
             path: path.to_owned(),
         })
+    }
+
+    /// Opens the directory of an installation that has served before; makes nothing.
+    ///
+    /// Fails as [`open`](Self::open) does, and when there are no records in it.
+    pub fn open_existing(path: &Path) -> anyhow::Result<Self> {
+        if !path.join(DATABASE).exists() {
+            bail!(
+                "there are no records in {}; name the server's data directory with --data, or make an Account with `offhook account create NAME`",
+                path.display()
+            );
+        }
+        Self::open(path)
+    }
+
+    /// Takes the directory for this process alone.
+    ///
+    /// Two processes with the signaling role would each hold half of an Account's Sessions, and neither would know. Fails
+    /// when another process has it.
+    pub fn lock(&self) -> anyhow::Result<Lock> {
+        let path = self.path.join(LOCK);
+        let shown = path.display();
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(FILE_MODE)
+            .open(&path)
+            .with_context(|| format!("can't open {shown}"))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Lock { _file: file }),
+            Err(TryLockError::WouldBlock) => bail!(
+                "another offhook serves from {}: stop it, or give this one a data directory of its own with --data",
+                self.path.display()
+            ),
+            Err(TryLockError::Error(error)) => {
+                Err(error).with_context(|| format!("can't lock {shown}"))
+            }
+        }
     }
 
     /// The directory itself.
@@ -70,7 +126,7 @@ impl DataDir {
 
     /// Where records are.
     pub fn database(&self) -> PathBuf {
-        self.path.join("offhook.sqlite")
+        self.path.join(DATABASE)
     }
 
     /// Where secrets are.
@@ -219,6 +275,28 @@ fn write_temporary(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
+/// Refuses a directory that others can read and that holds something else: closing somebody's home, or `/`, to everybody but us
+/// would be the end of more than calls.
+fn refuse_foreign(path: &Path) -> anyhow::Result<()> {
+    // What is not there, or no directory, is told by whoever opens it.
+    let Ok(mut entries) = fs::read_dir(path) else {
+        return Ok(());
+    };
+    let is_ours = [SECRETS, DATABASE, LOCK]
+        .iter()
+        .any(|name| path.join(name).exists());
+    let is_open = fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o077 != 0);
+    let holds_something =
+        entries.any(|entry| entry.is_ok_and(|entry| entry.file_name() != LOST_AND_FOUND));
+    if is_open && holds_something && !is_ours {
+        bail!(
+            "{} holds other files and is open to others; name a directory for offhook alone as `data_dir` or with --data",
+            path.display()
+        );
+    }
+    Ok(())
+}
+
 fn ensure_dir(path: &Path) -> anyhow::Result<()> {
     let shown = path.display();
     if !path
@@ -332,6 +410,33 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn a_directory_of_somebody_else_keeps_its_mode() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = Permissions::from_mode(0o755);
+        fs::set_permissions(dir.path(), open.clone()).unwrap();
+        fs::create_dir(dir.path().join(LOST_AND_FOUND)).unwrap();
+        DataDir::open(dir.path()).unwrap();
+        assert_eq!(mode(dir.path()), 0o700, "a new volume is as good as empty");
+
+        fs::set_permissions(dir.path(), open).unwrap();
+        fs::write(dir.path().join("letters"), "").unwrap();
+        let error = DataDir::open(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("holds other files"), "{error}");
+        assert_eq!(mode(dir.path()), 0o755);
+    }
+
+    #[test]
+    fn one_process_at_a_time_serves_from_a_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        let lock = data.lock().unwrap();
+        let error = data.lock().unwrap_err().to_string();
+        assert!(error.contains("another offhook serves from"), "{error}");
+        drop(lock);
+        data.lock().unwrap();
     }
 
     #[test]

@@ -132,6 +132,21 @@ fn a_second_signal_ends_it_at_once() {
 }
 
 #[test]
+fn a_second_process_on_the_same_data_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let _first = start(dir.path());
+    let second = offhook(dir.path())
+        .env("OFFHOOK_LISTEN", format!("127.0.0.1:{}", free_port()))
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&second.stderr);
+    assert!(
+        second.status.code() == Some(1) && error.contains("another offhook serves from"),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_misspelt_setting_is_refused_with_its_line() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(
@@ -176,6 +191,10 @@ fn an_account_has_a_key_and_its_users_get_tokens() {
     assert!(
         String::from_utf8_lossy(&none.stderr).contains("offhook account create"),
         "{none:?}"
+    );
+    assert!(
+        !dir.path().join("offhook-data").exists(),
+        "a token from the wrong folder leaves nothing there"
     );
 
     let made = run(dir.path(), &["account", "create", "Acme"]);
