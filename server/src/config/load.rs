@@ -6,20 +6,22 @@
 //! `OFFHOOK_RELAY__PUBLIC_IPS=203.0.113.7` is `public_ips` in `[relay]`. Its value is written as in the file; quotes around a
 //! lone string may be left out, and so may the brackets of a list of strings.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use anyhow::{Context, bail};
 use serde::Deserialize;
+use toml::de::DeTable;
 use toml::{Table, Value};
 
 use super::Config;
+use super::validate::validate;
 
 /// What every variable begins with.
 const PREFIX: &str = "OFFHOOK_";
 
-/// Variables that begin like ours and aren't settings: the file itself, the binary our tests run, and what Kubernetes gives every
-/// container when there is a Service named `offhook`.
-const NOT_SETTINGS: [&str; 4] = ["CONFIG", "BINARY", "PORT", "SERVICE"];
+/// Variables that begin like ours and aren't settings: the file itself, and the binary our tests run.
+const NOT_SETTINGS: [&str; 2] = ["CONFIG", "BINARY"];
 
 /// A configuration, and whether anybody wrote one.
 #[derive(Debug)]
@@ -38,8 +40,16 @@ pub fn load(path: Option<&Path>) -> anyhow::Result<Loaded> {
         None => String::new(),
     };
     let name = path.map_or_else(String::new, |path| path.display().to_string());
-    let variables = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let mut variables = Vec::new();
+    for (variable, value) in std::env::vars_os() {
+        let Some(variable) = variable.to_str().filter(|name| name.starts_with(PREFIX)) else {
+            continue;
+        };
+        match value.into_string() {
+            Ok(value) => variables.push((variable.to_owned(), value)),
+            Err(value) => bail!("environment variable {variable}: {value:?} is not UTF-8"),
+        }
+    }
     Ok(Loaded {
         config: parse(&name, &text, variables)?,
         from_file: path.is_some(),
@@ -62,6 +72,7 @@ pub fn parse(
 
     let mut variables: Vec<_> = variables.into_iter().collect();
     variables.sort();
+    let mut variables_by_setting = HashMap::new();
     for (variable, value) in variables {
         let Some(path) = setting_of(&variable) else {
             continue;
@@ -69,18 +80,23 @@ pub fn parse(
         (table, config) = lay_over(&table, &path, &value).map_err(|error| {
             let message = error.message();
             anyhow::anyhow!(
-                "environment variable {variable}: {}{}",
+                "environment variable {variable}: {}{}{}",
                 plain(message),
+                shown(message, &value),
                 suggestion(message)
             )
         })?;
+        variables_by_setting.insert(path.join("."), variable);
     }
-    config.validate().with_context(|| {
-        if name.is_empty() {
-            "configuration".into()
-        } else {
-            name.to_owned()
-        }
+    validate(&config).map_err(|wrong| {
+        let place = match wrong
+            .settings()
+            .find_map(|it| variables_by_setting.get(&it))
+        {
+            Some(variable) => format!("environment variable {variable}"),
+            None => place(name, wrong.settings().find_map(|it| line_of(text, &it))),
+        };
+        anyhow::anyhow!("{place}: {}", wrong.why)
     })?;
     Ok(config)
 }
@@ -88,15 +104,25 @@ pub fn parse(
 /// The path of the setting a variable means; `None` when it means none.
 fn setting_of(variable: &str) -> Option<Vec<String>> {
     let rest = variable.strip_prefix(PREFIX)?;
-    if NOT_SETTINGS.iter().any(|name| {
-        rest == *name
-            || rest
-                .strip_prefix(name)
-                .is_some_and(|rest| rest.starts_with('_'))
-    }) {
+    if NOT_SETTINGS.contains(&rest) || is_of_kubernetes(rest) {
         return None;
     }
     Some(rest.split("__").map(str::to_lowercase).collect())
+}
+
+/// Whether Kubernetes made this variable: it gives every container `<NAME>_SERVICE_HOST`, `<NAME>_SERVICE_PORT…`, `<NAME>_PORT` and
+/// `<NAME>_PORT_<number>_<protocol>…` for each Service, and the names of ours may well begin with `offhook`.
+fn is_of_kubernetes(rest: &str) -> bool {
+    let rest = format!("_{rest}");
+    let numbered = |(_, behind): (&str, &str)| {
+        let number = behind.split('_').next().unwrap_or_default();
+        !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    !rest.contains("__")
+        && (rest.ends_with("_SERVICE_HOST")
+            || rest.contains("_SERVICE_PORT")
+            || rest.ends_with("_PORT")
+            || rest.split_once("_PORT_").is_some_and(numbered))
 }
 
 /// Sets `path` in a copy of `table`: to `value` as TOML, or else as a string, or else as a list of strings between commas.
@@ -159,14 +185,56 @@ fn set(table: &mut Table, path: &[String], value: Value) {
 /// `file:line: what is wrong; did you mean …?`
 fn explain(name: &str, text: &str, error: &toml::de::Error) -> String {
     let message = error.message();
-    let place = match error.span() {
-        Some(span) => format!(
-            "{name}:{}",
-            1 + text[..span.start.min(text.len())].matches('\n').count()
-        ),
-        None => name.to_owned(),
-    };
-    format!("{place}: {}{}", plain(message), suggestion(message))
+    let span = error.span();
+    let line = span.as_ref().map(|span| line_at(text, span.start));
+    let found = span.and_then(|span| text.get(span)).unwrap_or_default();
+    format!(
+        "{}: {}{}{}",
+        place(name, line),
+        plain(message),
+        shown(message, found),
+        suggestion(message)
+    )
+}
+
+/// Where a setting stands: the file and, as far as it is known, the line.
+fn place(name: &str, line: Option<usize>) -> String {
+    match (name, line) {
+        ("", _) => "configuration".to_owned(),
+        (name, Some(line)) => format!("{name}:{line}"),
+        (name, None) => name.to_owned(),
+    }
+}
+
+/// The line of `setting`, a path such as `tls.key_file`; `None` where the file does not set it.
+fn line_of(text: &str, setting: &str) -> Option<usize> {
+    let document = DeTable::parse(text).ok()?;
+    let mut table = document.get_ref();
+    let mut keys = setting.split('.').peekable();
+    while let Some(key) = keys.next() {
+        let (name, value) = table.iter().find(|(name, _)| name.get_ref() == key)?;
+        if keys.peek().is_none() {
+            return Some(line_at(text, name.span().start));
+        }
+        table = value.get_ref().as_table()?;
+    }
+    None
+}
+
+fn line_at(text: &str, position: usize) -> usize {
+    let before = &text.as_bytes()[..position.min(text.len())];
+    1 + before.iter().filter(|byte| **byte == b'\n').count()
+}
+
+/// `: value`, where the message says what is wrong without showing it.
+fn shown(message: &str, value: &str) -> String {
+    let bare = value.trim_matches(['\'', '"']);
+    let is_short = !bare.is_empty() && bare.len() <= 80 && !bare.contains('\n');
+    if message.starts_with("invalid ") && is_short && !message.contains(bare) {
+        format!(": `{bare}`")
+    } else {
+        String::new()
+    }
 }
 
 /// serde's words for a wrong key or value, in the words of this product and without its long list of alternatives.
@@ -197,35 +265,6 @@ fn suggestion(message: &str) -> String {
         .min()
         .filter(|(distance, name)| *distance <= 1 + name.len() / 3)
         .map_or_else(String::new, |(_, name)| format!("; did you mean `{name}`?"))
-}
-
-impl Config {
-    /// Fails on what a single setting's own type can't tell.
-    fn validate(&self) -> anyhow::Result<()> {
-        if self.listen.is_empty() {
-            bail!("`listen` is empty: nothing could reach this server");
-        }
-        if self.roles.is_empty() {
-            bail!("`roles` is empty: there would be nothing to do");
-        }
-        if self.tls.certificate_file.is_some() != self.tls.key_file.is_some() {
-            bail!("[tls] needs both `certificate_file` and `key_file`, or neither");
-        }
-        if let Some(url) = &self.public_url {
-            url.check()?;
-        }
-        for origin in &self.allowed_origins {
-            let rest = origin
-                .strip_prefix("https://")
-                .or_else(|| origin.strip_prefix("http://"));
-            if origin != "*" && rest.is_none_or(|host| host.is_empty() || host.contains('/')) {
-                bail!(
-                    "`allowed_origins` holds `{origin}`; an origin is `https://host` or `https://host:port`, without a path"
-                );
-            }
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]
@@ -261,7 +300,7 @@ mod tests {
             ("zebra = 1", "offhook.toml:1: unknown setting `zebra`"),
             (
                 "# ü\nlisten = ['localhost']",
-                "offhook.toml:2: invalid socket address syntax",
+                "offhook.toml:2: invalid socket address syntax: `localhost`",
             ),
             (
                 "trusted_proxies = ['10.0.0.0/40']",
@@ -270,19 +309,55 @@ mod tests {
             ("listen = [", "offhook.toml:1: "),
             (
                 "listen = []",
-                "offhook.toml: `listen` is empty: nothing could reach this server",
+                "offhook.toml:1: `listen` is empty: nothing could reach this server",
             ),
             (
                 "[tls]\nkey_file = 'a'",
-                "offhook.toml: [tls] needs both `certificate_file` and `key_file`, or neither",
+                "offhook.toml:2: [tls] needs both `certificate_file` and `key_file`, or neither; `certificate_file` is missing",
             ),
             (
                 "public_url = 'calls.example.com'",
-                "offhook.toml: `public_url` is `calls.example.com`; write `https://host` or `https://host:port`",
+                "offhook.toml:1: `public_url` is `calls.example.com`; write `https://host` or `https://host:port`",
             ),
             (
-                "allowed_origins = ['example.com']",
-                "offhook.toml: `allowed_origins` holds `example.com`; ",
+                "roles = []",
+                "offhook.toml:1: `roles` is empty: there would be nothing to do",
+            ),
+            (
+                "\nallowed_origins = ['example.com']",
+                "offhook.toml:2: `allowed_origins` holds `example.com`; ",
+            ),
+            (
+                "allowed_origins = ['https://a.b:99999']",
+                "offhook.toml:1: `allowed_origins` holds `https://a.b:99999`; ",
+            ),
+            (
+                "[log]\nfilter = 'offhook=loud'",
+                "offhook.toml:2: [log] `filter` is `offhook=loud`: error parsing level filter",
+            ),
+            (
+                "# The relay\nrelay.port_min = 80",
+                "offhook.toml:2: [relay] `port_min` is 80; it must be at least 1024",
+            ),
+            (
+                "[relay]\n\nrelay_ips = ['10.0.0.5', '10.0.0.6']",
+                "offhook.toml:3: [relay] `relay_ips` has both 10.0.0.5 and 10.0.0.6",
+            ),
+            (
+                "[limits]\nhandshake_seconds = 0",
+                "offhook.toml:2: [limits] `handshake_seconds` is 0; it must be at least 1",
+            ),
+            (
+                "[limits]\nwrite_stall_seconds = 9223372036854775807",
+                "offhook.toml:2: [limits] `write_stall_seconds` is 9223372036854775807; it can be 86400, a day, at most",
+            ),
+            (
+                "drain_seconds = 90000",
+                "offhook.toml:1: `drain_seconds` is 90000; it can be 86400, a day, at most",
+            ),
+            (
+                "[signaling.limits]\nping_ms = 0",
+                "offhook.toml:2: [signaling.limits] `ping_ms` is 0; it must be at least 1",
             ),
         ];
         for (text, expected) in rows {
@@ -353,6 +428,18 @@ mod tests {
                 ("OFFHOOK_LOG", "debug"),
                 "environment variable OFFHOOK_LOG: invalid type",
             ),
+            (
+                ("OFFHOOK_METRICS__LISTEN", "9090"),
+                "environment variable OFFHOOK_METRICS__LISTEN: invalid ",
+            ),
+            (
+                ("OFFHOOK_PUBLIC_URL", "calls.example.com"),
+                "environment variable OFFHOOK_PUBLIC_URL: `public_url` is `calls.example.com`; ",
+            ),
+            (
+                ("OFFHOOK_RELAY__PORT_MAX", "1"),
+                "environment variable OFFHOOK_RELAY__PORT_MAX: [relay] `port_min` is 49152 and above `port_max`, 1",
+            ),
         ];
         for (variable, expected) in rows {
             let error = check("", &[variable]).unwrap_err();
@@ -369,8 +456,13 @@ mod tests {
             ("OFFHOOK_PORT", "tcp://10.0.0.1:443"),
             ("OFFHOOK_PORT_443_TCP_ADDR", "10.0.0.1"),
             ("OFFHOOK_SERVICE_HOST", "10.0.0.1"),
+            ("OFFHOOK_SERVICE_PORT_HTTPS", "443"),
+            ("OFFHOOK_WEB_PORT", "tcp://10.0.0.1:443"),
+            ("OFFHOOK_WEB_PORT_443_TCP", "tcp://10.0.0.1:443"),
+            ("OFFHOOK_WEB_SERVICE_HOST", "10.0.0.1"),
             ("OFFHOOK_CONFIG", "a.toml"),
         ];
         assert!(check("", &variables).is_ok());
+        assert!(check("", &[("OFFHOOK_RELAY__PORT_MIM", "1")]).is_err());
     }
 }

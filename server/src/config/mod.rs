@@ -3,6 +3,7 @@
 pub mod example;
 pub mod load;
 mod network;
+mod validate;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -263,10 +264,8 @@ impl PublicUrl {
     }
 
     fn check(&self) -> anyhow::Result<()> {
-        let host = self.host();
-        let legal = |c: char| c.is_ascii_alphanumeric() || "-.:_[]".contains(c);
         let schemed = self.0.starts_with("https://") || self.0.starts_with("http://");
-        if !schemed || host.is_empty() || !self.authority().chars().all(legal) {
+        if !schemed || validate::check_authority(self.authority()).is_err() {
             bail!(
                 "`public_url` is `{}`; write `https://host` or `https://host:port`",
                 self.0
@@ -310,3 +309,6 @@ mod tests {
         }
     }
 }
+            "https://a:99999",
+            "https://a:b",
+            "https://a]b",
