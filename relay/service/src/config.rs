@@ -43,6 +43,11 @@ pub struct Config {
     pub listen_tcp: Vec<SocketAddr>,
     /// TLS addresses for TURN alone, besides those the server shares with HTTPS.
     pub listen_tls: Vec<SocketAddr>,
+    /// The host clients reach the relay at, a name or an address, where it is not that of
+    /// `public_url`: TURN can't pass an HTTP proxy or a CDN that stands in front of the site. A
+    /// certificate that is used for TURN over TLS has to name it, too.
+    #[schemars(extend("examples" = ["turn.example.com"]))]
+    pub public_host: Option<String>,
     /// The own addresses that relayed ports are opened on: one for IPv4, one for IPv6, or both.
     pub relay_ips: Vec<IpAddr>,
     /// The same addresses as the internet sees them, where a NAT stands in front (one for each
@@ -111,6 +116,7 @@ impl Default for Config {
             threads: 0,
             listen_tcp: loopback,
             listen_tls: Vec::new(),
+            public_host: None,
             relay_ips: vec![Ipv4Addr::LOCALHOST.into()],
             public_ips: Vec::new(),
             port_min: 49_152,
@@ -187,6 +193,12 @@ impl Config {
         let v6 = public_v6.or(bind_v6);
         if v4.is_some_and(|ip| ip.is_unspecified()) || v6.is_some_and(|ip| ip.is_unspecified()) {
             bail!("`relay_ips` has a wildcard address; name the address peers see in `public_ips`");
+        }
+        if let Some(host) = &self.public_host {
+            ensure!(
+                is_host(host),
+                "`public_host` is `{host}`; it must be a name or an address, without a port"
+            );
         }
         ensure!(
             self.threads <= THREADS_MAX,
@@ -280,6 +292,13 @@ impl Config {
     }
 }
 
+fn is_host(text: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    let bare = text.strip_prefix('[').and_then(|v6| v6.strip_suffix(']'));
+    bare.unwrap_or(text).parse::<Ipv6Addr>().is_ok()
+        || (!text.is_empty() && text.bytes().all(legal))
+}
+
 fn networks(texts: &[String], setting: &str) -> anyhow::Result<Vec<Network>> {
     let network = |text: &String| {
         text.parse()
@@ -348,6 +367,20 @@ mod tests {
             "port_min = 2000\nport_max = 1999",
             "`port_min` is 2000 and above `port_max`, 1999",
         );
+        for host in [
+            "turn.example.com",
+            "203.0.113.7",
+            "2001:db8::7",
+            "[2001:db8::7]",
+        ] {
+            check(&format!("public_host = '{host}'"), "ok");
+        }
+        for host in ["", "turn.example.com:3478", "turn:a", "[a]", "a b"] {
+            check(
+                &format!("public_host = '{host}'"),
+                &format!("`public_host` is `{host}`; it must be"),
+            );
+        }
         check("port_min = 80", "`port_min` is 80");
         check("realm = ''", "`realm` has 0 bytes");
         check("users = [{ name = 'acme:door', password = 'x' }]", "ok");

@@ -5,8 +5,9 @@ use std::path::Path;
 use jiff::Timestamp;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::Patient;
 use super::report::{Finding, Report};
+use super::{Patient, relay};
+use crate::config::PublicUrl;
 use crate::tls::{self, CertificateStore, development};
 
 /// From how many days before the end on a renewal is overdue: most authorities' clients renew at 30.
@@ -37,8 +38,15 @@ pub(super) fn check(report: &mut Report, patient: &Patient) {
         return;
     };
     report.add(lifetime(certificate, &leaf, Timestamp::now().as_second()));
-    if let Some(url) = &patient.url {
-        report.add(name(&leaf, url.host()));
+    let site = patient.url.as_ref().map(PublicUrl::host);
+    if let Some(host) = site {
+        report.add(name(&leaf, host));
+    }
+    if let Some(host) = relay::host_told(patient)
+        && site != Some(host)
+        && relay::told(patient).tls_port.is_some()
+    {
+        report.add(name(&leaf, host));
     }
     let issuer_is_missing = chain.len() == 1 && leaf.issuer() != leaf.subject();
     report.add(if issuer_is_missing {
@@ -99,7 +107,7 @@ fn name(leaf: &X509Certificate<'_>, host: &str) -> Finding {
         Finding::bad(
             "name",
             format!("the certificate is for {list}, not for {host}"),
-            format!("get one that names {host}, or change `public_url`"),
+            format!("get one that names {host}, or change `public_url` (`public_host` in [relay])"),
         )
     }
 }

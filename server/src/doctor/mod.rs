@@ -31,6 +31,16 @@ struct Patient {
     secrets: Option<Secrets>,
     /// Trusts what this machine trusts, and the development authority.
     tls: Arc<ClientConfig>,
+    /// Whether anybody wrote settings.
+    from_file: bool,
+}
+
+impl Patient {
+    /// Whether the server speaks TLS itself: with a certificate of its own, or started with `--lan` in this data directory.
+    fn speaks_tls(&self) -> bool {
+        let development = development::files(&self.config.data_dir).certificate;
+        self.config.tls.certificate_file.is_some() || (!self.from_file && development.exists())
+    }
 }
 
 /// Runs every check; a check that can't be made says why.
@@ -74,6 +84,7 @@ pub async fn examine(loaded: anyhow::Result<Loaded>, options: &DoctorOptions) ->
         url,
         secrets,
         tls,
+        from_file,
     };
 
     network::check(&mut report, &patient).await;

@@ -5,14 +5,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use relay_service::client::Client;
-use tokio::net::TcpStream;
+use signaling_service::IceConfig;
+use tokio::net::{TcpStream, ToSocketAddrs, lookup_host};
 use tokio::time::timeout;
 
 use super::Patient;
 use super::network::reachable;
 use super::report::{Finding, Report};
-use super::site::connect;
+use super::site::{Stream, open_tls};
 use crate::addresses::{self, Reach};
+use crate::config::{Config, PublicUrl};
+use crate::signaling;
 
 /// How long the credentials made here are good for.
 const CREDENTIALS_LIFETIME: Duration = Duration::from_secs(60);
@@ -65,27 +68,18 @@ pub(super) async fn check(report: &mut Report, patient: &Patient) {
         let outcome = over_tcp(reachable(*address), &credentials).await;
         report.add(describe("TURN TCP", *address, outcome));
     }
-    if let Some(url) = patient.url.as_ref().filter(|url| url.is_secure()) {
-        let outcome = match connect(patient, url).await {
-            Ok(stream) => {
-                allocate(Client::stream(
-                    stream,
-                    &credentials.username,
-                    &credentials.password,
-                ))
-                .await
-            }
-            Err(error) => Err(error),
-        };
-        report.add(match outcome {
-            Ok(_) => Finding::good("TURN TLS", format!("{}: an Allocation", url.authority())),
-            Err(error) => Finding::bad(
+    for address in relay.listen_tls.iter().filter(here) {
+        let Some(name) = host_told(patient) else {
+            report.add(Finding::note(
                 "TURN TLS",
-                format!("{}: {error:#}", url.authority()),
-                "an HTTP proxy can't pass TURN on: give offhook this port itself, or let the proxy forward bare TCP",
-            ),
-        });
+                format!("{address}: not checked, for nobody said for which name; set `public_url` or `public_host`"),
+            ));
+            continue;
+        };
+        let outcome = over_tls(reachable(*address), name, patient, &credentials).await;
+        report.add(describe("TURN TLS", *address, outcome));
     }
+    as_told(report, patient, &credentials).await;
     if let Some(address) = relay.listen_udp.iter().find(|address| here(address)) {
         report.add(
             match timeout(PACKET_MAX, through(reachable(*address), &credentials)).await {
@@ -108,6 +102,69 @@ pub(super) async fn check(report: &mut Report, patient: &Patient) {
     }
 }
 
+/// Whom the certificate of TURN over TLS has to name.
+pub(super) fn host_told(patient: &Patient) -> Option<&str> {
+    let relay = patient.config.relay.public_host.as_deref();
+    relay
+        .map(|host| host.trim_start_matches('[').trim_end_matches(']'))
+        .or_else(|| patient.url.as_ref().map(PublicUrl::host))
+}
+
+/// Goes the ways that clients are told, by name and through whatever stands in front.
+async fn as_told(report: &mut Report, patient: &Patient, credentials: &Credentials) {
+    let Some(host) = host_told(patient) else {
+        return;
+    };
+    let ice = told(patient);
+    if let Some(port) = ice.udp_port {
+        let outcome = over_udp_by_name(host, port, credentials).await;
+        report.add(describe_told("TURN UDP", host, port, outcome));
+    }
+    if let Some(port) = ice.tcp_port {
+        let outcome = over_tcp((host, port), credentials).await;
+        report.add(describe_told("TURN TCP", host, port, outcome));
+    }
+    if let Some(port) = ice.tls_port {
+        let outcome = over_tls((host, port), host, patient, credentials).await;
+        report.add(describe_told("TURN TLS", host, port, outcome));
+    } else if patient.url.as_ref().is_some_and(PublicUrl::is_secure) {
+        report.add(Finding::note(
+            "TURN TLS",
+            "clients are offered none, so who can reach nothing but TLS on TCP 443 can't be relayed: an HTTP proxy can't pass TURN on. \
+             Give offhook port 443 itself, or an address of its own in `listen_tls` and `public_host`",
+        ));
+    }
+}
+
+/// What the server tells its clients.
+pub(super) fn told(patient: &Patient) -> IceConfig {
+    let config = Config {
+        public_url: patient.url.clone(),
+        ..patient.config.clone()
+    };
+    signaling::told(&config, patient.speaks_tls())
+}
+
+fn describe_told(
+    check: &'static str,
+    host: &str,
+    port: u16,
+    outcome: anyhow::Result<SocketAddr>,
+) -> Finding {
+    match outcome {
+        Ok(_) => Finding::good(
+            check,
+            format!("{host} port {port}, as clients are told: an Allocation"),
+        ),
+        Err(error) => Finding::bad(
+            check,
+            format!("{host} port {port}, as clients are told: {error:#}"),
+            "open the port in the firewall and pass it on to the relay; where an HTTP proxy or a CDN has that name, set `public_host` in [relay] \
+             to a name that leads here. A NAT that doesn't pass its own inside back in is no fault: ask from outside then",
+        ),
+    }
+}
+
 fn describe(
     check: &'static str,
     address: SocketAddr,
@@ -127,16 +184,54 @@ async fn over_udp(server: SocketAddr, credentials: &Credentials) -> anyhow::Resu
     allocate(Client::udp(server, &credentials.username, &credentials.password).await?).await
 }
 
-async fn over_tcp(server: SocketAddr, credentials: &Credentials) -> anyhow::Result<SocketAddr> {
+/// Tries each address of a name, as ICE does.
+async fn over_udp_by_name(
+    host: &str,
+    port: u16,
+    credentials: &Credentials,
+) -> anyhow::Result<SocketAddr> {
+    let mut outcome = Err(anyhow::anyhow!("the name has no address"));
+    for address in timeout(PACKET_MAX, lookup_host((host, port)))
+        .await
+        .context("nobody says where it is")??
+    {
+        outcome = over_udp(address, credentials).await;
+        if outcome.is_ok() {
+            break;
+        }
+    }
+    outcome
+}
+
+async fn over_tcp(
+    server: impl ToSocketAddrs,
+    credentials: &Credentials,
+) -> anyhow::Result<SocketAddr> {
     let stream = timeout(PACKET_MAX, TcpStream::connect(server))
         .await
         .context("no connection in time")??;
-    allocate(Client::stream(
-        stream,
-        &credentials.username,
-        &credentials.password,
-    ))
-    .await
+    over(stream, credentials).await
+}
+
+/// `name` is the one the certificate has to have.
+async fn over_tls(
+    server: impl ToSocketAddrs,
+    name: &str,
+    patient: &Patient,
+    credentials: &Credentials,
+) -> anyhow::Result<SocketAddr> {
+    let stream = timeout(PACKET_MAX, open_tls(patient, server, name))
+        .await
+        .context("no connection in time")??;
+    over(stream, credentials).await
+}
+
+async fn over(
+    stream: impl Stream + 'static,
+    credentials: &Credentials,
+) -> anyhow::Result<SocketAddr> {
+    let (username, password) = (&credentials.username, &credentials.password);
+    allocate(Client::stream(stream, username, password)).await
 }
 
 /// Makes an Allocation and ends it again; returns its relayed address.

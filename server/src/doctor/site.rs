@@ -12,9 +12,10 @@ use jiff::fmt::rfc2822;
 use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::{TcpStream, ToSocketAddrs, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode};
 use tokio_tungstenite::tungstenite::{self, Message};
@@ -248,25 +249,13 @@ async fn exposure(report: &mut Report, patient: &Patient, url: &PublicUrl) {
             "let the proxy send X-Forwarded-For, or refuse /metrics there",
         ));
     }
-    let speaks_tls = patient.config.tls.certificate_file.is_some() || patient.url.is_none();
-    if url.is_secure()
-        && !speaks_tls
-        && patient.config.trusted_proxies.is_empty()
-        && !is_development(patient)
-    {
+    if url.is_secure() && !patient.speaks_tls() && patient.config.trusted_proxies.is_empty() {
         report.add(Finding::bad(
             "proxies",
             "a proxy speaks TLS for this server, and `trusted_proxies` is empty: everybody seems to come from the proxy",
             "name the proxy's address in `trusted_proxies`",
         ));
     }
-}
-
-/// Whether the server was started with `--lan` in this data directory.
-fn is_development(patient: &Patient) -> bool {
-    crate::tls::development::files(&patient.config.data_dir)
-        .certificate
-        .exists()
 }
 
 /// An HTTP answer.
@@ -321,17 +310,25 @@ fn parse(text: &str) -> anyhow::Result<Answer> {
 }
 
 /// Connects as a browser would: by name, with TLS where the URL says so.
-pub(super) async fn connect(patient: &Patient, url: &PublicUrl) -> anyhow::Result<Box<dyn Stream>> {
-    let tcp = TcpStream::connect((url.host(), url.port())).await?;
-    if !url.is_secure() {
-        return Ok(Box::new(tcp));
+async fn connect(patient: &Patient, url: &PublicUrl) -> anyhow::Result<Box<dyn Stream>> {
+    let server = (url.host(), url.port());
+    if url.is_secure() {
+        Ok(Box::new(open_tls(patient, server, url.host()).await?))
+    } else {
+        Ok(Box::new(TcpStream::connect(server).await?))
     }
-    let name = ServerName::try_from(url.host().to_owned())?;
-    Ok(Box::new(
-        TlsConnector::from(patient.tls.clone())
-            .connect(name, tcp)
-            .await?,
-    ))
+}
+
+/// Connects to `server` and speaks TLS to it, if its certificate is for `name`.
+pub(super) async fn open_tls(
+    patient: &Patient,
+    server: impl ToSocketAddrs,
+    name: &str,
+) -> anyhow::Result<TlsStream<TcpStream>> {
+    let tcp = TcpStream::connect(server).await?;
+    let name = ServerName::try_from(name.to_owned())?;
+    let connector = TlsConnector::from(patient.tls.clone());
+    Ok(connector.connect(name, tcp).await?)
 }
 
 /// What to do about a site that can't be reached.

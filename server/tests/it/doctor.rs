@@ -63,6 +63,7 @@ async fn a_server_with_a_certificate_is_well() {
         "TURN UDP",
         "TURN TCP",
         "TURN TLS",
+        "records",
         "websocket",
         "certificate",
         "name",
@@ -166,6 +167,36 @@ async fn a_relayed_address_that_nobody_outside_reaches_is_noticed() {
         "nobody outside this machine can use them",
     );
     assert_bad(&report, "name", "leads nowhere");
+    t.server.stop().await;
+}
+
+#[tokio::test]
+async fn the_relay_is_asked_where_clients_are_told() {
+    let port = free_port();
+    let t = TestServer::with_tls(|config| {
+        config.relay.listen_tls = vec![loopback(port)];
+        config.relay.public_host = Some("localhost".to_owned());
+        config.public_url = Some(
+            PublicUrl::new(&format!("https://127.0.0.1:{}", config.listen[0].port())).unwrap(),
+        );
+    })
+    .await;
+    let report = report_on(&t.config).await;
+    assert!(report.is_healthy(), "{}", report.text());
+    for seen in [
+        &format!("127.0.0.1:{port}: an Allocation"),
+        "localhost port",
+        "as clients are told",
+    ] {
+        assert!(report.text().contains(seen), "{}", report.text());
+    }
+
+    let mut config = t.config.clone();
+    config.relay.public_host = Some("turn.invalid".to_owned());
+    let report = report_on(&config).await;
+    assert_bad(&report, "TURN UDP", "turn.invalid port");
+    assert_bad(&report, "TURN TCP", "turn.invalid port");
+    assert_bad(&report, "name", "not for turn.invalid");
     t.server.stop().await;
 }
 
