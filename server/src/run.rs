@@ -35,6 +35,9 @@ const FLUSH_MAX: Duration = Duration::from_secs(10);
 
 /// The name of the Account that a configured server starts with.
 const FIRST_ACCOUNT: &str = "default";
+/// How many connections the port for figures takes: a few scrapers and probes.
+const METRICS_CONNECTIONS_MAX: usize = 64;
+
 
 /// A running server.
 pub struct Server {
@@ -130,19 +133,12 @@ impl Server {
         }
         let metrics_address = match config.metrics.listen {
             Some(address) => {
-                let listener = listener::bind(address)?;
+                let listener = listener::bind(address).context("[metrics]")?;
                 let address = listener.local_addr()?;
                 let router =
                     metrics::open_router(recorder.clone()).merge(health::router(readiness.clone()));
-                let closed = closing.clone().cancelled_owned();
-                tasks.spawn(async move {
-                    if let Err(error) = axum::serve(listener, router)
-                        .with_graceful_shutdown(closed)
-                        .await
-                    {
-                        tracing::error!(%error, "The metrics listener ended");
-                    }
-                });
+                let front = Arc::new(front_of_metrics(config, router, &closing, &tasks));
+                tasks.spawn(listener::run(listener, front));
                 Some(address)
             }
             None => None,
@@ -311,3 +307,33 @@ fn spawn_until(
         }
     });
 }
+/// What serves figures on a port of their own: as patient as the public one, and so small that it takes nothing from it.
+fn front_of_metrics(
+    config: &Config,
+    router: Router,
+    closing: &CancellationToken,
+    tasks: &TaskTracker,
+) -> Front {
+    Front {
+        http: Http {
+            router,
+            trusted_proxies: Arc::new([]),
+            forwarded_header: config.forwarded_header,
+            redirect: None,
+            only_this_machine: false,
+        },
+        relay: None,
+        tls: None,
+        trusted_proxies: Vec::new(),
+        counter: Counter::new(Limits {
+            connections_max: METRICS_CONNECTIONS_MAX,
+            per_address_max: METRICS_CONNECTIONS_MAX,
+            newcomers_max: METRICS_CONNECTIONS_MAX,
+            newcomers_per_address_max: METRICS_CONNECTIONS_MAX,
+        }),
+        limits: config.limits.clone(),
+        closing: closing.clone(),
+        tasks: tasks.clone(),
+    }
+}
+

@@ -164,13 +164,14 @@ impl Http {
         response
     }
 
-    /// Where an unencrypted request has to go instead; a trusted proxy's own requests are served as they come.
+    /// Where an unencrypted request has to go instead; a trusted proxy's own requests are served as they come, for it may speak
+    /// TLS for us. A balancer that names the client by a PROXY header passes on what the client sent, and has spoken no TLS.
     fn redirection(&self, asker: &Asker, ends: Ends, uri: &Uri) -> Option<HeaderValue> {
         let redirect = self.redirect.as_ref()?;
         let from_proxy = self
             .trusted_proxies
             .iter()
-            .any(|network| network.contains(ends.peer.ip()));
+            .any(|network| network.contains(ends.client.ip()));
         if asker.secure || from_proxy || PLAIN_PATHS.contains(&uri.path()) {
             return None;
         }
@@ -188,6 +189,8 @@ fn is_this_machine(authority: &str) -> bool {
     let Some(host) = without_port(authority) else {
         return false;
     };
+    let host = host.to_ascii_lowercase();
+    let host = host.strip_suffix('.').unwrap_or(&host);
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost"
         || host.ends_with(".localhost") // RFC 6761 §6.3.
@@ -230,6 +233,8 @@ mod tests {
         let rows = [
             ("localhost", true),
             ("localhost:8080", true),
+            ("LocalHost:8080", true),
+            ("localhost.", true),
             ("alice.localhost:8080", true),
             ("127.0.0.1:8080", true),
             ("[::1]:8080", true),

@@ -1,7 +1,8 @@
 //! How many connections may be open: in total, per address, and before anybody knows what they want.
 //!
 //! A [`Place`] is taken when a connection is accepted and given back when its stream is dropped; a [`Newcomer`] is held until
-//! the stream is classified (and its TLS handshake done), so that half-open sockets compete only with one another.
+//! the stream is classified (and its TLS handshake done), so that half-open sockets compete only with one another. What comes
+//! through a trusted balancer counts as the client's as soon as the balancer has named it.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -44,7 +45,7 @@ struct PerAddress {
 #[derive(Debug)]
 pub struct Place {
     counter: Arc<Counter>,
-    /// `None` for a trusted proxy, whose many connections belong to many people.
+    /// `None` for a trusted proxy that named nobody: its many connections belong to many people.
     address: Option<IpAddr>,
 }
 
@@ -81,19 +82,7 @@ impl Counter {
             return Err("newcomers_max");
         }
         if let Some(address) = address {
-            let (total, newcomers) = counts
-                .by_address
-                .get(&address)
-                .map_or((0, 0), |held| (held.total, held.newcomers));
-            if total >= self.limits.per_address_max {
-                return Err("connections_per_address_max");
-            }
-            if newcomers >= self.limits.newcomers_per_address_max {
-                return Err("newcomers_per_address_max");
-            }
-            let of_address = counts.by_address.entry(address).or_default();
-            of_address.total += 1;
-            of_address.newcomers += 1;
+            counts.admit(&self.limits, address)?;
         }
         counts.total += 1;
         counts.newcomers += 1;
@@ -110,6 +99,22 @@ impl Counter {
         ))
     }
 
+    /// Counts a connection, which its trusted proxy said is from `ip`, as one of that address; or says which limit it would
+    /// break.
+    pub fn name(
+        &self,
+        place: &mut Place,
+        newcomer: &mut Newcomer,
+        ip: IpAddr,
+    ) -> Result<(), &'static str> {
+        let address = bucket(ip);
+        if place.address.is_none() && newcomer.address.is_none() {
+            self.lock().admit(&self.limits, address)?;
+            (place.address, newcomer.address) = (Some(address), Some(address));
+        }
+        Ok(())
+    }
+
     /// How many connections are open.
     pub fn total(&self) -> usize {
         self.lock().total
@@ -118,6 +123,25 @@ impl Counter {
     fn lock(&self) -> std::sync::MutexGuard<'_, Counts> {
         // The counts stay right even if a holder panicked: every change below is a single step.
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Counts {
+    fn admit(&mut self, limits: &Limits, address: IpAddr) -> Result<(), &'static str> {
+        let (total, newcomers) = self
+            .by_address
+            .get(&address)
+            .map_or((0, 0), |held| (held.total, held.newcomers));
+        if total >= limits.per_address_max {
+            return Err("connections_per_address_max");
+        }
+        if newcomers >= limits.newcomers_per_address_max {
+            return Err("newcomers_per_address_max");
+        }
+        let of_address = self.by_address.entry(address).or_default();
+        of_address.total += 1;
+        of_address.newcomers += 1;
+        Ok(())
     }
 }
 
@@ -230,5 +254,23 @@ mod tests {
             "newcomers_max"
         );
         drop(places);
+    }
+
+    #[test]
+    fn whom_a_proxy_names_is_held_to_the_limits_of_an_address() {
+        let counter = counter();
+        let named = |ip: &str| {
+            let (mut place, mut newcomer) = counter.admit("10.0.0.1".parse().unwrap(), true)?;
+            let ip = ip.parse().unwrap();
+            let named = counter.name(&mut place, &mut newcomer, ip);
+            named.map(|()| (place, newcomer))
+        };
+        let held = (named("192.0.2.1").unwrap(), named("192.0.2.1").unwrap());
+        assert_eq!(named("192.0.2.1").unwrap_err(), "newcomers_per_address_max");
+        assert!(named("192.0.2.2").is_ok());
+
+        drop(held);
+        assert_eq!(counter.total(), 0);
+        assert!(counter.lock().by_address.is_empty());
     }
 }

@@ -21,7 +21,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
@@ -32,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::demux::{Verdict, classify};
-use self::limits::Counter;
+use self::limits::{Counter, Newcomer};
 use self::proxy_v2::Parsed;
 use self::replay::{Guarded, Replay};
 use crate::config::{Limits, Network};
@@ -84,7 +83,24 @@ pub struct Ends {
 
 /// Opens a listening socket; a socket for `[::]` takes IPv6 only, so that `0.0.0.0` can stand beside it.
 pub fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    try_bind(address).with_context(|| format!("can't listen on TCP {address}"))
+    try_bind(address).map_err(|error| {
+        let advice = advice(&error);
+        anyhow::Error::new(error).context(format!("can't listen on TCP {address}{advice}"))
+    })
+}
+
+/// What to do about an address that can't be listened on, in brackets; empty where nobody knows.
+pub fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            " (another program has this port: stop it, or choose another address; `offhook config --example` tells how)"
+        }
+        io::ErrorKind::PermissionDenied => {
+            " (ports below 1024 need CAP_NET_BIND_SERVICE, which deploy/offhook.service gives)"
+        }
+        io::ErrorKind::AddrNotAvailable => " (this machine does not have this address)",
+        _ => "",
+    }
 }
 
 /// Like [`bind`], for those who want to know why not.
@@ -139,7 +155,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 async fn serve(stream: TcpStream, peer: SocketAddr, front: Arc<Front>) {
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let proxy = front.trusts(peer.ip());
-    let (place, newcomer) = match front.counter.admit(peer.ip(), proxy) {
+    let (place, mut newcomer) = match front.counter.admit(peer.ip(), proxy) {
         Ok(admitted) => admitted,
         Err(limit) => {
             metrics::counter!("server_tcp_refused_total", "limit" => limit).increment(1);
@@ -164,7 +180,8 @@ async fn serve(stream: TcpStream, peer: SocketAddr, front: Arc<Front>) {
     );
 
     let deadline = Duration::from_secs(front.limits.handshake_seconds);
-    let opened = tokio::time::timeout(deadline, open(stream, ends, proxy, &front)).await;
+    let opening = open(stream, ends, proxy, &front, &mut newcomer);
+    let opened = tokio::time::timeout(deadline, opening).await;
     drop(newcomer);
     let (protocol, opened) = match opened {
         Ok(Ok(opened)) => (opened.name(), opened),
@@ -232,11 +249,21 @@ async fn open(
     mut ends: Ends,
     proxy: bool,
     front: &Front,
+    newcomer: &mut Newcomer,
 ) -> Result<Opened, Refused> {
     let mut ahead = Vec::with_capacity(READ_LEN);
     let mut verdict = sniff(&mut stream, &mut ahead).await?;
     if verdict == Verdict::ProxyV2 && proxy {
         read_proxy_header(&mut stream, &mut ahead, &mut ends).await?;
+        let client = ends.client.ip();
+        // The client may be a proxy again, of HTTP.
+        if !front.trusts(client) {
+            let named = front.counter.name(stream.place(), newcomer, client);
+            named.map_err(|limit| {
+                metrics::counter!("server_tcp_refused_total", "limit" => limit).increment(1);
+                Refused("over_limit")
+            })?;
+        }
         verdict = sniff(&mut stream, &mut ahead).await?;
     }
     let stream = Replay::new(ahead, stream);

@@ -89,7 +89,7 @@ pub(super) struct Guarded {
     io: TcpStream,
     stall_max: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
-    _place: Place,
+    place: Place,
 }
 
 impl Guarded {
@@ -99,8 +99,13 @@ impl Guarded {
             io,
             stall_max,
             stalled: None,
-            _place: place,
+            place,
         }
+    }
+
+    /// The place it holds.
+    pub(super) fn place(&mut self) -> &mut Place {
+        &mut self.place
     }
 
     /// Passes a write's outcome on; while it is pending, the clock runs.

@@ -68,6 +68,42 @@ async fn a_second_header_and_a_damaged_one_are_refused() {
 }
 
 #[tokio::test]
+async fn what_a_balancer_passes_on_unencrypted_is_sent_to_tls() {
+    let t = TestServer::with_tls(trusting()).await;
+    let mut stream = t.connect().await;
+    stream.write_all(HEADER).await.unwrap();
+    let answer = exchange(stream, "GET / HTTP/1.1\r\nHost: localhost\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 308 "), "{answer}");
+    t.server.stop().await;
+}
+
+#[tokio::test]
+async fn clients_behind_a_balancer_compete_only_with_themselves() {
+    let t = TestServer::configured(|config| {
+        trusting()(config);
+        config.limits.newcomers_per_address_max = 1;
+    })
+    .await;
+    // One that says nothing after its header; the server has read that when it has answered somebody who came later.
+    let mut silent = t.connect().await;
+    silent.write_all(HEADER).await.unwrap();
+    let ask = async |header: &[u8]| {
+        let mut stream = t.connect().await;
+        stream.write_all(header).await.unwrap();
+        exchange(stream, "GET /healthz HTTP/1.1\r\nHost: a\r\n").await
+    };
+    let mut other = HEADER.to_vec();
+    other[19] = 10;
+    assert!(ask(&other).await.starts_with("HTTP/1.1 200 "));
+
+    let mut second = t.connect().await;
+    second.write_all(HEADER).await.unwrap();
+    assert_eq!(until_closed(&mut second).await, b"");
+    drop(silent);
+    t.server.stop().await;
+}
+
+#[tokio::test]
 async fn a_proxy_that_speaks_tls_for_us_is_not_sent_to_tls() {
     let t = TestServer::with_tls(trusting()).await;
     let request = "GET /version.json HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 203.0.113.9\r\nX-Forwarded-Proto: https\r\n";
