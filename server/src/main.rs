@@ -90,19 +90,32 @@ async fn serve(loaded: Loaded, options: &ServeOptions) -> anyhow::Result<ExitCod
     };
     say(&banner::text(&plan, &server))?;
 
-    while let Wish::Reload = signals.next().await {
-        match server.reload() {
-            Ok(()) => tracing::info!("Read the certificate again"),
-            Err(error) => tracing::error!(
-                error = format!("{error:#}"),
-                "Keeping the certificate in use"
-            ),
+    let code = loop {
+        tokio::select! {
+            wish = signals.next() => match wish {
+                Wish::Reload => reload(&server),
+                Wish::End => break ExitCode::SUCCESS,
+            },
+            part = server.broken() => {
+                tracing::error!(part, "A part has ended by itself");
+                break ExitCode::FAILURE;
+            }
         }
-    }
+    };
     tracing::info!("Ending; a second signal ends at once");
     tokio::select! {
-        () = server.stop() => Ok(ExitCode::SUCCESS),
+        () = server.stop() => Ok(code),
         () = signals.end() => Ok(ExitCode::from(EXIT_INTERRUPTED)),
+    }
+}
+
+fn reload(server: &Server) {
+    match server.reload() {
+        Ok(()) => tracing::info!("Read the certificate again"),
+        Err(error) => tracing::error!(
+            error = format!("{error:#}"),
+            "Keeping the certificate in use"
+        ),
     }
 }
 

@@ -5,6 +5,7 @@
 //! not ready → goaway, Sessions drain → relay → connections → records on disk
 //! ```
 
+use std::future::pending;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -205,6 +206,27 @@ impl Server {
             .is_err()
         {
             tracing::info!(
+    /// Waits until a part has ended by itself, and returns its name: a mistake of ours, after which half a server would go on.
+    pub async fn broken(&self) -> &'static str {
+        let relay = async {
+            match &self.relay {
+                Some(relay) => relay.stopped().await,
+                None => pending().await,
+            }
+        };
+        let signaling = async {
+            match &self.signaling {
+                Some(signaling) => signaling.broken().await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            () = relay => "relay",
+            () = signaling => "signaling",
+            () = self.records.broken() => "records",
+        }
+    }
+
                 connections = self.tasks.len(),
                 "Closing connections that did not end by themselves"
             );
@@ -334,6 +356,64 @@ fn front_of_metrics(
         limits: config.limits.clone(),
         closing: closing.clone(),
         tasks: tasks.clone(),
+fn limits(config: &Config) -> Limits {
+    let of = &config.limits;
+    Limits {
+        connections_max: of.connections_max,
+        per_address_max: of.connections_per_address_max,
+        newcomers_max: of.newcomers_max,
+        newcomers_per_address_max: of.newcomers_per_address_max,
+    }
+}
+
+fn spawn_until(
+    tasks: &TaskTracker,
+    closing: &CancellationToken,
+    work: impl Future<Output = ()> + Send + 'static,
+) {
+    let closed = closing.clone().cancelled_owned();
+    tasks.spawn(async move {
+        tokio::select! {
+            () = work => {}
+            () = closed => {}
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::ServeOptions;
+    use crate::config::load::Loaded;
+
+    #[tokio::test]
+    async fn a_part_that_ends_by_itself_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let mut config = Config {
+            listen: vec![any],
+            data_dir: dir.path().join("data"),
+            ..Config::default()
+        };
+        config.relay.listen_udp = vec![any];
+        config.relay.listen_tcp = Vec::new();
+        let loaded = Loaded {
+            config,
+            from_file: true,
+        };
+        let plan = Plan::new(loaded, &ServeOptions::default()).unwrap();
+        let server = Server::start(&plan).await.unwrap();
+        let moment = Duration::from_millis(50);
+        assert!(
+            tokio::time::timeout(moment, server.broken()).await.is_err(),
+            "all of it runs"
+        );
+
+        server.relay.as_ref().unwrap().shutdown().await;
+        assert_eq!(server.broken().await, "relay");
+        server.stop().await;
+    }
+}
     }
 }
 

@@ -105,10 +105,36 @@ impl Records {
     /// The change is on disk after the next [`flush`](Self::flush). Changes are applied in the order of the calls.
     /// Fails only when the runtime of the writer is gone.
     pub async fn record(&self, change: RecordChange) -> anyhow::Result<()> {
-        self.queue
-            .send(Job::Change(change))
-            .await
-            .map_err(|_| anyhow::anyhow!("the writer of the records has ended"))
+        loop {
+            if let Ok(place) = self.queue.try_reserve() {
+                place.send(Job::Change(change));
+                return Ok(());
+            }
+            if self.trouble.is_failing() {
+                self.trouble.lost.fetch_add(1, Ordering::Relaxed);
+                anyhow::bail!("the records can't be written, and {QUEUE_LEN_MAX} changes wait");
+            }
+            if let Ok(place) = tokio::time::timeout(LOOK_EVERY, self.queue.reserve()).await {
+                place
+                    .map_err(|_| anyhow::anyhow!("the writer of the records has ended"))?
+                    .send(Job::Change(change));
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits until the writer has panicked: nothing can be recorded any more.
+    pub async fn broken(&self) {
+        self.queue.closed().await;
+    }
+
+    /// How the writing goes.
+    pub fn health(&self) -> Health {
+        Health {
+            failing: self.trouble.is_failing(),
+            waiting: self.queue.max_capacity() - self.queue.capacity(),
+            lost: self.trouble.lost.load(Ordering::Relaxed),
+        }
     }
 
     /// Waits until everything recorded before is on disk.

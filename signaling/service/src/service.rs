@@ -48,6 +48,8 @@ pub(crate) struct Inner {
     pub(crate) sockets: TaskTracker,
     /// Cancelled when sockets without a Session are to go.
     pub(crate) closing: CancellationToken,
+    /// Cancelled when a shard has ended.
+    broken: CancellationToken,
     pub(crate) demo: Option<Demo>,
     records: Records,
     bus: Arc<dyn Bus>,
@@ -98,6 +100,7 @@ impl Service {
             bus: Arc::clone(&bus),
         };
 
+        let broken = CancellationToken::new();
         let inner = Inner {
             clock,
             figures,
@@ -105,9 +108,10 @@ impl Service {
             origins: Origins::new(&allowed_origins)?,
             tokens: Verifier::new(records.clone()),
             ice_servers,
-            shards: Shards::start(cores, &surroundings),
+            shards: Shards::start(cores, &surroundings, &broken),
             sockets: TaskTracker::new(),
             closing: CancellationToken::new(),
+            broken,
             demo,
             records,
             bus,
@@ -130,6 +134,11 @@ impl Service {
     /// Whether new clients are taken: from the start until the drain.
     pub fn ready(&self) -> bool {
         self.inner.is_ready()
+    }
+
+    /// Waits until a shard has panicked: its Accounts can't be served any more, and only a new process brings them back.
+    pub async fn broken(&self) {
+        self.inner.broken.cancelled().await;
     }
 
     /// Takes leave of all clients and writes what is to be written, within `deadline`.

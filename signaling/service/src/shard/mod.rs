@@ -18,6 +18,7 @@ use signaling_wire::{ErrorCode, ErrorData};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
+use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::figures::Figures;
@@ -80,13 +81,23 @@ pub(crate) struct Surroundings {
 }
 
 impl Shards {
-    /// Starts a shard for each of `cores`. They end when this is dropped and every socket is gone.
-    pub(crate) fn start(cores: Vec<Signaling>, surroundings: &Surroundings) -> Self {
+    /// Starts a shard for each of `cores`. They end when this is dropped and every socket is gone. `broken` is cancelled when
+    /// one ends, which before that only a mistake of ours can do.
+    pub(crate) fn start(
+        cores: Vec<Signaling>,
+        surroundings: &Surroundings,
+        broken: &CancellationToken,
+    ) -> Self {
         let count = cores.len();
         let start = |(number, core)| {
             let (sender, inputs) = mpsc::channel(INPUTS_LEN_MAX);
             let place = Place { number, count };
-            tokio::spawn(Shard::new(place, core, surroundings.clone()).run(inputs));
+            let shard = Shard::new(place, core, surroundings.clone());
+            let guard = broken.clone().drop_guard();
+            tokio::spawn(async move {
+                let _guard = guard; // A panic drops it, too.
+                shard.run(inputs).await;
+            });
             sender
         };
 
