@@ -290,6 +290,52 @@ async fn changes_wait_while_another_process_writes_and_none_is_lost() {
     );
 }
 
+#[tokio::test]
+async fn a_question_is_answered_from_what_is_there_while_the_disk_is_stuck() {
+    let t = TestRecords::open().await;
+    t.record(user_seen(t.account, "alice", None, 1)).await;
+    t.records.flush().await.unwrap();
+    let url = format!("sqlite://{}", t.path().display());
+    let other = sqlx::SqlitePool::connect(&url).await.unwrap();
+    let lock = other.begin_with("BEGIN IMMEDIATE").await.unwrap();
+
+    t.record(user_seen(t.account, "bob", None, 2)).await;
+    assert_eq!(t.records.users(t.account, 10).await.unwrap().len(), 1);
+
+    lock.rollback().await.unwrap();
+    t.records.flush().await.unwrap();
+    assert_eq!(t.records.users(t.account, 10).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn old_history_is_forgotten_in_steps_and_the_rest_stays() {
+    let t = TestRecords::open().await;
+    let other = t.records.create_account("Other").await.unwrap().account;
+    for n in 0..10 {
+        let mut call = call(&t, n, "alice", "bob");
+        call.created_at = Timestamp::from_millis(1_000 * n);
+        if n % 2 == 0 {
+            call.account = other;
+        }
+        t.record(RecordChange::CallBegun(Box::new(call))).await;
+    }
+    t.records.flush().await.unwrap();
+
+    let before = Timestamp::from_millis(7_000);
+    let mut steps = Vec::new();
+    for _ in 0..4 {
+        steps.push(t.records.forget_history(before, 3).await.unwrap());
+    }
+    assert_eq!(steps, [3, 3, 1, 0]);
+    let left: Vec<_> = t
+        .history("bob")
+        .await
+        .iter()
+        .map(|entry| entry.call)
+        .collect();
+    assert_eq!(left, [9, 7].map(CallId::from_u128));
+}
+
 /// Dropping the runtime stops the writer wherever it is, as a crash does.
 #[test]
 fn what_was_flushed_survives_a_crash() {

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod doctor;
+pub mod history;
 pub mod http;
 pub mod listener;
 pub mod plan;

@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::addresses;
 use crate::config::{Config, Role};
+use crate::history;
 use crate::http::health::{self, Readiness};
 use crate::http::{Http, Redirect, metrics};
 use crate::listener::limits::{Counter, Limits};
@@ -144,7 +145,15 @@ impl Server {
             }
             None => None,
         };
-        spawn_until(&tasks, &closing, metrics::keep_up(recorder));
+        spawn_until(
+            &tasks,
+            &closing,
+            metrics::keep_up(recorder, records.clone()),
+        );
+        let days = config.records.keep_history_days;
+        if days > 0 && plan.has(Role::Signaling) {
+            spawn_until(&tasks, &closing, history::forget_old(records.clone(), days));
+        }
         readiness.set(true);
 
         let drain_max = Duration::from_secs(config.drain_seconds);

@@ -56,6 +56,9 @@ pub(super) trait Engine: Send + Sync + 'static {
         user: &'a UserId,
     ) -> BoxFuture<'a, anyhow::Result<u32>>;
 
+    /// Forgets at most `limit` Calls invited before `before`, of all Accounts; how many those were.
+    fn forget_history(&self, before: Timestamp, limit: u32) -> BoxFuture<'_, anyhow::Result<u64>>;
+
     /// Last seen first.
     fn users(&self, account: AccountId, limit: u32) -> BoxFuture<'_, anyhow::Result<Vec<Named>>>;
     /// Those of `users` that exist.

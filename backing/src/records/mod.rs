@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Changes are idempotent, so that a crash between applying and forgetting one does no harm. A full queue makes its
-//! callers wait; nothing is thrown away.
+//! callers wait. Only when the disk takes nothing any more are changes beyond the queue given up, and counted: Calls go on
+//! without their history rather than not at all.
 
 mod engine;
 mod people;
@@ -15,7 +16,8 @@ mod writer;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use model::record::{HistoryEntry, Named, OpenCallsCursor};
@@ -31,6 +33,10 @@ pub use people::{Account, ApiKey, ApiKeyId};
 pub const QUEUE_LEN_MAX: usize = 4_096;
 /// The most entries of one page of history.
 pub const HISTORY_PAGE_MAX: u32 = 100;
+/// How long a question waits for what was recorded before it; then it is answered from what is there.
+const SETTLE_MAX: Duration = Duration::from_secs(2);
+/// How often whoever waits for room in the queue looks whether the disk still works.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// The longest name of an Account, in bytes.
 const ACCOUNT_NAME_LEN_MAX: usize = 200;
 
@@ -39,6 +45,33 @@ const ACCOUNT_NAME_LEN_MAX: usize = 200;
 pub struct Records {
     engine: Arc<dyn Engine>,
     queue: mpsc::Sender<Job>,
+    trouble: Arc<Trouble>,
+}
+
+/// What the writer has trouble with.
+#[derive(Debug, Default)]
+struct Trouble {
+    /// Whether the last attempt to write failed.
+    failing: AtomicBool,
+    /// How many changes were given up.
+    lost: AtomicU64,
+}
+
+impl Trouble {
+    fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
+    }
+}
+
+/// How the writing of changes goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Health {
+    /// Whether the last attempt failed; the writer tries on.
+    pub failing: bool,
+    /// How many changes wait.
+    pub waiting: usize,
+    /// How many were given up, for the disk took none and [`QUEUE_LEN_MAX`] waited already.
+    pub lost: u64,
 }
 
 /// A page of a User's history.
@@ -95,15 +128,21 @@ impl Records {
 
     fn with_engine(engine: Arc<dyn Engine>) -> Self {
         let (queue, jobs) = mpsc::channel(QUEUE_LEN_MAX);
-        tokio::spawn(writer::run(Arc::clone(&engine), jobs));
+        let trouble = Arc::new(Trouble::default());
+        tokio::spawn(writer::run(Arc::clone(&engine), Arc::clone(&trouble), jobs));
 
-        Self { engine, queue }
+        Self {
+            engine,
+            queue,
+            trouble,
+        }
     }
 
     /// Hands a change to the writer; waits while the queue is full.
     ///
     /// The change is on disk after the next [`flush`](Self::flush). Changes are applied in the order of the calls.
-    /// Fails only when the runtime of the writer is gone.
+    /// While the disk takes nothing and the queue is full, the change is given up and counted in [`Health`]. Fails only when the
+    /// runtime of the writer is gone.
     pub async fn record(&self, change: RecordChange) -> anyhow::Result<()> {
         loop {
             if let Ok(place) = self.queue.try_reserve() {
@@ -111,8 +150,15 @@ impl Records {
                 return Ok(());
             }
             if self.trouble.is_failing() {
-                self.trouble.lost.fetch_add(1, Ordering::Relaxed);
-                anyhow::bail!("the records can't be written, and {QUEUE_LEN_MAX} changes wait");
+                let lost = self.trouble.lost.fetch_add(1, Ordering::Relaxed) + 1;
+                // Rarer and rarer: the log may be on the same disk.
+                if lost.is_power_of_two() {
+                    tracing::error!(
+                        lost,
+                        "Changes given up, the disk takes none and enough wait"
+                    );
+                }
+                return Ok(());
             }
             if let Ok(place) = tokio::time::timeout(LOOK_EVERY, self.queue.reserve()).await {
                 place
@@ -148,6 +194,17 @@ impl Records {
             .ok()
             .context("the writer of the records has ended")
             .and(written.await.context("the writer of the records has ended"))
+    }
+
+    /// Waits for what was recorded before, but not for a disk that takes nothing.
+    async fn settle(&self) -> anyhow::Result<()> {
+        if self.trouble.is_failing() {
+            return Ok(());
+        }
+        match tokio::time::timeout(SETTLE_MAX, self.flush()).await {
+            Ok(flushed) => flushed,
+            Err(_) => Ok(()),
+        }
     }
 
     /// Makes an Account. `name` has 1 to 200 bytes and is for people only.
@@ -200,7 +257,7 @@ impl Records {
 
     /// A page of the history of `user`: Calls older than `before`, at most `limit` and [`HISTORY_PAGE_MAX`].
     ///
-    /// Sees every change recorded before.
+    /// Sees every change recorded before, unless the disk is stuck.
     pub async fn history(
         &self,
         account: AccountId,
@@ -208,7 +265,7 @@ impl Records {
         before: Option<HistoryCursor>,
         limit: u32,
     ) -> anyhow::Result<HistoryPage> {
-        self.flush().await?;
+        self.settle().await?;
         let limit = limit.clamp(1, HISTORY_PAGE_MAX);
         // One more than wanted tells whether there is another page.
         let mut entries = self
@@ -232,14 +289,14 @@ impl Records {
     }
 
     /// Calls of all Accounts that have no end and were invited before `before`: at most `limit`, oldest first, and where
-    /// the next page begins (`None` on the last one). Sees every change recorded before.
+    /// the next page begins (`None` on the last one). Sees every change recorded before, unless the disk is stuck.
     pub async fn open_calls(
         &self,
         before: Timestamp,
         after: Option<OpenCallsCursor>,
         limit: u32,
     ) -> anyhow::Result<(Vec<CallRecord>, Option<OpenCallsCursor>)> {
-        self.flush().await?;
+        self.settle().await?;
         let rows = self.engine.open_calls(before, after, limit).await?;
 
         let is_full = rows.len() >= limit as usize;
@@ -251,21 +308,27 @@ impl Records {
         Ok((rows, next))
     }
 
-    /// How many missed Calls `user` has not seen. Sees every change recorded before.
+    /// Forgets the Calls of all Accounts that were invited before `before`, the oldest first, at most `limit`: whoever
+    /// writes waits as long as that takes. Returns how many those were.
+    pub async fn forget_history(&self, before: Timestamp, limit: u32) -> anyhow::Result<u64> {
+        self.engine.forget_history(before, limit).await
+    }
+
+    /// How many missed Calls `user` has not seen. Sees every change recorded before, unless the disk is stuck.
     pub async fn missed(&self, account: AccountId, user: &UserId) -> anyhow::Result<u32> {
-        self.flush().await?;
+        self.settle().await?;
         self.engine.missed(account, user).await
     }
 
-    /// The Users of `account`, last seen first, at most `limit`. Sees every change recorded before.
+    /// The Users of `account`, last seen first, at most `limit`. Sees every change recorded before, unless the disk is stuck.
     pub async fn users(&self, account: AccountId, limit: u32) -> anyhow::Result<Vec<Named>> {
-        self.flush().await?;
+        self.settle().await?;
         self.engine.users(account, limit).await
     }
 
-    /// Those of `users` that `account` has; unknown ones are left out. Sees every change recorded before.
+    /// Those of `users` that `account` has; unknown ones are left out. Sees every change recorded before, unless the disk is stuck.
     pub async fn named(&self, account: AccountId, users: &[UserId]) -> anyhow::Result<Vec<Named>> {
-        self.flush().await?;
+        self.settle().await?;
         self.engine.named(account, users).await
     }
 }
@@ -276,4 +339,134 @@ fn now() -> Timestamp {
         .unwrap_or_default();
 
     Timestamp::from_millis(u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use futures_util::future::{BoxFuture, ready};
+
+    use super::*;
+    use engine::WriteError;
+
+    /// A disk that is full until it is not.
+    #[derive(Default)]
+    struct Disk {
+        has_room: AtomicBool,
+        written: AtomicU64,
+    }
+
+    impl Engine for Disk {
+        fn apply<'a>(
+            &'a self,
+            changes: &'a [RecordChange],
+        ) -> BoxFuture<'a, Result<(), WriteError>> {
+            let outcome = if self.has_room.load(Ordering::Relaxed) {
+                self.written
+                    .fetch_add(changes.len() as u64, Ordering::Relaxed);
+                Ok(())
+            } else {
+                Err(WriteError::Failed(sqlx::Error::WorkerCrashed))
+            };
+            ready(outcome).boxed()
+        }
+
+        fn insert_account<'a>(&'a self, _: &'a Account) -> BoxFuture<'a, anyhow::Result<()>> {
+            ready(Ok(())).boxed()
+        }
+
+        fn accounts(&self) -> BoxFuture<'_, anyhow::Result<Vec<Account>>> {
+            ready(Ok(Vec::new())).boxed()
+        }
+
+        fn insert_api_key<'a>(&'a self, _: &'a ApiKey) -> BoxFuture<'a, anyhow::Result<()>> {
+            ready(Ok(())).boxed()
+        }
+
+        fn api_keys(&self, _: AccountId) -> BoxFuture<'_, anyhow::Result<Vec<ApiKey>>> {
+            ready(Ok(Vec::new())).boxed()
+        }
+
+        fn api_key(&self, _: ApiKeyId) -> BoxFuture<'_, anyhow::Result<Option<ApiKey>>> {
+            ready(Ok(None)).boxed()
+        }
+
+        fn revoke_api_key(&self, _: ApiKeyId, _: Timestamp) -> BoxFuture<'_, anyhow::Result<bool>> {
+            ready(Ok(false)).boxed()
+        }
+
+        fn history<'a>(
+            &'a self,
+            _: AccountId,
+            _: &'a UserId,
+            _: Option<HistoryCursor>,
+            _: u32,
+        ) -> BoxFuture<'a, anyhow::Result<Vec<HistoryEntry>>> {
+            ready(Ok(Vec::new())).boxed()
+        }
+
+        fn missed<'a>(&'a self, _: AccountId, _: &'a UserId) -> BoxFuture<'a, anyhow::Result<u32>> {
+            ready(Ok(0)).boxed()
+        }
+
+        fn open_calls(
+            &self,
+            _: Timestamp,
+            _: Option<OpenCallsCursor>,
+            _: u32,
+        ) -> BoxFuture<'_, anyhow::Result<Vec<CallRecord>>> {
+            ready(Ok(Vec::new())).boxed()
+        }
+
+        fn forget_history(&self, _: Timestamp, _: u32) -> BoxFuture<'_, anyhow::Result<u64>> {
+            ready(Ok(0)).boxed()
+        }
+
+        fn users(&self, _: AccountId, _: u32) -> BoxFuture<'_, anyhow::Result<Vec<Named>>> {
+            ready(Ok(Vec::new())).boxed()
+        }
+
+        fn named<'a>(
+            &'a self,
+            _: AccountId,
+            _: &'a [UserId],
+        ) -> BoxFuture<'a, anyhow::Result<Vec<Named>>> {
+            ready(Ok(Vec::new())).boxed()
+        }
+    }
+
+    fn change(n: u64) -> RecordChange {
+        RecordChange::HistorySeen {
+            account: AccountId::from_u128(1),
+            user: "alice".parse().unwrap(),
+            at: Timestamp::from_millis(n),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_holds_nobody_up_and_what_waits_is_written_once_there_is_room() {
+        let disk = Arc::new(Disk::default());
+        let records = Records::with_engine(disk.clone());
+        let mut recorded = 0;
+        while records.health().lost == 0 {
+            records.record(change(recorded)).await.unwrap();
+            recorded += 1;
+        }
+        recorded -= 1;
+        assert!(recorded >= QUEUE_LEN_MAX as u64, "{recorded}");
+        let health = records.health();
+        assert!(
+            health.failing && health.waiting == QUEUE_LEN_MAX && health.lost == 1,
+            "{health:?}"
+        );
+        assert_eq!(
+            records.users(AccountId::from_u128(1), 10).await.unwrap(),
+            []
+        );
+
+        disk.has_room.store(true, Ordering::Relaxed);
+        records.flush().await.unwrap();
+        assert_eq!(disk.written.load(Ordering::Relaxed), recorded);
+        assert!(!records.health().failing);
+    }
 }

@@ -1,11 +1,13 @@
 //! The one task that writes changes: whatever waits goes into one transaction.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use model::RecordChange;
 use tokio::sync::{mpsc, oneshot};
 
+use super::Trouble;
 use super::engine::{Engine, WriteError};
 
 /// The most changes of one transaction: readers elsewhere wait no longer than this takes.
@@ -23,7 +25,11 @@ pub(super) enum Job {
 }
 
 /// Writes until every sender of `jobs` is gone.
-pub(super) async fn run(engine: Arc<dyn Engine>, mut jobs: mpsc::Receiver<Job>) {
+pub(super) async fn run(
+    engine: Arc<dyn Engine>,
+    trouble: Arc<Trouble>,
+    mut jobs: mpsc::Receiver<Job>,
+) {
     let mut taken = Vec::with_capacity(BATCH_LEN_MAX);
     let mut changes = Vec::with_capacity(BATCH_LEN_MAX);
     let mut waiting = Vec::new();
@@ -37,7 +43,7 @@ pub(super) async fn run(engine: Arc<dyn Engine>, mut jobs: mpsc::Receiver<Job>) 
         }
 
         if !changes.is_empty() {
-            write(engine.as_ref(), &changes).await;
+            write(engine.as_ref(), &trouble, &changes).await;
             changes.clear();
         }
 
@@ -48,8 +54,8 @@ pub(super) async fn run(engine: Arc<dyn Engine>, mut jobs: mpsc::Receiver<Job>) 
 }
 
 /// Writes all of `changes`, however long the database takes; only what it can never take is left out.
-async fn write(engine: &dyn Engine, changes: &[RecordChange]) {
-    let Err(refused) = write_patiently(engine, changes).await else {
+async fn write(engine: &dyn Engine, trouble: &Trouble, changes: &[RecordChange]) {
+    let Err(refused) = write_patiently(engine, trouble, changes).await else {
         return;
     };
 
@@ -59,18 +65,27 @@ async fn write(engine: &dyn Engine, changes: &[RecordChange]) {
     }
 
     for change in changes {
-        if let Err(refused) = write_patiently(engine, std::slice::from_ref(change)).await {
+        let change_alone = std::slice::from_ref(change);
+        if let Err(refused) = write_patiently(engine, trouble, change_alone).await {
             tracing::error!(kind = kind(change), %refused, "Change left out of the records");
         }
     }
 }
 
 /// Tries until the database works; fails only with a refusal.
-async fn write_patiently(engine: &dyn Engine, changes: &[RecordChange]) -> Result<(), WriteError> {
+async fn write_patiently(
+    engine: &dyn Engine,
+    trouble: &Trouble,
+    changes: &[RecordChange],
+) -> Result<(), WriteError> {
     let mut retry_after = RETRY_AFTER;
 
     loop {
-        match engine.apply(changes).await {
+        let outcome = engine.apply(changes).await;
+        let failed = matches!(outcome, Err(WriteError::Failed(_)));
+        trouble.failing.store(failed, Ordering::Relaxed);
+
+        match outcome {
             Ok(()) => return Ok(()),
             Err(refused @ WriteError::Refused(_)) => return Err(refused),
             Err(WriteError::Failed(error)) => {

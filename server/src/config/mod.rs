@@ -50,6 +50,8 @@ pub struct Config {
     pub log: Log,
     /// Figures for Prometheus.
     pub metrics: Metrics,
+    /// What is kept of Calls, and for how long.
+    pub records: Records,
     /// How many connections may be open and how patient the server is with them.
     pub limits: Limits,
     /// Calls, presence, tokens.
@@ -76,6 +78,7 @@ impl Default for Config {
             tls: Tls::default(),
             log: Log::default(),
             metrics: Metrics::default(),
+            records: Records::default(),
             limits: Limits::default(),
             signaling: signaling_service::Config::default(),
             relay: relay_service::Config::default(),
@@ -159,6 +162,22 @@ pub struct Metrics {
     /// clients on this machine only.
     #[schemars(extend("examples" = ["10.0.0.5:9090"]))]
     pub listen: Option<SocketAddr>,
+}
+
+/// The `[records]` table.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Records {
+    /// For how many days the history of Calls is kept: who rang whom, when, and how it ended. 0 keeps it for ever.
+    pub keep_history_days: u32,
+}
+
+impl Default for Records {
+    fn default() -> Self {
+        Self {
+            keep_history_days: 365,
+        }
+    }
 }
 
 /// The `[limits]` table.
@@ -304,11 +323,11 @@ mod tests {
             "https://a/b",
             "https://a b",
             "https://u@a",
+            "https://a:99999",
+            "https://a:b",
+            "https://a]b",
         ] {
             assert!(PublicUrl::new(text).is_err(), "{text}");
         }
     }
 }
-            "https://a:99999",
-            "https://a:b",
-            "https://a]b",

@@ -16,6 +16,9 @@ use crate::listener;
 /// How long a server on this machine may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
+/// The largest answer read, in bytes: figures are the longest.
+const ANSWER_LEN_MAX: u64 = 256 * 1024;
+
 /// Who holds a TCP port.
 enum Holder {
     Offhook {
@@ -29,6 +32,7 @@ enum Holder {
 
 pub(super) async fn check(report: &mut Report, patient: &Patient) {
     let has_ipv6 = addresses::of_this_machine().is_ok_and(|all| all.iter().any(IpAddr::is_ipv6));
+    let mut asked_figures = false;
     for address in &patient.config.listen {
         if address.is_ipv6() && !has_ipv6 {
             report.add(Finding::note(
@@ -37,7 +41,32 @@ pub(super) async fn check(report: &mut Report, patient: &Patient) {
             ));
             continue;
         }
-        report.add(describe(*address, holder(*address).await));
+        let holder = holder(*address).await;
+        let is_offhook = matches!(holder, Holder::Offhook { .. });
+        report.add(describe(*address, holder));
+        if is_offhook && !asked_figures {
+            asked_figures = true;
+            report.add(records(patient.config.metrics.listen.unwrap_or(*address)).await);
+        }
+    }
+}
+
+/// Whether the server can write, by its own account.
+async fn records(address: SocketAddr) -> Finding {
+    let asked = timeout(ANSWER_MAX, ask(reachable(address), "/metrics")).await;
+    match asked {
+        Ok(Ok(figures)) if figures.contains("\nrecords_failing 1\n") => Finding::bad(
+            "records",
+            "the server can't write its records: history is being lost",
+            "make room on the disk of the data directory, or make it writable; the server's log tells the reason",
+        ),
+        Ok(Ok(figures)) if figures.contains("\nrecords_failing 0\n") => {
+            Finding::good("records", "the server writes its records")
+        }
+        _ => Finding::note(
+            "records",
+            format!("not checked: the server shows no figures on {address} to this machine"),
+        ),
     }
 }
 
@@ -79,7 +108,7 @@ fn describe(address: SocketAddr, holder: Holder) -> Finding {
 }
 
 async fn holder(address: SocketAddr) -> Holder {
-    match timeout(ANSWER_MAX, ask_readiness(reachable(address))).await {
+    match timeout(ANSWER_MAX, ask(reachable(address), "/readyz")).await {
         Ok(Ok(answer)) if answer.ends_with("not ready\n") => Holder::Offhook { ready: false },
         Ok(Ok(answer)) if answer.ends_with("ready\n") => Holder::Offhook { ready: true },
         Ok(Ok(_)) | Err(_) => Holder::Another,
@@ -91,14 +120,13 @@ async fn holder(address: SocketAddr) -> Holder {
     }
 }
 
-/// Over plain HTTP, which `/readyz` is served on even where everything else is redirected.
-async fn ask_readiness(address: SocketAddr) -> io::Result<String> {
+/// Over plain HTTP, which `/readyz` and `/metrics` are served on even where everything else is redirected.
+async fn ask(address: SocketAddr, path: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect(address).await?;
-    stream
-        .write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        .await?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
-    stream.take(4096).read_to_end(&mut answer).await?;
+    stream.take(ANSWER_LEN_MAX).read_to_end(&mut answer).await?;
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 

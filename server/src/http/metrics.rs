@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Router, http::HeaderValue};
+use backing::records::Records;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 /// How often histograms are folded, so that they stay small when nobody scrapes.
@@ -39,12 +40,21 @@ pub fn recorder() -> anyhow::Result<PrometheusHandle> {
     Ok(recorder.insert(handle).clone())
 }
 
-/// Folds histograms for ever.
-pub async fn keep_up(handle: PrometheusHandle) {
+/// Folds histograms, and tells how the writing of records goes, for ever.
+pub async fn keep_up(handle: PrometheusHandle, records: Records) {
+    let (failing, waiting, lost) = (
+        metrics::gauge!("records_failing"),
+        metrics::gauge!("records_waiting"),
+        metrics::counter!("records_lost_total"),
+    );
     let mut ticks = tokio::time::interval(UPKEEP);
     loop {
         ticks.tick().await;
         handle.run_upkeep();
+        let health = records.health();
+        failing.set(if health.failing { 1.0 } else { 0.0 });
+        waiting.set(f64::from(u32::try_from(health.waiting).unwrap_or(u32::MAX)));
+        lost.absolute(health.lost);
     }
 }
 

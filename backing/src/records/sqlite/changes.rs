@@ -4,7 +4,7 @@ use model::record::Participant;
 use model::{AccountId, CallRecord, DeviceId, RecordChange, Timestamp, UserId};
 use sqlx::query::Query;
 use sqlx::sqlite::SqliteArguments;
-use sqlx::{Sqlite, SqliteConnection, SqlitePool};
+use sqlx::{Connection, Sqlite, SqliteConnection, SqlitePool};
 
 use super::row::{millis, reason_name};
 use crate::records::engine::WriteError;
@@ -15,8 +15,23 @@ const DEVICES_PER_USER_MAX: u32 = 64;
 type Statement = Query<'static, Sqlite, SqliteArguments>;
 
 pub(super) async fn apply(writer: &SqlitePool, changes: &[RecordChange]) -> Result<(), WriteError> {
+    let mut connection = writer.acquire().await.map_err(WriteError::Failed)?;
+    let outcome = apply_all(&mut connection, changes).await;
+
+    // SQLite takes a transaction back by itself when the disk is full. The connection does not know, and would begin none
+    // ever again.
+    if matches!(outcome, Err(WriteError::Failed(_))) {
+        let _ = connection.close().await; // What was wrong with it is told already.
+    }
+    outcome
+}
+
+async fn apply_all(
+    connection: &mut SqliteConnection,
+    changes: &[RecordChange],
+) -> Result<(), WriteError> {
     // Taking the write lock at the start is what makes the busy timeout hold: a reader that becomes a writer is refused at once.
-    let mut transaction = writer
+    let mut transaction = connection
         .begin_with("BEGIN IMMEDIATE")
         .await
         .map_err(WriteError::Failed)?;

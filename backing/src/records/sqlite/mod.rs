@@ -231,6 +231,18 @@ impl Engine for Sqlite {
         async { Ok(select.fetch_one(&self.readers).await?) }.boxed()
     }
 
+    fn forget_history(&self, before: Timestamp, limit: u32) -> BoxFuture<'_, anyhow::Result<u64>> {
+        // The inner table has a name of its own, because MariaDB can't read the one it deletes from.
+        const SQL: &str = "DELETE FROM calls WHERE (account_id, call_id) IN (
+            SELECT account_id, call_id FROM (
+                SELECT account_id, call_id FROM calls WHERE created_at < ? ORDER BY created_at LIMIT ?
+            ) AS old
+        )";
+
+        let delete = sqlx::query(SQL).bind(millis(before)).bind(limit);
+        async { Ok(delete.execute(&self.writer).await?.rows_affected()) }.boxed()
+    }
+
     fn users(&self, account: AccountId, limit: u32) -> BoxFuture<'_, anyhow::Result<Vec<Named>>> {
         const SQL: &str = "SELECT user_id, name FROM users WHERE account_id = ?
             ORDER BY seen_at DESC, user_id LIMIT ?";
@@ -270,4 +282,39 @@ fn all<T>(
     read: impl Fn(&SqliteRow) -> anyhow::Result<T>,
 ) -> anyhow::Result<Vec<T>> {
     rows.into_iter().map(|row| read(&row)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_disk_that_was_full_is_written_to_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let sqlite = Sqlite::open(&dir.path().join("records")).await.unwrap();
+        let account = Account {
+            account: AccountId::from_u128(1),
+            name: "Acme".to_owned(),
+            created_at: Timestamp::from_millis(1),
+        };
+        sqlite.insert_account(&account).await.unwrap();
+        let changes: Vec<_> = (0..1_000)
+            .map(|n| RecordChange::UserSeen {
+                account: account.account,
+                user: format!("user{n}").parse().unwrap(),
+                name: Some("x".repeat(200)),
+                at: Timestamp::from_millis(n),
+            })
+            .collect();
+
+        // To this connection, the disk is full; the one that comes after it finds room.
+        let full = sqlx::query("PRAGMA max_page_count = 20");
+        full.execute(&sqlite.writer).await.unwrap();
+        let refused = sqlite.apply(&changes).await;
+        assert!(matches!(refused, Err(WriteError::Failed(_))), "{refused:?}");
+
+        sqlite.apply(&changes).await.unwrap();
+        let users = sqlite.users(account.account, 2_000).await.unwrap();
+        assert_eq!(users.len(), changes.len());
+    }
 }
