@@ -15,26 +15,27 @@ pub fn text(plan: &Plan, server: &Server) -> String {
         let _ = writeln!(out, "  {title:<10} {text}");
     };
     let port = server.addresses().first().map_or(0, SocketAddr::port);
+    let serves_calls = plan.has(Role::Signaling) && plan.has(Role::Web);
     match &plan.mode {
-        Mode::Local => {
+        Mode::Local if serves_calls => {
             line(
                 "Open",
                 &format!("http://localhost:{port} in two windows, pick two names, call"),
             );
         }
-        Mode::Lan { addresses } => {
+        Mode::Lan { addresses } if serves_calls => {
             let mut title = "Open";
             for ip in addresses.iter().filter(|ip| !ip.is_loopback()) {
                 line(title, &format!("https://{}", host_and_port(*ip, port)));
                 title = "";
             }
-            line("", &format!("https://localhost:{port} on this machine"));
+            line(title, &format!("https://localhost:{port} on this machine"));
             line(
                 "",
                 "The browser warns once per device: the certificate is for development, made here. Go on anyway.",
             );
         }
-        Mode::Configured => {
+        _ => {
             let listening = plan
                 .config
                 .public_url
@@ -45,7 +46,7 @@ pub fn text(plan: &Plan, server: &Server) -> String {
     }
     line(
         "TCP",
-        &format!("{} for HTTP, WebSocket and TURN", list(server.addresses())),
+        &format!("{} for {}", list(server.addresses()), spoken(plan)),
     );
     if plan.has(Role::Relay) {
         line(
@@ -57,6 +58,7 @@ pub fn text(plan: &Plan, server: &Server) -> String {
         std::path::absolute(&plan.config.data_dir).unwrap_or_else(|_| plan.config.data_dir.clone());
     line("State", &data.display().to_string());
     match &plan.mode {
+        _ if !plan.has(Role::Signaling) => {}
         Mode::Local => {
             line(
                 "Sign-in",
@@ -84,6 +86,22 @@ pub fn text(plan: &Plan, server: &Server) -> String {
     }
     out.push('\n');
     out
+}
+
+/// What the shared port is for.
+fn spoken(plan: &Plan) -> String {
+    let mut spoken = vec!["HTTP"];
+    if plan.has(Role::Signaling) {
+        spoken.push("WebSocket");
+    }
+    if plan.has(Role::Relay) {
+        spoken.push("TURN");
+    }
+    match spoken.split_last() {
+        Some((last, [])) => (*last).to_owned(),
+        Some((last, others)) => format!("{} and {last}", others.join(", ")),
+        None => String::new(),
+    }
 }
 
 fn list(addresses: &[SocketAddr]) -> String {

@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use axum::Router;
 use backing::records::Records;
 use tokio::net::TcpListener;
@@ -35,11 +35,11 @@ const CLOSE_MAX: Duration = Duration::from_secs(5);
 /// How long the last records may take to reach the disk.
 const FLUSH_MAX: Duration = Duration::from_secs(10);
 
-/// The name of the Account that a configured server starts with.
-const FIRST_ACCOUNT: &str = "default";
 /// How many connections the port for figures takes: a few scrapers and probes.
 const METRICS_CONNECTIONS_MAX: usize = 64;
 
+/// The name of the Account that a configured server starts with.
+const FIRST_ACCOUNT: &str = "default";
 
 /// A running server.
 pub struct Server {
@@ -53,12 +53,12 @@ pub struct Server {
     drain_max: Duration,
     closing: CancellationToken,
     tasks: TaskTracker,
+    _lock: Option<Lock>,
 }
 
 /// A certificate and where it came from.
 struct Certificate {
     store: Arc<CertificateStore>,
-    _lock: Option<Lock>,
     files: development::Files,
 }
 
@@ -69,7 +69,18 @@ impl Server {
     pub async fn start(plan: &Plan) -> anyhow::Result<Self> {
         let config = &plan.config;
         config.relay.check().context("[relay]")?;
+        if let Some(folder) = &config.web_dir
+            && plan.has(Role::Web)
+            && !folder.join("app/index.html").is_file()
+        {
+            let shown = folder.display();
+            bail!("no page in {shown}: `web_dir` has to hold the folders `app` and `client`");
+        }
         let data = DataDir::open(&config.data_dir)?;
+        let lock = match plan.has(Role::Signaling) {
+            true => Some(data.lock()?),
+            false => None,
+        };
         let secrets = data.load_secrets()?;
         let recorder = metrics::recorder()?;
         let records = open_records(&data, plan).await?;
@@ -82,10 +93,6 @@ impl Server {
         // Bound before the roles start: the port of an address may be chosen by the system, and clients are told of it.
         let listeners = bind_all(&config.listen)?;
         let addresses = listeners
-        let lock = match plan.has(Role::Signaling) {
-            true => Some(data.lock()?),
-            false => None,
-        };
             .iter()
             .map(TcpListener::local_addr)
             .collect::<Result<Vec<_>, _>>()?;
@@ -168,6 +175,7 @@ impl Server {
             drain_max,
             closing,
             tasks,
+            _lock: lock,
         })
     }
 
@@ -181,7 +189,6 @@ impl Server {
         self.metrics_address
     }
 
-            _lock: lock,
     /// The relay's UDP addresses in use.
     pub fn relay_addresses(&self) -> &[SocketAddr] {
         self.relay
@@ -199,22 +206,6 @@ impl Server {
         }
     }
 
-    /// Ends politely: says "not ready", asks clients to go, waits for them within the drain's deadline, and closes what is left.
-    pub async fn stop(self) {
-        self.readiness.set(false);
-        if let Some(signaling) = &self.signaling {
-            signaling.drain(self.drain_max).await;
-        }
-        if let Some(relay) = &self.relay {
-            relay.shutdown().await;
-        }
-        self.closing.cancel();
-        self.tasks.close();
-        if tokio::time::timeout(CLOSE_MAX, self.tasks.wait())
-            .await
-            .is_err()
-        {
-            tracing::info!(
     /// Waits until a part has ended by itself, and returns its name: a mistake of ours, after which half a server would go on.
     pub async fn broken(&self) -> &'static str {
         let relay = async {
@@ -236,6 +227,22 @@ impl Server {
         }
     }
 
+    /// Ends politely: says "not ready", asks clients to go, waits for them within the drain's deadline, and closes what is left.
+    pub async fn stop(self) {
+        self.readiness.set(false);
+        if let Some(signaling) = &self.signaling {
+            signaling.drain(self.drain_max).await;
+        }
+        if let Some(relay) = &self.relay {
+            relay.shutdown().await;
+        }
+        self.closing.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(CLOSE_MAX, self.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::info!(
                 connections = self.tasks.len(),
                 "Closing connections that did not end by themselves"
             );
@@ -286,7 +293,11 @@ fn start_relay(
     tls: Option<Arc<rustls::ServerConfig>>,
 ) -> anyhow::Result<relay_service::Handle> {
     let credentials = relay_service::Credentials::new([relay_service::Secret::new(&secrets.turn)]);
-    relay_service::Relay::start(&config.relay, credentials, tls).context("[relay]")
+    relay_service::Relay::start(&config.relay, credentials, tls).map_err(|error| {
+        let of_system = error.chain().find_map(|cause| cause.downcast_ref());
+        let advice = of_system.map_or("", listener::advice);
+        error.context(format!("[relay]{advice}"))
+    })
 }
 
 /// Binds every address; IPv6 loopback is left out where this machine has none, as in many containers.
@@ -315,29 +326,6 @@ fn redirect(config: &Config, addresses: &[SocketAddr], tls: bool) -> Option<Redi
     })
 }
 
-fn limits(config: &Config) -> Limits {
-    let of = &config.limits;
-    Limits {
-        connections_max: of.connections_max,
-        per_address_max: of.connections_per_address_max,
-        newcomers_max: of.newcomers_max,
-        newcomers_per_address_max: of.newcomers_per_address_max,
-    }
-}
-
-fn spawn_until(
-    tasks: &TaskTracker,
-    closing: &CancellationToken,
-    work: impl Future<Output = ()> + Send + 'static,
-) {
-    let closed = closing.clone().cancelled_owned();
-    tasks.spawn(async move {
-        tokio::select! {
-            () = work => {}
-            () = closed => {}
-        }
-    });
-}
 /// What serves figures on a port of their own: as patient as the public one, and so small that it takes nothing from it.
 fn front_of_metrics(
     config: &Config,
@@ -365,6 +353,9 @@ fn front_of_metrics(
         limits: config.limits.clone(),
         closing: closing.clone(),
         tasks: tasks.clone(),
+    }
+}
+
 fn limits(config: &Config) -> Limits {
     let of = &config.limits;
     Limits {
@@ -423,6 +414,3 @@ mod tests {
         server.stop().await;
     }
 }
-    }
-}
-

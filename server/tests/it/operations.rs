@@ -66,7 +66,10 @@ async fn half_a_server_does_not_start() {
     };
     let error = format!("{:#}", Server::start(&plan).await.err().unwrap());
     assert!(
-        error.contains(&format!("can't listen on TCP {}", t.address)),
+        error.contains(&format!(
+            "can't listen on TCP {} (another program has this port",
+            t.address
+        )),
         "{error}"
     );
     t.server.stop().await;
