@@ -1,7 +1,9 @@
 //! A server in this process, on ports of its own and with an empty data directory, and clients for it.
 
+use std::hash::{BuildHasher, RandomState};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use offhook::cli::ServeOptions;
@@ -161,11 +163,20 @@ pub(crate) fn loopback(port: u16) -> SocketAddr {
 }
 
 /// A port that neither TCP nor UDP uses at the moment.
+///
+/// From below the range that the system takes ports of outgoing connections from: between our look and our use nobody but another
+/// test could take it, and those begin to look elsewhere.
 pub(crate) fn free_port() -> u16 {
+    const FIRST: u16 = 10_000;
+    const COUNT: u16 = 20_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    static START: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0));
     loop {
-        let udp = UdpSocket::bind(loopback(0)).unwrap();
-        let port = udp.local_addr().unwrap().port();
-        if std::net::TcpListener::bind(loopback(port)).is_ok() {
+        let step = u64::from(NEXT.fetch_add(1, Ordering::Relaxed));
+        let offset = START.wrapping_add(step) % u64::from(COUNT);
+        let port = FIRST + u16::try_from(offset).unwrap();
+        let address = loopback(port);
+        if UdpSocket::bind(address).is_ok() && std::net::TcpListener::bind(address).is_ok() {
             return port;
         }
     }
