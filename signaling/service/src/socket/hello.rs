@@ -65,7 +65,8 @@ pub(super) async fn greet(
     };
 
     inner.figures.hello_refused(refusal.code);
-    tracing::debug!(code = refusal.code.as_str(), message = %refusal.message, "Hello refused");
+    // Without the message: it may quote what the client sent, and that may be a token.
+    tracing::debug!(code = refusal.code.as_str(), "Hello refused");
     let frame = error_frame(refusal.id, refusal.code, &refusal.message);
     // A client that can't be told is closed all the same.
     let _ = timeout_at(

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 pub use verifier::TokenRefusal;
 pub(crate) use verifier::{Verified, Verifier};
 
-/// What an access token says.
+/// What an access token says, as far as Calls go. The claims that LiveKit has, too, mean what they mean there; others, such as its
+/// `video` and `metadata`, may stand beside them and change nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
     /// The User.
