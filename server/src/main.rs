@@ -81,7 +81,7 @@ fn settings(cli: &Cli) -> anyhow::Result<Loaded> {
 async fn serve(loaded: Loaded, options: &ServeOptions) -> anyhow::Result<ExitCode> {
     let plan = Plan::new(loaded, options)?;
     telemetry::start_log(&plan.config.log)?;
-    telemetry::raise_open_files();
+    telemetry::raise_open_files(plan.open_files());
     // Before anything is open, so that a signal in the middle of starting isn't lost.
     let mut signals = Signals::new()?;
     let server = tokio::select! {

@@ -80,6 +80,19 @@ impl Plan {
         self.config.tls.certificate_file.is_some() || matches!(self.mode, Mode::Lan { .. })
     }
 
+    /// How many files are open when every limit is reached; none to speak of without settings, where it is one person who tries.
+    pub fn open_files(&self) -> u64 {
+        if self.is_demo() {
+            return 0;
+        }
+        let connections = self.config.limits.connections_max;
+        let ports = match self.has(Role::Relay) {
+            true => self.config.relay.allocations_max,
+            false => 0,
+        };
+        connections.saturating_add(ports) as u64
+    }
+
     /// Whether this process does `role`.
     pub fn has(&self, role: Role) -> bool {
         self.config.roles.contains(&role)

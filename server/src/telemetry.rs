@@ -29,15 +29,27 @@ pub fn start_log(config: &Log) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Lets this process open as many files as the system allows it at most; every connection is one.
-pub fn raise_open_files() {
-    match getrlimit(Resource::RLIMIT_NOFILE) {
-        Ok((soft, hard)) if soft < hard => {
-            if let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
-                tracing::warn!(%error, soft, hard, "Can't raise the limit of open files");
-            }
+/// Lets this process open as many files as the system allows it at most; every connection is one, and so is every relayed port.
+///
+/// Warns when that is fewer than `needed`: connections would be refused before any limit of ours says so.
+pub fn raise_open_files(needed: u64) {
+    let (soft, hard) = match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok(limits) => limits,
+        Err(error) => {
+            tracing::warn!(%error, "Can't read the limit of open files");
+            return;
         }
-        Ok(_) => {}
-        Err(error) => tracing::warn!(%error, "Can't read the limit of open files"),
+    };
+    if soft < hard
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        tracing::warn!(%error, soft, hard, "Can't raise the limit of open files");
+    }
+    if hard < needed {
+        tracing::warn!(
+            hard,
+            needed,
+            "Fewer files may be open than `connections_max` and `allocations_max` need: raise the limit of the system (LimitNOFILE) or lower them"
+        );
     }
 }

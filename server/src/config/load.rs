@@ -78,13 +78,8 @@ pub fn parse(
             continue;
         };
         (table, config) = lay_over(&table, &path, &value).map_err(|error| {
-            let message = error.message();
-            anyhow::anyhow!(
-                "environment variable {variable}: {}{}{}",
-                plain(message),
-                shown(message, &value),
-                suggestion(message)
-            )
+            let what = words(error.message(), &value, &format!("{variable} {value}"));
+            anyhow::anyhow!("environment variable {variable}: {what}")
         })?;
         variables_by_setting.insert(path.join("."), variable);
     }
@@ -184,15 +179,28 @@ fn set(table: &mut Table, path: &[String], value: Value) {
 
 /// `file:line: what is wrong; did you mean …?`
 fn explain(name: &str, text: &str, error: &toml::de::Error) -> String {
-    let message = error.message();
     let span = error.span();
     let line = span.as_ref().map(|span| line_at(text, span.start));
+    let whole = line.and_then(|line| text.lines().nth(line - 1));
     let found = span.and_then(|span| text.get(span)).unwrap_or_default();
     format!(
-        "{}: {}{}{}",
+        "{}: {}",
         place(name, line),
+        words(error.message(), found, whole.unwrap_or_default())
+    )
+}
+
+/// What is wrong with `value`, which stands in `around`: shown, unless it may be a secret.
+fn words(message: &str, value: &str, around: &str) -> String {
+    let around = around.to_lowercase();
+    if message.starts_with("invalid ") && (around.contains("password") || around.contains("users"))
+    {
+        return "this does not fit; it is not shown here, for it may hold a password".to_owned();
+    }
+    format!(
+        "{}{}{}",
         plain(message),
-        shown(message, found),
+        shown(message, value),
         suggestion(message)
     )
 }
@@ -230,7 +238,7 @@ fn line_at(text: &str, position: usize) -> usize {
 fn shown(message: &str, value: &str) -> String {
     let bare = value.trim_matches(['\'', '"']);
     let is_short = !bare.is_empty() && bare.len() <= 80 && !bare.contains('\n');
-    if message.starts_with("invalid ") && is_short && !message.contains(bare) {
+    if message.ends_with(" syntax") && is_short && !message.contains(bare) {
         format!(": `{bare}`")
     } else {
         String::new()
@@ -356,6 +364,10 @@ mod tests {
                 "offhook.toml:1: `drain_seconds` is 90000; it can be 86400, a day, at most",
             ),
             (
+                "[relay]\nusers = [{ name = 'a:door', password = 12345 }]",
+                "offhook.toml:2: this does not fit; it is not shown here, for it may hold a password",
+            ),
+            (
                 "[signaling.limits]\nping_ms = 0",
                 "offhook.toml:2: [signaling.limits] `ping_ms` is 0; it must be at least 1",
             ),
@@ -427,6 +439,10 @@ mod tests {
             (
                 ("OFFHOOK_LOG", "debug"),
                 "environment variable OFFHOOK_LOG: invalid type",
+            ),
+            (
+                ("OFFHOOK_RELAY__USERS", "a:door=hush"),
+                "environment variable OFFHOOK_RELAY__USERS: this does not fit; it is not shown here",
             ),
             (
                 ("OFFHOOK_METRICS__LISTEN", "9090"),

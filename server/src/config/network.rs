@@ -35,6 +35,11 @@ impl Network {
         Self { address, prefix }
     }
 
+    /// Whether every address of its family is in it.
+    pub fn is_everybody(&self) -> bool {
+        self.prefix == 0
+    }
+
     /// Whether `ip` is in this network; an IPv4-mapped IPv6 address counts as the IPv4 address in it.
     pub fn contains(&self, ip: IpAddr) -> bool {
         match (self.address, ip.to_canonical()) {

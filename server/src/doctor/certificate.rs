@@ -1,5 +1,7 @@
 //! The certificate files: whom they are for, until when, and whether a stranger's browser would believe them.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -27,6 +29,13 @@ pub(super) fn check(report: &mut Report, patient: &Patient) {
             "name the PEM files of the chain and of its key in [tls], readable by the server",
         ));
         return;
+    }
+    if fs::metadata(key).is_ok_and(|metadata| metadata.mode() & 0o007 != 0) {
+        report.add(Finding::bad(
+            "key",
+            format!("everybody on this machine can read {}", key.display()),
+            format!("chmod o-rwx {}", key.display()),
+        ));
     }
     let chain = tls::read_chain(certificate).unwrap_or_default();
     let Some(Ok((_, leaf))) = chain.first().map(|der| X509Certificate::from_der(der)) else {

@@ -98,7 +98,16 @@ pub async fn examine(loaded: anyhow::Result<Loaded>, options: &DoctorOptions) ->
 
 fn state(report: &mut Report, config: &Config) -> Option<Secrets> {
     let path = &config.data_dir;
-    if !path.exists() {
+    let exists = path.try_exists();
+    if let Err(error) = &exists {
+        report.add(Finding::bad(
+            "state",
+            format!("can't look at {}: {error}", path.display()),
+            "run doctor as the server's user",
+        ));
+        return None;
+    }
+    if !exists.is_ok_and(|exists| exists) {
         report.add(Finding::bad(
             "state",
             format!("{} does not exist", path.display()),

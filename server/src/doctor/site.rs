@@ -24,7 +24,7 @@ use super::Patient;
 use super::network::reachable;
 use super::report::{Finding, Report};
 use crate::addresses::{self, Reach};
-use crate::config::{PublicUrl, Role};
+use crate::config::{Network, PublicUrl, Role};
 
 /// How long the site may take for anything.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
@@ -247,6 +247,17 @@ async fn exposure(report: &mut Report, patient: &Patient, url: &PublicUrl) {
             "metrics",
             format!("{}/metrics shows your figures to everybody", url.as_str()),
             "let the proxy send X-Forwarded-For, or refuse /metrics there",
+        ));
+    }
+    if patient
+        .config
+        .trusted_proxies
+        .iter()
+        .any(Network::is_everybody)
+    {
+        report.add(Finding::note(
+            "proxies",
+            "`trusted_proxies` believes everybody: whoever reaches this server without its proxy can claim any address",
         ));
     }
     if url.is_secure() && !patient.speaks_tls() && patient.config.trusted_proxies.is_empty() {

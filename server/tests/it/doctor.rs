@@ -152,6 +152,16 @@ async fn modes_that_are_too_open_are_noticed() {
     std::fs::set_permissions(&secrets, std::fs::Permissions::from_mode(0o644)).unwrap();
     assert_bad(&report_on(&t.config).await, "state", "secrets.toml");
     t.server.stop().await;
+
+    let t = TestServer::with_tls(|_| {}).await;
+    let key = t.config.tls.key_file.as_ref().unwrap();
+    std::fs::set_permissions(key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    assert_bad(
+        &report_on(&t.config).await,
+        "key",
+        "everybody on this machine",
+    );
+    t.server.stop().await;
 }
 
 #[tokio::test]
