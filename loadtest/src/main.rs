@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! loadtest idle     --connections 10000 [--tls]   memory of Sessions that do nothing
-//! loadtest messages [--pairs 100]                 relayed messages per second and core
+//! loadtest messages [--pairs 100]                 relayed messages per second and core, beside a bare relay
 //! loadtest calls    [--pairs 100]                 Calls from invite to hang-up
 //! loadtest relay    [--against coturn]            processor time of a relayed packet, beside another server and a floor
 //! ```
@@ -43,7 +43,7 @@ enum What {
     /// Opens Sessions that do nothing and tells the memory each takes.
     Idle(IdleArguments),
     /// Relays messages between the two Devices of active Calls.
-    Messages(PairsArguments),
+    Messages(MessagesArguments),
     /// Rings, answers and hangs up, again and again.
     Calls(PairsArguments),
     /// Measures the relay beside another TURN server and beside a bare forwarder.
@@ -54,6 +54,9 @@ enum What {
     /// Runs a program on one core.
     #[command(hide = true)]
     Pinned(relay::rival::PinnedArguments),
+    /// A relay of WebSocket frames without signaling.
+    #[command(hide = true)]
+    MessagesFloor(messages::floor::FloorArguments),
 }
 
 #[derive(Args)]
@@ -78,7 +81,22 @@ struct PairsArguments {
     /// How long each round is measured, in seconds.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
-    /// How many messages each Device has in flight in the batched round.
+}
+
+#[derive(Args)]
+struct MessagesArguments {
+    #[command(flatten)]
+    target: TargetArguments,
+    /// How many pairs of Users call each other.
+    #[arg(long, default_value_t = 100)]
+    pairs: usize,
+    /// How long each round is measured, in seconds.
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+    /// How many rounds of each kind take turns.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// How many messages each Device has in flight in the batched rounds.
     #[arg(long, default_value_t = 16)]
     window: usize,
 }
@@ -109,12 +127,18 @@ pub(crate) struct TargetArguments {
     svg: Option<PathBuf>,
 }
 
+/// The server's, so that the bare relay has the same.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let target = match &arguments.what {
-        What::Idle(IdleArguments { target, .. }) => target,
-        What::Messages(arguments) | What::Calls(arguments) => &arguments.target,
+        What::Idle(IdleArguments { target, .. })
+        | What::Messages(MessagesArguments { target, .. })
+        | What::Calls(PairsArguments { target, .. }) => target,
+        What::MessagesFloor(arguments) => return messages::floor::run(arguments).await,
         What::Relay(arguments) => return relay::run(arguments),
         What::RelayFloor(arguments) => return relay::floor::run(arguments),
         What::Pinned(arguments) => return relay::rival::run_pinned(arguments),
@@ -125,7 +149,9 @@ async fn main() -> anyhow::Result<()> {
         What::Idle(arguments) => idle::run(&server, arguments).await,
         What::Messages(arguments) => messages::run(&server, arguments).await,
         What::Calls(arguments) => calls::run(&server, arguments).await,
-        What::Relay(_) | What::RelayFloor(_) | What::Pinned(_) => unreachable!(),
+        What::MessagesFloor(_) | What::Relay(_) | What::RelayFloor(_) | What::Pinned(_) => {
+            unreachable!()
+        }
     };
     let ended = server.end().await;
     let report = outcome.with_context(|| server.last_words())?;

@@ -27,6 +27,18 @@ pub(crate) struct Figure {
     pub(crate) unit: &'static str,
     /// What the design asks for.
     pub(crate) target: Option<Target>,
+    /// The same of the floor, where there is one.
+    #[serde(flatten)]
+    pub(crate) beside: Option<Beside>,
+}
+
+/// What the least that could do the same work reaches.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Beside {
+    /// Its value, in the figure's unit.
+    pub(crate) floor: f64,
+    /// The figure's value by the floor's.
+    pub(crate) ratio: f64,
 }
 
 /// What the design asks of a figure.
@@ -81,6 +93,25 @@ impl Report {
             value,
             unit,
             target,
+            beside: None,
+        });
+    }
+
+    /// Adds a figure, ours and the floor's.
+    pub(crate) fn beside(
+        &mut self,
+        name: impl Into<String>,
+        (value, floor): (f64, f64),
+        unit: &'static str,
+        target: Option<Target>,
+    ) {
+        let ratio = value / floor;
+        self.figures.push(Figure {
+            name: name.into(),
+            value,
+            unit,
+            target,
+            beside: Some(Beside { floor, ratio }),
         });
     }
 
@@ -89,7 +120,8 @@ impl Report {
         serde_json::to_string_pretty(self)
     }
 
-    /// The figures that have a target as bars, each drawn so that all targets stand on one line.
+    /// The figures that have a target as bars, each drawn so that all targets stand on one line; a floor is a thin grey bar
+    /// below.
     pub(crate) fn to_svg(&self) -> String {
         const ROW: usize = 34;
         const LABEL: f64 = 330.0;
@@ -103,8 +135,8 @@ impl Report {
             .collect();
         let height = 50 + rows.len() * ROW;
         let mut svg = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 900 {height}\" font-family=\"sans-serif\" font-size=\"13\">\n\
-             <rect width=\"900\" height=\"{height}\" fill=\"#fff\"/>\n\
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 1100 {height}\" font-family=\"sans-serif\" font-size=\"13\">\n\
+             <rect width=\"1100\" height=\"{height}\" fill=\"#fff\"/>\n\
              <text x=\"12\" y=\"24\" font-size=\"16\" font-weight=\"bold\">{}</text>\n",
             escaped(&self.title)
         );
@@ -117,7 +149,17 @@ impl Report {
                 "#d1495b"
             };
             let name = escaped(&figure.name);
-            let value = format!("{} {}", number(figure.value), figure.unit);
+            let mut value = format!("{} {}", number(figure.value), figure.unit);
+            if let Some(Beside { floor, ratio }) = figure.beside {
+                let width = (floor / target.value() * TARGET_AT).clamp(1.0, BAR_MAX);
+                // Writing to a string cannot fail.
+                let _ = writeln!(
+                    svg,
+                    "<rect x=\"{LABEL}\" y=\"{}\" width=\"{width:.0}\" height=\"5\" fill=\"#888\"/>",
+                    y + 24
+                );
+                let _ = write!(value, " (floor {}, ratio {ratio:.2})", number(floor));
+            }
             // Writing to a string cannot fail.
             let _ = writeln!(
                 svg,
@@ -156,8 +198,12 @@ impl fmt::Display for Report {
             value,
             unit,
             target,
+            beside,
         } in &self.figures
         {
+            let beside = beside.map_or(String::new(), |Beside { floor, ratio }| {
+                format!("   floor {}, ratio {ratio:.2}", number(floor))
+            });
             let target = target.map_or(String::new(), |target| {
                 let sign = if matches!(target, Target::AtMost(_)) {
                     '≤'
@@ -171,7 +217,11 @@ impl fmt::Display for Report {
                 };
                 format!("   target {sign} {}: {verdict}", number(target.value()))
             });
-            writeln!(f, "  {name:width$}  {:>11} {unit}{target}", number(*value))?;
+            writeln!(
+                f,
+                "  {name:width$}  {:>11} {unit}{beside}{target}",
+                number(*value)
+            )?;
         }
         Ok(())
     }
@@ -205,9 +255,9 @@ mod tests {
         let mut report = Report::new("idle Sessions <1>");
         report.condition("connections", &10_000);
         report.figure("memory", 8.5, "kB", Some(Target::AtMost(12.0)));
-        report.figure(
+        report.beside(
             "messages",
-            90_000.0,
+            (90_000.0, 120_000.0),
             "messages/s",
             Some(Target::AtLeast(100_000.0)),
         );
@@ -218,7 +268,7 @@ mod tests {
     fn the_table_says_which_targets_are_met() {
         let expected = "idle Sessions <1>\n  connections: 10000\n\
             \x20 memory           8.50 kB   target ≤ 12.00: met\n\
-            \x20 messages       90 000 messages/s   target ≥ 100 000: MISSED\n";
+            \x20 messages       90 000 messages/s   floor 120 000, ratio 0.75   target ≥ 100 000: MISSED\n";
         assert_eq!(sample().to_string(), expected);
     }
 
@@ -226,6 +276,7 @@ mod tests {
     fn the_drawing_has_a_bar_for_each_target() {
         let svg = sample().to_svg();
         assert_eq!(svg.matches("rx=").count(), 2);
+        assert_eq!(svg.matches("#888").count(), 1);
         assert!(svg.contains("idle Sessions &lt;1>"));
     }
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose};
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::CertificateDer;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsConnector;
 
 /// Writes `certificate.pem` and `key.pem` for localhost into `folder`; returns the authority's certificate in PEM.
@@ -23,6 +23,19 @@ pub(crate) fn write_certificate(folder: &Path) -> anyhow::Result<String> {
     std::fs::write(folder.join("certificate.pem"), certificate.pem())?;
     std::fs::write(folder.join("key.pem"), key.serialize_pem())?;
     Ok(authority.pem())
+}
+
+/// Serves TLS with what [`write_certificate`] wrote into `folder`.
+pub(crate) fn server_config(folder: &Path) -> anyhow::Result<ServerConfig> {
+    let certificates = CertificateDer::pem_file_iter(folder.join("certificate.pem"))?
+        .collect::<Result<Vec<_>, _>>()
+        .context("not a certificate in PEM")?;
+    let key = PrivateKeyDer::from_pem_file(folder.join("key.pem")).context("not a key in PEM")?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    Ok(ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(certificates, key)?)
 }
 
 /// Speaks TLS with servers of the authority in `pem`.
