@@ -310,7 +310,9 @@ impl World {
     fn carry_out(&mut self) {
         while let Some(output) = self.core.poll_output() {
             match output {
-                Output::Send { connection, text } => {
+                Output::Send {
+                    connection, text, ..
+                } => {
                     let text = str::from_utf8(&text).expect("frames are text");
                     let frame = serde_json::from_str(text).expect("frames are JSON");
                     self.hear(connection, &frame);

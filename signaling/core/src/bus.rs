@@ -1,7 +1,7 @@
 //! What crosses nodes: commands to a Call's owner, and what Devices are told.
 
 use model::bus::{Body, CallRef, Command, Deliver, Message, Target};
-use model::{AccountId, DeviceId, MessageId, NodeId, Phase, SessionId, UserId};
+use model::{AccountId, CallId, DeviceId, MessageId, NodeId, Phase, SessionId, UserId};
 
 use crate::io::Output;
 use crate::people::UserCall;
@@ -61,10 +61,7 @@ impl Signaling {
 
     /// Takes a command to the Call's owner: here, unless we know of another node.
     pub(crate) fn route(&mut self, account: AccountId, command: Command) {
-        let user = self.user(account, &command.origin.user);
-        let owner = user
-            .and_then(|user| user.find_call(command.call))
-            .map_or(self.node, |call| call.owner);
+        let owner = self.owner_of(account, &command.origin.user, command.call);
 
         if owner == self.node {
             self.on_command(self.node, account, command);
@@ -75,6 +72,13 @@ impl Signaling {
                 Body::Command(Box::new(command)),
             );
         }
+    }
+
+    /// The node that owns a Call, as far as is known from one of its Users.
+    pub(crate) fn owner_of(&self, account: AccountId, user: &UserId, call: CallId) -> NodeId {
+        self.user(account, user)
+            .and_then(|user| user.find_call(call))
+            .map_or(self.node, |known| known.owner)
     }
 
     /// Answers a command whose Session is at `node`.
@@ -201,7 +205,16 @@ impl Signaling {
                 && parcel.except != Some(session.device)
                 && (session.grants.answer || !must_answer)
         };
-        let keys: Vec<SessionKey> = entry.sessions.iter().copied().filter(is_meant).collect();
+        let mut meant = entry.sessions.iter().copied().filter(is_meant);
+        if parcel.device.is_some() {
+            // A Device has one Session.
+            let found = meant.next();
+            if let Some(key) = found {
+                self.send(key, parcel.kind, None, parcel.data);
+            }
+            return found.is_some();
+        }
+        let keys: Vec<SessionKey> = meant.collect();
 
         for key in &keys {
             self.send(*key, parcel.kind, None, parcel.data);

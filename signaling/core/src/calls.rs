@@ -186,6 +186,17 @@ impl Call {
         }
     }
 
+    /// The Device takes part and the Call is active.
+    pub(crate) fn ensure_active(&self, user: &UserId, device: DeviceId) -> Result<(), Refusal> {
+        if self.state.phase != Phase::Active {
+            Err(Refusal::wrong_phase())
+        } else if !self.state.takes_part(user, device) {
+            Err(Refusal::not_a_party())
+        } else {
+            Ok(())
+        }
+    }
+
     /// When the Call next needs attention.
     fn deadline(&self) -> Option<Timestamp> {
         if let Some(ended_at) = self.state.ended_at {
@@ -286,7 +297,7 @@ impl Signaling {
             Action::Hold { on } => self.on_hold(key, id, &origin, on),
             Action::TransferTo { to } => self.on_transfer_to(key, id, &origin, to),
             Action::TransferWith { with } => self.on_transfer_with(key, id, &origin, with),
-            Action::Relay(relay) => self.on_relay(key, &origin, &relay),
+            Action::Relay(relay) => self.on_relay(key, &origin.user, origin.device, &relay),
             Action::Invite { .. } | Action::Sync { .. } | Action::State => Ok(Outcome::State(key)),
         }
     }
@@ -355,14 +366,8 @@ impl Signaling {
 
     /// The Device takes part and the Call is active.
     pub(crate) fn ensure_active(&self, key: CallKey, origin: &Origin) -> Result<(), Refusal> {
-        let state = self.state(key)?;
-        if state.phase != Phase::Active {
-            Err(Refusal::wrong_phase())
-        } else if !state.takes_part(&origin.user, origin.device) {
-            Err(Refusal::not_a_party())
-        } else {
-            Ok(())
-        }
+        let call = self.calls.get(&key).ok_or_else(Refusal::unknown_call)?;
+        call.ensure_active(&origin.user, origin.device)
     }
 
     /// The client knows the newest revision.

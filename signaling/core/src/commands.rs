@@ -15,6 +15,8 @@ use crate::signaling::Signaling;
 
 /// How long a Call rings unless told.
 const RING: Millis = Millis::from_secs(45);
+/// How long most relayed frames are at most, in bytes.
+const RELAYED_LEN: usize = 512;
 /// How many commands in a row may be refused for their rate before the socket is closed.
 const REFUSED_IN_A_ROW_MAX: u32 = 500;
 
@@ -211,6 +213,11 @@ impl Signaling {
             }
             content => {
                 let (call, action) = self.action_of(key, content)?;
+                if let Action::Relay(relay) = &action
+                    && let Some(done) = self.relay_at_once(key, id, call, relay)
+                {
+                    return done;
+                }
                 let command = Command {
                     origin: self.origin(key),
                     id,
@@ -354,7 +361,9 @@ impl Signaling {
 }
 
 fn relay(kind: RelayKind, data: &impl Serialize) -> Action {
-    // Wire types are plain fields, which cannot fail.
-    let data = serde_json::to_string(data).unwrap_or_default().into();
+    let mut json = Vec::with_capacity(RELAYED_LEN);
+    // Wire types are plain fields, which cannot fail, and JSON is UTF-8.
+    let _ = serde_json::to_writer(&mut json, data);
+    let data = String::from_utf8(json).unwrap_or_default().into();
     Action::Relay(Relay { kind, data })
 }

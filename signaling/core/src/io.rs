@@ -45,6 +45,8 @@ pub enum Output {
         connection: ConnectionId,
         /// UTF-8. Shared with the Session until the client has acknowledged it, so it is not copied.
         text: Bytes,
+        /// Whether nobody waits for it: it may leave a few milliseconds later, together with others.
+        may_wait: bool,
     },
     /// Close a WebSocket after what was sent before. The core has forgotten it already.
     Close {
@@ -71,6 +73,16 @@ pub enum Output {
         /// What it says.
         message: Message,
     },
+}
+
+impl Output {
+    pub(crate) const fn send(connection: ConnectionId, text: Bytes) -> Self {
+        Self::Send {
+            connection,
+            text,
+            may_wait: false,
+        }
+    }
 }
 
 /// A question of the core to its driver.

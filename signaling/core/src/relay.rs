@@ -1,9 +1,11 @@
 //! What the two Devices of an active Call say to each other through us.
 
-use model::bus::{Origin, Relay, RelayKind};
+use model::bus::{Relay, RelayKind};
+use model::{CallId, DeviceId, MessageId, UserId};
 use signaling_wire::ErrorCode;
 
 use crate::calls::{CallKey, Outcome, Refusal};
+use crate::sessions::SessionKey;
 use crate::signaling::Signaling;
 use crate::tell::Address;
 
@@ -38,16 +40,45 @@ fn newest_offer(kind: RelayKind, own: u64, other: u64) -> Option<u64> {
 }
 
 impl Signaling {
+    /// Passes a frame on at once where nothing is in its way: the Call is here and not settling. Otherwise it must go the
+    /// way of all commands, and `None` is returned.
+    pub(crate) fn relay_at_once(
+        &mut self,
+        from: SessionKey,
+        id: MessageId,
+        call: CallId,
+        relay: &Relay,
+    ) -> Option<Result<(), Refusal>> {
+        let session = self.sessions.get(from);
+        let (key, user, device) = (
+            (session.account, call),
+            session.user.clone(),
+            session.device,
+        );
+        let held = self.calls.get(&key)?;
+        let is_free = held.settling.is_none()
+            && held.state.is_party(&user)
+            && !held.applied.contains(&id)
+            && self.owner_of(key.0, &user, call) == self.node;
+
+        is_free.then(|| {
+            self.on_relay(key, &user, device, relay)?;
+            self.send_plain_ok(from, id);
+            Ok(())
+        })
+    }
+
     pub(crate) fn on_relay(
         &mut self,
         key: CallKey,
-        origin: &Origin,
+        user: &UserId,
+        device: DeviceId,
         relay: &Relay,
     ) -> Result<Outcome, Refusal> {
-        self.ensure_active(key, origin)?;
         let call = self.calls.get_mut(&key).ok_or_else(Refusal::unknown_call)?;
+        call.ensure_active(user, device)?;
 
-        let side = usize::from(call.state.callee.user == origin.user);
+        let side = usize::from(call.state.callee.user == *user);
         let stale = Refusal::new(
             ErrorCode::StaleGeneration,
             "older than the configuration in force",
@@ -56,7 +87,7 @@ impl Signaling {
             newest_offer(relay.kind, call.offers[side], call.offers[1 - side]).ok_or(stale)?;
         call.offers[side] = offer;
 
-        let other = call.state.other_party(&origin.user);
+        let other = call.state.other_party(user);
         let (user, device) = (other.user.clone(), other.device);
         let to = Address {
             user: &user,

@@ -136,7 +136,7 @@ impl Signaling {
         };
         let text = encode(frame.kind(), &head, &frame.data()).into();
 
-        self.output(Output::Send { connection, text });
+        self.output(Output::send(connection, text));
         self.output(Output::Close {
             connection,
             code: close,
@@ -183,7 +183,7 @@ impl Signaling {
 
         let texts: Vec<Bytes> = self.sessions.get(key).outbox.unacked().cloned().collect();
         for text in texts {
-            self.output(Output::Send { connection, text });
+            self.output(Output::send(connection, text));
         }
     }
 
@@ -304,7 +304,7 @@ impl Signaling {
             reply_to: hello.id,
         };
         let text = encode(frame.kind(), &head, &frame.data()).into();
-        self.output(Output::Send { connection, text });
+        self.output(Output::send(connection, text));
     }
 
     /// Closes the socket; the Session waits for the client to come back.
@@ -387,6 +387,22 @@ impl Signaling {
         reply_to: Option<MessageId>,
         data: &str,
     ) {
+        self.send_reliable(key, kind, reply_to, data, false);
+    }
+
+    /// The same, for the `ok` of a command whose answer brings no news.
+    pub(crate) fn send_plain_ok(&mut self, key: SessionKey, reply_to: MessageId) {
+        self.send_reliable(key, "ok", Some(reply_to), "{}", true);
+    }
+
+    fn send_reliable(
+        &mut self,
+        key: SessionKey,
+        kind: &str,
+        reply_to: Option<MessageId>,
+        data: &str,
+        may_wait: bool,
+    ) {
         let id = self.new_message_id();
         let session = self.sessions.get_mut(key);
         let head = Head {
@@ -403,7 +419,11 @@ impl Signaling {
             self.sessions.overflowed.push(key);
         }
         if let Some(connection) = connection {
-            self.output(Output::Send { connection, text });
+            self.output(Output::Send {
+                connection,
+                text,
+                may_wait,
+            });
         }
     }
 
@@ -430,7 +450,7 @@ impl Signaling {
             ..Head::default()
         };
         let text = encode(frame.kind(), &head, &frame.data()).into();
-        self.output(Output::Send { connection, text });
+        self.output(Output::send(connection, text));
     }
 
     /// Sends an error that answers no reliable frame.

@@ -199,7 +199,9 @@ impl System {
                 *left -= 1;
             }
             match output {
-                Output::Send { connection, text } => {
+                Output::Send {
+                    connection, text, ..
+                } => {
                     let text = String::from_utf8(text.to_vec()).unwrap();
                     let frame = serde_json::from_str(&text).unwrap();
                     if let Some(wrong) = self.reference.on_sent(&frame) {

@@ -472,7 +472,9 @@ impl TestSignaling {
 
     fn on_output(&mut self, core: usize, output: Output) {
         match output {
-            Output::Send { connection, text } => self.on_text(connection, &text),
+            Output::Send {
+                connection, text, ..
+            } => self.on_text(connection, &text),
             Output::Close {
                 connection, code, ..
             } => {
