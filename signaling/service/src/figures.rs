@@ -5,7 +5,7 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use model::{CallRecord, EndReason};
 use signaling_core::Counts;
-use signaling_wire::ErrorCode;
+use signaling_wire::{CloseCode, ErrorCode};
 
 /// Handles to the figures: looked up once, for a look-up costs more than a count.
 pub(crate) struct Figures {
@@ -63,6 +63,21 @@ impl Figures {
         counter!("signaling_hello_refused_total", "code" => code.as_str()).increment(1);
     }
 
+    /// A WebSocket was refused before there was one.
+    pub(crate) fn upgrade_refused(&self, code: ErrorCode) {
+        counter!("signaling_upgrades_refused_total", "code" => code.as_str()).increment(1);
+    }
+
+    /// An `error` was sent in a Session.
+    pub(crate) fn command_refused(&self, code: ErrorCode) {
+        counter!("signaling_commands_refused_total", "code" => code.as_str()).increment(1);
+    }
+
+    /// We closed a WebSocket.
+    pub(crate) fn closed(&self, code: CloseCode) {
+        counter!("signaling_closes_total", "code" => code.as_u16().to_string()).increment(1);
+    }
+
     pub(crate) fn call_answered(&self, call: &CallRecord) {
         if let Some(answered_at) = call.answered_at {
             let setup = Duration::from_millis((answered_at - call.created_at).get());
@@ -109,6 +124,18 @@ fn describe() {
     describe_counter!(
         "signaling_hello_refused_total",
         "refused attempts to begin or resume a Session"
+    );
+    describe_counter!(
+        "signaling_upgrades_refused_total",
+        "WebSockets refused for their origin, their address, or a restart"
+    );
+    describe_counter!(
+        "signaling_commands_refused_total",
+        "commands and frames of Sessions answered with an error"
+    );
+    describe_counter!(
+        "signaling_closes_total",
+        "WebSockets closed by the server, by the code in the close frame"
     );
     describe_counter!(
         "signaling_calls_ended_total",

@@ -164,8 +164,16 @@ impl Service {
 
         let closed = tokio::time::timeout_at(ends_at, async {
             inner.closing.cancel();
-            self.stop_shards().await;
-            inner.sockets.wait().await;
+            // Again and again: a `hello` may have been on its way to a shard while that was stopped.
+            loop {
+                self.stop_shards().await;
+                if tokio::time::timeout(DRAIN_LOOK, inner.sockets.wait())
+                    .await
+                    .is_ok()
+                {
+                    break;
+                }
+            }
             // Once more: a socket that went by itself may have left something to write.
             self.stop_shards().await;
             inner.records.flush().await

@@ -20,6 +20,18 @@ const KEY_LEN: usize = 24;
 pub(super) async fn upgrade(
     State(inner): State<Arc<Inner>>,
     Extension(client): Extension<ClientInfo>,
+    request: Request,
+) -> Result<Response, Declined> {
+    let upgraded = try_upgrade(&inner, client, request);
+    if let Err(declined) = &upgraded {
+        inner.figures.upgrade_refused(declined.code);
+    }
+    upgraded
+}
+
+fn try_upgrade(
+    inner: &Arc<Inner>,
+    client: ClientInfo,
     mut request: Request,
 ) -> Result<Response, Declined> {
     if !inner.is_ready() {
@@ -50,7 +62,7 @@ pub(super) async fn upgrade(
     };
     inner
         .sockets
-        .spawn(socket::run(Arc::clone(&inner), upgrade, client));
+        .spawn(socket::run(Arc::clone(inner), upgrade, client));
 
     let headers = [
         (header::CONNECTION, HeaderValue::from_static("Upgrade")),
