@@ -23,13 +23,15 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::figures::Figures;
 use crate::ice::IceServers;
-use crate::socket::{End, Outbox};
+use crate::socket::{End, Outbox, SOON, Tell};
 use nodes::ToNodes;
 
 /// How many inputs may wait for a shard; then sockets wait.
 const INPUTS_LEN_MAX: usize = 1_024;
 /// How many inputs are taken at once: time is read, and sockets are woken, once for all of them.
 const BATCH_LEN_MAX: usize = 128;
+/// How many frames are handled before the sockets get their turn.
+const FRAMES_IN_TURN: u64 = 128;
 /// How many messages of other nodes, and how many answers, may wait.
 const SIDE_LEN_MAX: usize = 1_024;
 /// How often a shard looks after itself.
@@ -41,10 +43,10 @@ const IDLE: Duration = Duration::from_secs(3_600);
 pub(crate) enum Input {
     /// A client with a right token.
     Hello(Box<NewConnection>),
-    /// A later frame of it.
-    Frame {
+    /// Later frames of it, as one read brought them.
+    Frames {
         connection: ConnectionId,
-        text: Utf8Bytes,
+        texts: Vec<Utf8Bytes>,
     },
     /// Its socket is gone.
     Gone { connection: ConnectionId },
@@ -151,7 +153,11 @@ struct Shard {
     answers: mpsc::Receiver<(QueryId, Answer)>,
     /// Whose outboxes were filled and not told yet.
     filled: Vec<Arc<Outbox>>,
-    /// Frames sent since the figures were told.
+    /// Whose outboxes hold what may wait, until when at the latest.
+    waiting: Vec<Arc<Outbox>>,
+    waiting_until: Option<Instant>,
+    /// Frames since the figures were told.
+    received: u64,
     sent: u64,
 }
 
@@ -185,6 +191,9 @@ impl Shard {
             questions,
             answers,
             filled: Vec::new(),
+            waiting: Vec::new(),
+            waiting_until: None,
+            received: 0,
             sent: 0,
         }
     }
@@ -195,10 +204,16 @@ impl Shard {
         let mut upkeep = tokio::time::interval(UPKEEP);
         let mut alarm = Box::pin(tokio::time::sleep(IDLE));
         let mut alarm_at = None;
+        let mut patience = Box::pin(tokio::time::sleep(SOON));
         self.core.handle_start(self.around.clock.now());
 
         loop {
             self.wake_filled();
+            if !self.waiting.is_empty() && self.waiting_until.is_none() {
+                let until = Instant::now() + SOON;
+                patience.as_mut().reset(until);
+                self.waiting_until = Some(until);
+            }
             let due_at = self.core.poll_timeout();
             if due_at != alarm_at {
                 let wait = due_at.map_or(IDLE, |at| self.around.clock.until(at));
@@ -211,11 +226,17 @@ impl Shard {
                     if taken == 0 {
                         return;
                     }
+                    // Who else is ready to be read goes first; what all of them bring is answered together.
+                    tokio::task::yield_now().await;
+                    while batch.len() < BATCH_LEN_MAX && let Ok(input) = inputs.try_recv() {
+                        batch.push(input);
+                    }
                     for input in batch.drain(..) {
                         self.on_input(input).await;
                     }
-                    self.around.figures.frames(taken as u64, std::mem::take(&mut self.sent));
+                    self.tell_figures();
                 }
+                () = &mut patience, if self.waiting_until.is_some() => self.wake_waiting(),
                 () = &mut alarm => {
                     self.core.handle_timeout(self.around.clock.now());
                     self.apply(None).await;
@@ -253,6 +274,7 @@ impl Shard {
                 } else {
                     Greeting::Begin
                 });
+                self.received += 1;
                 self.connections.insert(
                     connection,
                     Connection {
@@ -264,9 +286,12 @@ impl Shard {
                 self.core.handle_hello(now, connection, hello);
                 self.apply(Some(connection)).await;
             }
-            Input::Frame { connection, text } => {
-                self.core.handle_frame(now, connection, &text);
-                self.apply(Some(connection)).await;
+            Input::Frames { connection, texts } => {
+                for text in texts {
+                    self.core.handle_frame(now, connection, &text);
+                    self.apply(Some(connection)).await;
+                    self.count_received().await;
+                }
             }
             Input::Gone { connection } => {
                 self.connections.remove(&connection);
@@ -289,7 +314,11 @@ impl Shard {
     async fn apply(&mut self, asker: Option<ConnectionId>) {
         while let Some(output) = self.core.poll_output() {
             match output {
-                Output::Send { connection, text } => self.send(connection, text),
+                Output::Send {
+                    connection,
+                    text,
+                    may_wait,
+                } => self.send(connection, text, may_wait),
                 Output::Close {
                     connection,
                     code,
@@ -316,16 +345,23 @@ impl Shard {
         }
     }
 
-    fn send(&mut self, connection: ConnectionId, text: Bytes) {
+    fn send(&mut self, connection: ConnectionId, text: Bytes, may_wait: bool) {
         let Some(connection) = self.connections.get_mut(&connection) else {
             return;
         };
 
-        if let Some(greeting) = connection.greeting.take() {
-            tell_greeting(&self.around.figures, greeting, &text);
+        let refused = refusal_of(&text);
+        let figures = &self.around.figures;
+        match (connection.greeting.take(), refused) {
+            (Some(_), Some(code)) => figures.hello_refused(code),
+            (Some(Greeting::Resume), None) => figures.resumed(is_resumed(&text)),
+            (None, Some(code)) => figures.command_refused(code),
+            (Some(Greeting::Begin) | None, None) => {}
         }
-        if connection.outbox.push(text) {
-            self.filled.push(Arc::clone(&connection.outbox));
+        match connection.outbox.push(text, may_wait) {
+            Tell::Now => self.filled.push(Arc::clone(&connection.outbox)),
+            Tell::Soon => self.waiting.push(Arc::clone(&connection.outbox)),
+            Tell::Nothing => {}
         }
         self.sent += 1;
     }
@@ -334,6 +370,32 @@ impl Shard {
     fn wake_filled(&mut self) {
         for outbox in self.filled.drain(..) {
             outbox.wake();
+        }
+    }
+
+    /// Counts a frame that was handled. After some, the sockets get their turn to write what came of them, before it is so
+    /// much that they look slow.
+    async fn count_received(&mut self) {
+        self.received += 1;
+        if self.received >= FRAMES_IN_TURN {
+            self.tell_figures();
+            self.wake_filled();
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn tell_figures(&mut self) {
+        let (received, sent) = (&mut self.received, &mut self.sent);
+        self.around
+            .figures
+            .frames(std::mem::take(received), std::mem::take(sent));
+    }
+
+    /// Tells those whose frames have waited.
+    fn wake_waiting(&mut self) {
+        self.waiting_until = None;
+        for outbox in self.waiting.drain(..) {
+            outbox.wake_if_filled();
         }
     }
 
@@ -395,19 +457,21 @@ impl Shard {
     }
 }
 
-/// Tells the figures how a `hello` was answered, by the answer's text: the core keeps no figures.
-fn tell_greeting(figures: &Figures, greeting: Greeting, text: &[u8]) {
+/// The code of an `error`; `None` for other frames. The core keeps no figures, so they are told by what it sends.
+fn refusal_of(text: &[u8]) -> Option<ErrorCode> {
     #[derive(serde::Deserialize)]
     struct Refused {
         data: ErrorData,
     }
-    const RESUMED: &[u8] = br#""resumed":true"#;
 
-    if text.starts_with(br#"{"type":"error""#) {
-        let code = serde_json::from_slice(text)
-            .map_or(ErrorCode::Internal, |refused: Refused| refused.data.code);
-        figures.hello_refused(code);
-    } else if matches!(greeting, Greeting::Resume) {
-        figures.resumed(text.windows(RESUMED.len()).any(|part| part == RESUMED));
-    }
+    text.starts_with(br#"{"type":"error""#).then(|| {
+        serde_json::from_slice(text)
+            .map_or(ErrorCode::Internal, |refused: Refused| refused.data.code)
+    })
+}
+
+/// Whether a `welcome` says that the Session goes on.
+fn is_resumed(text: &[u8]) -> bool {
+    const RESUMED: &[u8] = br#""resumed":true"#;
+    text.windows(RESUMED.len()).any(|part| part == RESUMED)
 }

@@ -11,9 +11,10 @@ use signaling_wire::{
 };
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::outbox::{End, Outbox};
-use super::stream::{Received, TextSocket, Violation};
+use super::stream::{Over, TextSocket, Violation};
 use super::{Client, HELLO_EXPECTED, STOPPED};
 use crate::service::Inner;
 use crate::shard::{Input, NewConnection};
@@ -26,6 +27,8 @@ pub(super) enum Greeted {
         connection: ConnectionId,
         outbox: Arc<Outbox>,
         shard: mpsc::Sender<Input>,
+        /// What came right behind `hello`.
+        ahead: Vec<Utf8Bytes>,
     },
     /// The client was told why not.
     Refused(End),
@@ -42,17 +45,18 @@ pub(super) async fn greet(
 ) -> Greeted {
     let received = tokio::select! {
         received = timeout_at(deadline, socket.receive()) => {
-            received.unwrap_or(Received::Violation(HELLO_EXPECTED))
+            received.unwrap_or(Err(Over::Violation(HELLO_EXPECTED)))
         }
         () = inner.closing.cancelled() => return Greeted::Refused(STOPPED),
     };
 
     let refusal = match received {
-        Received::Gone => return Greeted::Gone,
-        Received::Violation(violation) => Refusal::of(None, violation),
-        Received::Text(text) => match read_hello(&text) {
+        Err(Over::Gone) => return Greeted::Gone,
+        Err(Over::Violation(violation)) => Refusal::of(None, violation),
+        // At least one.
+        Ok(mut texts) => match read_hello(&texts.remove(0)) {
             Ok((id, hello)) => match inner.tokens.verify(&hello.token, inner.clock.now()).await {
-                Ok(verified) => return hand_over(inner, client, id, hello, verified).await,
+                Ok(verified) => return hand_over(inner, client, id, hello, verified, texts).await,
                 Err(refusal) => {
                     if refusal != TokenRefusal::Unavailable {
                         inner.addresses.note_refusal(client.ip);
@@ -87,6 +91,7 @@ async fn hand_over(
     id: Option<MessageId>,
     hello: Hello,
     verified: Verified,
+    ahead: Vec<Utf8Bytes>,
 ) -> Greeted {
     let Verified {
         account,
@@ -128,6 +133,7 @@ async fn hand_over(
         connection,
         outbox,
         shard,
+        ahead,
     }
 }
 

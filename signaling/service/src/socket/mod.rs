@@ -12,14 +12,15 @@ use hyper::upgrade::OnUpgrade;
 use signaling_core::ConnectionId;
 use signaling_wire::{CloseCode, ErrorCode};
 use tokio::sync::mpsc;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use crate::addresses::OpenSlot;
 use crate::service::Inner;
 use crate::shard::Input;
 use hello::{Greeted, error_frame};
-use stream::{Event, Received, TextSocket, Violation, next_event};
+use stream::{Event, Over, TextSocket, Violation, next_event};
 
-pub(crate) use outbox::{End, Outbox};
+pub(crate) use outbox::{End, Outbox, SOON, Tell};
 
 /// Who is at the other end.
 pub(crate) struct Client {
@@ -32,13 +33,14 @@ pub(crate) struct Client {
 
 /// Serves a WebSocket from its upgrade to its end.
 pub(crate) async fn run(inner: Arc<Inner>, upgrade: OnUpgrade, client: Client) {
-    let _counted = inner.figures.connected();
+    let figures = Arc::clone(&inner.figures);
+    let _counted = figures.connected();
     let deadline = tokio::time::Instant::now() + Duration::from_millis(inner.config.hello_ms);
 
     let Ok(Ok(upgraded)) = tokio::time::timeout_at(deadline, upgrade).await else {
         return;
     };
-    let mut socket = TextSocket::new(upgraded).await;
+    let mut socket = TextSocket::new(upgraded);
 
     // Boxed, so that what is needed once does not take room for as long as the socket lives.
     let greeted = Box::pin(hello::greet(&inner, &mut socket, &client, deadline)).await;
@@ -49,10 +51,14 @@ pub(crate) async fn run(inner: Arc<Inner>, upgrade: OnUpgrade, client: Client) {
             connection,
             outbox,
             shard,
+            ahead,
         } => {
             let stall = Duration::from_millis(inner.config.stall_ms);
             drop(inner); // A socket may outlive the service; it needs no more of it.
-            let end = relay(&mut socket, connection, &outbox, &shard, stall).await;
+            let end = match hand_on(&shard, connection, ahead).await {
+                Ok(()) => relay(&mut socket, connection, &outbox, &shard, stall).await,
+                Err(end) => Some(end),
+            };
             // The shard ends when the service does.
             let _ = shard.send(Input::Gone { connection }).await;
             end
@@ -62,6 +68,7 @@ pub(crate) async fn run(inner: Arc<Inner>, upgrade: OnUpgrade, client: Client) {
     };
 
     if let Some(end) = end {
+        figures.closed(end.code);
         Box::pin(socket.close(end)).await;
     }
 }
@@ -84,18 +91,30 @@ async fn relay(
                     return batch.end;
                 }
             }
-            Event::Received(Received::Text(text)) => {
-                let input = Input::Frame { connection, text };
-                if shard.send(input).await.is_err() {
-                    return Some(STOPPED);
+            Event::Received(Ok(texts)) => {
+                if let Err(end) = hand_on(shard, connection, texts).await {
+                    return Some(end);
                 }
             }
-            Event::Received(Received::Violation(violation)) => {
+            Event::Received(Err(Over::Violation(violation))) => {
                 return Some(tell(socket, outbox, violation, stall).await);
             }
-            Event::Received(Received::Gone) => return None,
+            Event::Received(Err(Over::Gone)) => return None,
         }
     }
+}
+
+/// Hands frames to the shard; waits while it has too many.
+async fn hand_on(
+    shard: &mpsc::Sender<Input>,
+    connection: ConnectionId,
+    texts: Vec<Utf8Bytes>,
+) -> Result<(), End> {
+    if texts.is_empty() {
+        return Ok(());
+    }
+    let input = Input::Frames { connection, texts };
+    shard.send(input).await.map_err(|_| STOPPED)
 }
 
 /// Tells a client which rule it broke.

@@ -4,6 +4,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
@@ -13,6 +14,8 @@ use signaling_wire::CloseCode;
 const FRAMES_MAX: usize = 512;
 /// How many bytes may wait; the same with 256 KiB.
 const BYTES_MAX: usize = 512 * 1024;
+/// How long a frame may wait that nobody waits for.
+pub(crate) const SOON: Duration = Duration::from_millis(5);
 
 /// Frames on their way to a socket, and how it is to end.
 #[derive(Default)]
@@ -26,6 +29,21 @@ struct State {
     frames: Vec<Bytes>,
     bytes: usize,
     end: Option<End>,
+    /// Whether the socket's task was told of the frames.
+    is_told: bool,
+    /// Whether the shard has it on its list of those to tell soon.
+    is_listed: bool,
+}
+
+/// When the socket's task must be told of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tell {
+    /// It knows, or will.
+    Nothing,
+    /// By [`wake_if_filled`](Outbox::wake_if_filled), within [`SOON`].
+    Soon,
+    /// By [`wake`](Outbox::wake), once the frames that are made together are there.
+    Now,
 }
 
 /// How a socket ends.
@@ -47,28 +65,48 @@ pub(crate) struct Batch {
 impl Outbox {
     /// Adds a frame, unless the end is near. When too much waits already, that is the end: the client is too slow.
     ///
-    /// Returns whether the socket's task must be told by [`wake`](Self::wake): it is not with every frame, so that frames
-    /// which are made together leave together.
+    /// A frame that `may_wait` leaves with the next one that may not, or soon. Returns when the socket's task must be told:
+    /// not with every frame, so that frames which are made together leave together.
     #[must_use]
-    pub(crate) fn push(&self, frame: Bytes) -> bool {
+    pub(crate) fn push(&self, frame: Bytes, may_wait: bool) -> Tell {
         let mut state = self.lock();
         if state.end.is_some() {
-            return false;
+            return Tell::Nothing;
         }
 
-        let was_empty = state.frames.is_empty();
         if state.frames.len() == FRAMES_MAX || state.bytes + frame.len() > BYTES_MAX {
             state.end = Some(TOO_SLOW);
-            return true;
+            return Tell::Now;
         }
         state.bytes += frame.len();
         state.frames.push(frame);
-        was_empty
+
+        if state.is_told || (may_wait && state.is_listed) {
+            Tell::Nothing
+        } else if may_wait {
+            state.is_listed = true;
+            Tell::Soon
+        } else {
+            state.is_told = true;
+            Tell::Now
+        }
     }
 
     /// Tells the socket's task that there is something.
     pub(crate) fn wake(&self) {
         self.task.wake();
+    }
+
+    /// The same, after [`Tell::Soon`], if nobody has taken it meanwhile.
+    pub(crate) fn wake_if_filled(&self) {
+        let mut state = self.lock();
+        state.is_listed = false;
+        if state.frames.is_empty() || state.is_told {
+            return;
+        }
+        state.is_told = true;
+        drop(state);
+        self.wake();
     }
 
     /// Ends the socket after what was added before. The first end counts.
@@ -87,6 +125,7 @@ impl Outbox {
             return Poll::Pending;
         }
         state.bytes = 0;
+        state.is_told = false;
         Poll::Ready(Batch {
             frames: std::mem::take(&mut state.frames),
             end: state.end,
@@ -126,10 +165,14 @@ mod tests {
         let outbox = Outbox::default();
         assert!(take(&outbox).is_none());
 
-        assert!(outbox.push("a".into()));
-        assert!(!outbox.push("b".into()), "one call wakes for both");
+        assert_eq!(outbox.push("a".into(), false), Tell::Now);
+        assert_eq!(
+            outbox.push("b".into(), false),
+            Tell::Nothing,
+            "one call wakes for both"
+        );
         outbox.close(BYE);
-        assert!(!outbox.push("late".into()));
+        assert_eq!(outbox.push("late".into(), false), Tell::Nothing);
         outbox.close(TOO_SLOW);
 
         let batch = take(&outbox).unwrap();
@@ -138,16 +181,33 @@ mod tests {
     }
 
     #[test]
+    fn what_may_wait_leaves_with_what_may_not() {
+        let outbox = Outbox::default();
+
+        assert_eq!(outbox.push("ok".into(), true), Tell::Soon);
+        assert_eq!(outbox.push("ok".into(), true), Tell::Nothing);
+        assert_eq!(outbox.push("news".into(), false), Tell::Now);
+        assert_eq!(outbox.push("ok".into(), true), Tell::Nothing);
+        assert_eq!(take(&outbox).unwrap().frames.len(), 4);
+
+        // Still on the shard's list.
+        assert_eq!(outbox.push("ok".into(), true), Tell::Nothing);
+        outbox.wake_if_filled();
+        assert_eq!(take(&outbox).unwrap().frames, ["ok"]);
+        assert_eq!(outbox.push("ok".into(), true), Tell::Soon);
+    }
+
+    #[test]
     fn a_client_that_reads_nothing_is_too_slow_at_a_limit() {
         let outbox = Outbox::default();
 
         for _ in 0..FRAMES_MAX {
-            let _ = outbox.push("x".into());
+            let _ = outbox.push("x".into(), false);
         }
         assert!(take_end(&outbox).is_none());
 
         for _ in 0..=FRAMES_MAX {
-            let _ = outbox.push("x".into());
+            let _ = outbox.push("x".into(), false);
         }
         assert_eq!(take_end(&outbox), Some(TOO_SLOW));
     }
@@ -158,7 +218,7 @@ mod tests {
         let frame = Bytes::from(vec![b'x'; 64 * 1024]);
 
         for _ in 0..9 {
-            let _ = outbox.push(frame.clone());
+            let _ = outbox.push(frame.clone(), false);
         }
         assert_eq!(take_end(&outbox), Some(TOO_SLOW));
     }

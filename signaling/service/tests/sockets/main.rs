@@ -3,6 +3,7 @@
 
 mod abuse;
 mod calls;
+mod frames;
 mod harness;
 mod hello;
 mod http;
