@@ -1,7 +1,10 @@
 //! What a Device can say to the server.
 
+use model::DeviceId;
 use serde_json::Value;
-use signaling_wire::{FRAME_LEN_MAX, Fingerprints};
+use signaling_wire::{
+    Candidates, ClientFrame, Decoded, FRAME_LEN_MAX, Fingerprints, Head, PlainCandidates,
+};
 
 /// The longest refusal repeated to a sender: a little more than the wire crate's limit, for the ellipsis.
 const MESSAGE_LEN_MAX: usize = 256;
@@ -12,6 +15,9 @@ pub(crate) fn client_frame(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else {
         return;
     };
+    if let Ok(Decoded::Plain(head, plain)) = signaling_wire::decode_to_pass_on(text) {
+        passed_on(text, head, &plain);
+    }
     match signaling_wire::decode(text) {
         Ok(frame) => {
             assert!(text.len() <= FRAME_LEN_MAX);
@@ -27,6 +33,22 @@ pub(crate) fn client_frame(data: &[u8]) {
         }
         Err(error) => assert!(error.message.len() <= MESSAGE_LEN_MAX, "{error}"),
     }
+}
+
+/// What is passed on as it came says what the whole frame says, and who its sender is.
+fn passed_on(text: &str, head: Head, plain: &PlainCandidates<'_>) {
+    let sender = DeviceId::from_u128(7);
+    let Ok(frame) = signaling_wire::decode(text) else {
+        panic!("passed on and not understood: {text}");
+    };
+    let ClientFrame::IceCandidates(whole) = frame.content else {
+        panic!("passed on as another type: {text}");
+    };
+
+    let heard = serde_json::from_str::<Candidates>(&plain.with_sender(sender));
+    let from = Some(sender);
+    assert_eq!(heard.ok(), Some(Candidates { from, ..whole }));
+    assert_eq!(frame.head, head);
 }
 
 /// A session description. What is let through has strong fingerprints only, in the one form that is signed.

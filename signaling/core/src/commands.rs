@@ -4,8 +4,8 @@ use model::bus::{Action, Command, Origin, Relay, RelayKind};
 use model::{CallId, MessageId, Millis};
 use serde::Serialize;
 use signaling_wire::{
-    ClientFrame, CloseCode, DeclineReason, DecodeError, Empty, ErrorCode, ErrorData, Fingerprints,
-    Head, Sdp, ServerFrame, decode,
+    ClientFrame, CloseCode, DeclineReason, DecodeError, Decoded, Empty, ErrorCode, ErrorData,
+    Fingerprints, Head, PlainCandidates, Sdp, ServerFrame, decode_to_pass_on,
 };
 
 use crate::calls::Refusal;
@@ -15,8 +15,6 @@ use crate::signaling::Signaling;
 
 /// How long a Call rings unless told.
 const RING: Millis = Millis::from_secs(45);
-/// How long most relayed frames are at most, in bytes.
-const RELAYED_LEN: usize = 512;
 /// How many commands in a row may be refused for their rate before the socket is closed.
 const REFUSED_IN_A_ROW_MAX: u32 = 500;
 
@@ -32,8 +30,11 @@ impl Signaling {
         session.pings_unanswered = 0;
         session.key_confirmed = session.key_latest; // it has read `welcome`
 
-        match decode(text) {
-            Ok(frame) => self.on_decoded(key, frame.head, frame.content),
+        match decode_to_pass_on(text) {
+            Ok(Decoded::Whole(frame)) => self.on_decoded(key, frame.head, frame.content),
+            Ok(Decoded::Plain(head, candidates)) => self.on_reliable(key, head, |core, id| {
+                core.on_plain_candidates(key, id, &candidates)
+            }),
             Err(error) => self.on_unreadable(key, error),
         }
     }
@@ -80,13 +81,23 @@ impl Signaling {
             return;
         }
 
+        self.on_reliable(key, head, |core, id| core.on_content(key, id, content));
+    }
+
+    /// Does what a reliable frame asks for, if it is the next one and within the limits.
+    fn on_reliable(
+        &mut self,
+        key: SessionKey,
+        head: Head,
+        work: impl FnOnce(&mut Self, MessageId) -> Result<(), Refusal>,
+    ) {
         let (Some(id), Some(_)) = (head.id, head.seq) else {
             self.send_error_unnumbered(key, ErrorCode::BadFrame, "a command needs an id and a seq");
             return self.close(key, CloseCode::BadFrame, "bad_frame");
         };
         if self.take_in_order(key, head)
             && self.take_token(key, Some(id))
-            && let Err(refusal) = self.on_content(key, id, content)
+            && let Err(refusal) = work(self, id)
         {
             self.send(key, "error", Some(id), &refusal.data());
         }
@@ -213,21 +224,56 @@ impl Signaling {
             }
             content => {
                 let (call, action) = self.action_of(key, content)?;
-                if let Action::Relay(relay) = &action
-                    && let Some(done) = self.relay_at_once(key, id, call, relay)
-                {
-                    return done;
-                }
-                let command = Command {
-                    origin: self.origin(key),
-                    id,
-                    call,
-                    action,
-                };
-                self.route(self.sessions.get(key).account, command);
-                Ok(())
+                self.on_call_command(key, id, call, action)
             }
         }
+    }
+
+    fn on_plain_candidates(
+        &mut self,
+        key: SessionKey,
+        id: MessageId,
+        found: &PlainCandidates<'_>,
+    ) -> Result<(), Refusal> {
+        self.ensure_few(found.count)?;
+        let relay = Relay {
+            kind: RelayKind::Candidates(found.generation),
+            data: found.with_sender(self.sessions.get(key).device).into(),
+        };
+        self.on_call_command(key, id, found.call, Action::Relay(relay))
+    }
+
+    /// Takes a command about a Call to where it is done.
+    fn on_call_command(
+        &mut self,
+        key: SessionKey,
+        id: MessageId,
+        call: CallId,
+        action: Action,
+    ) -> Result<(), Refusal> {
+        if let Action::Relay(relay) = &action
+            && let Some(done) = self.relay_at_once(key, id, call, relay)
+        {
+            return done;
+        }
+        let command = Command {
+            origin: self.origin(key),
+            id,
+            call,
+            action,
+        };
+        self.route(self.sessions.get(key).account, command);
+        Ok(())
+    }
+
+    fn ensure_few(&self, candidates: usize) -> Result<(), Refusal> {
+        if candidates > self.limits.candidates_max as usize {
+            return Err(Refusal::new(
+                ErrorCode::TooLarge,
+                "more than candidates_max",
+            ));
+        }
+        Ok(())
     }
 
     /// A frame about a Call as a command for its owner.
@@ -308,12 +354,7 @@ impl Signaling {
                 (sdp.call, relay(RelayKind::Answer(sdp.generation), &sdp))
             }
             ClientFrame::IceCandidates(mut found) => {
-                if found.candidates.len() > self.limits.candidates_max as usize {
-                    return Err(Refusal::new(
-                        ErrorCode::TooLarge,
-                        "more than candidates_max",
-                    ));
-                }
+                self.ensure_few(found.candidates.len())?;
                 found.from = Some(device);
                 (
                     found.call,
@@ -361,9 +402,7 @@ impl Signaling {
 }
 
 fn relay(kind: RelayKind, data: &impl Serialize) -> Action {
-    let mut json = Vec::with_capacity(RELAYED_LEN);
-    // Wire types are plain fields, which cannot fail, and JSON is UTF-8.
-    let _ = serde_json::to_writer(&mut json, data);
-    let data = String::from_utf8(json).unwrap_or_default().into();
+    // Wire types are plain fields, which cannot fail.
+    let data = serde_json::to_string(data).unwrap_or_default().into();
     Action::Relay(Relay { kind, data })
 }

@@ -13,9 +13,9 @@ const DEVICE_NAME_LEN_MAX: usize = 128;
 /// The longest access token, in bytes.
 const TOKEN_LEN_MAX: usize = 8 * 1024;
 /// The longest ICE candidate line, in bytes.
-const CANDIDATE_LEN_MAX: usize = 1_024;
+pub(crate) const CANDIDATE_LEN_MAX: usize = 1_024;
 /// The longest `sdp_mid` or `username_fragment`, in bytes (RFC 8839 §5.4 allows a fragment of 256).
-const CANDIDATE_TOKEN_LEN_MAX: usize = 256;
+pub(crate) const CANDIDATE_TOKEN_LEN_MAX: usize = 256;
 /// The longest cursor of the history, in bytes.
 const CURSOR_LEN_MAX: usize = 128;
 /// The longest sealed state, in bytes.

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::client::ClientFrame;
 use crate::error::{DecodeError, ErrorCode};
+use crate::plain::PlainCandidates;
 
 /// The longest frame, in bytes of UTF-8.
 pub const FRAME_LEN_MAX: usize = 64 * 1024;
@@ -38,36 +39,48 @@ pub struct Frame {
     pub content: ClientFrame,
 }
 
+/// A frame of a client, read as far as its way needs.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decoded<'a> {
+    /// All of it.
+    Whole(Frame),
+    /// Candidates that can be passed on as they came.
+    Plain(Head, PlainCandidates<'a>),
+}
+
 /// Reads a client's frame. Never panics; unknown fields are ignored.
 ///
 /// Fails with `too_large` beyond [`FRAME_LEN_MAX`], `bad_frame` when the envelope cannot be read, `unknown_type`, or
 /// `bad_data` when `data` does not fit `type`. The error holds as much of the envelope as could be read.
 pub fn decode(text: &str) -> Result<Frame, DecodeError> {
-    let fail = |code, message: &dyn Display, head| {
-        let (message, head) = (shorten(message).into(), Box::new(head));
-        Err(DecodeError {
-            code,
-            message,
-            head,
-        })
-    };
+    let (kind, head, data) = open(text)?;
+    read_content(&kind, head, data)
+}
 
+/// Reads a client's frame like [`decode`], but no further than is needed to pass it on.
+pub fn decode_to_pass_on(text: &str) -> Result<Decoded<'_>, DecodeError> {
+    let (kind, head, data) = open(text)?;
+
+    match PlainCandidates::of(&kind, data) {
+        Some(candidates) => Ok(Decoded::Plain(head, candidates)),
+        None => read_content(&kind, head, data).map(Decoded::Whole),
+    }
+}
+
+/// The envelope: `type`, the rest of it, and `data` unread.
+fn open(text: &str) -> Result<(Cow<'_, str>, Head, &str), DecodeError> {
     if text.len() > FRAME_LEN_MAX {
         let message = format!("{} bytes, more than {FRAME_LEN_MAX}", text.len());
-        return fail(ErrorCode::TooLarge, &message, Head::default());
+        return Err(failed(ErrorCode::TooLarge, &message, Head::default()));
     }
 
-    let envelope: Envelope<'_> = match serde_json::from_str(text) {
-        Ok(envelope) => envelope,
-        Err(error) => {
-            let head = Head {
-                id: readable_id(text),
-                ..Head::default()
-            };
-            return fail(ErrorCode::BadFrame, &error, head);
-        }
-    };
-
+    let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|error| {
+        let head = Head {
+            id: readable_id(text),
+            ..Head::default()
+        };
+        failed(ErrorCode::BadFrame, &error, head)
+    })?;
     let Envelope {
         kind,
         id,
@@ -82,15 +95,26 @@ pub fn decode(text: &str) -> Result<Frame, DecodeError> {
         ack,
         reply_to,
     };
+    Ok((kind, head, data.map_or("{}", RawValue::get)))
+}
 
-    match ClientFrame::decode(&kind, data.map_or("{}", RawValue::get)) {
+fn read_content(kind: &str, head: Head, data: &str) -> Result<Frame, DecodeError> {
+    match ClientFrame::decode(kind, data) {
         Ok(Some(content)) => Ok(Frame { head, content }),
-        Ok(None) => fail(
+        Ok(None) => Err(failed(
             ErrorCode::UnknownType,
             &format_args!("unknown type {kind:?}"),
             head,
-        ),
-        Err(error) => fail(ErrorCode::BadData, &error, head),
+        )),
+        Err(error) => Err(failed(ErrorCode::BadData, &error, head)),
+    }
+}
+
+fn failed(code: ErrorCode, message: &dyn Display, head: Head) -> DecodeError {
+    DecodeError {
+        code,
+        message: shorten(message).into(),
+        head: Box::new(head),
     }
 }
 

@@ -7,6 +7,7 @@
 mod client;
 mod error;
 mod frame;
+mod plain;
 mod schema;
 mod sdp;
 mod server;
@@ -17,7 +18,8 @@ pub use client::{
     PresenceSubscribe, Resume, Sdp, Shown, Sync, TransferRequest, Verify,
 };
 pub use error::{CloseCode, DecodeError, ErrorCode};
-pub use frame::{FRAME_LEN_MAX, Frame, Head, decode, encode};
+pub use frame::{Decoded, FRAME_LEN_MAX, Frame, Head, decode, decode_to_pass_on, encode};
+pub use plain::PlainCandidates;
 pub use schema::{asyncapi, schema};
 pub use sdp::{Fingerprint, Fingerprints, SdpError};
 pub use server::{
