@@ -58,9 +58,12 @@ export function headView() {
       shown = call;
       state = current;
       setText(name, call.peer.name);
-      screen.hidden = call.peerMedia?.video !== "screen";
-      silent.hidden = call.peerMedia?.audio !== false;
-      lock.hidden = !call.code;
+      // On hold nothing is seen or heard of them anyway.
+      const isHeld = call.heldByMe || call.heldByPeer;
+      screen.hidden = isHeld || call.peerMedia?.video !== "screen";
+      silent.hidden = isHeld || call.peerMedia?.audio !== false;
+      // Nothing is encrypted while nothing gets through.
+      lock.hidden = !call.code || current === "connecting" || current === "failed";
       setAttribute(lock, "data-device", call.peerDevice);
       setText(
         /** @type {Element} */ (lock.lastElementChild),

@@ -49,7 +49,8 @@ export function tilesView() {
         remote.srcObject = stream;
         void applySpeaker(remote);
       }
-      const hasPicture = Boolean(stream?.getVideoTracks().length) && !call?.heldByMe && !call?.heldByPeer;
+      const arrives = call?.connectionState === "connected" || call?.connectionState === "reconnecting";
+      const hasPicture = Boolean(stream?.getVideoTracks().length) && arrives && !call?.heldByMe && !call?.heldByPeer;
       // Hidden, not removed: the sound comes out of the same element.
       setAttribute(remoteTile, "data-picture", String(hasPicture));
       isScreen = call?.peerMedia?.video === "screen";
