@@ -97,7 +97,8 @@ impl Server {
             .map(TcpListener::local_addr)
             .collect::<Result<Vec<_>, _>>()?;
         let relay = if plan.has(Role::Relay) {
-            Some(start_relay(config, &secrets, tls.clone())?)
+            let store = certificate.as_ref().map(|held| held.store.clone());
+            Some(start_relay(config, &secrets, tls.clone(), store)?)
         } else {
             None
         };
@@ -291,9 +292,11 @@ fn start_relay(
     config: &Config,
     secrets: &Secrets,
     tls: Option<Arc<rustls::ServerConfig>>,
+    store: Option<Arc<CertificateStore>>,
 ) -> anyhow::Result<relay_service::Handle> {
     let credentials = relay_service::Credentials::new([relay_service::Secret::new(&secrets.turn)]);
-    relay_service::Relay::start(&config.relay, credentials, tls).map_err(|error| {
+    let dtls = store.map(|store| Arc::new(move || store.for_dtls()) as relay_service::Certificates);
+    relay_service::Relay::start(&config.relay, credentials, tls, dtls).map_err(|error| {
         let of_system = error.chain().find_map(|cause| cause.downcast_ref());
         let advice = of_system.map_or("", listener::advice);
         error.context(format!("[relay]{advice}"))

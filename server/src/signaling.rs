@@ -28,6 +28,7 @@ pub async fn start(
             udp: relay.udp_addresses(),
             tcp: relay.tcp_addresses(),
             tls: relay.tls_addresses(),
+            dtls: relay.dtls_addresses(),
         },
         None => Relay::elsewhere(config),
     };
@@ -56,6 +57,7 @@ struct Relay<'a> {
     udp: &'a [SocketAddr],
     tcp: &'a [SocketAddr],
     tls: &'a [SocketAddr],
+    dtls: &'a [SocketAddr],
 }
 
 impl<'a> Relay<'a> {
@@ -65,6 +67,7 @@ impl<'a> Relay<'a> {
             udp: &config.relay.listen_udp,
             tcp: &config.relay.listen_tcp,
             tls: &config.relay.listen_tls,
+            dtls: &config.relay.listen_dtls,
         }
     }
 }
@@ -93,6 +96,7 @@ fn ice(config: &Config, relay: &Relay<'_>, shared: &[SocketAddr], tls: bool) -> 
         tls_port: outside(relay.tls)
             .or(shared_tls)
             .or_else(|| port(relay.tls)),
+        dtls_port: port(relay.dtls),
         host: host.or_else(|| site.map(|url| url.host_in_url().to_owned())),
         ..IceConfig::default()
     }
@@ -126,6 +130,7 @@ mod tests {
             udp: &address(3478),
             tcp: &address(3479),
             tls: &[],
+            dtls: &[],
         };
         let ice = ice(&config, &relay, &address(8443), tls);
         let port = |port: Option<u16>| port.map_or("-".to_owned(), |port| port.to_string());

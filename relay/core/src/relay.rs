@@ -25,14 +25,21 @@ pub enum Transport {
     Tcp,
     /// TLS over TCP.
     Tls,
+    /// DTLS over UDP.
+    Dtls,
 }
 
 impl Transport {
     /// How many there are.
-    pub const COUNT: usize = 3;
+    pub const COUNT: usize = 4;
 
     /// All, in the order of [`index`](Self::index).
-    pub const ALL: [Transport; Transport::COUNT] = [Transport::Udp, Transport::Tcp, Transport::Tls];
+    pub const ALL: [Transport; Transport::COUNT] = [
+        Transport::Udp,
+        Transport::Tcp,
+        Transport::Tls,
+        Transport::Dtls,
+    ];
 
     /// A dense number, for tables.
     #[must_use]
@@ -47,10 +54,12 @@ impl Transport {
             Transport::Udp => "udp",
             Transport::Tcp => "tcp",
             Transport::Tls => "tls",
+            Transport::Dtls => "dtls",
         }
     }
 
-    /// Whether messages travel in a byte stream, where ChannelData is padded (RFC 8656 §12.5).
+    /// Whether ChannelData is padded to a multiple of 4 bytes (RFC 8656 §12.5): it has to be in a
+    /// byte stream, and is over DTLS, which is served as one.
     #[must_use]
     pub fn is_stream(self) -> bool {
         self != Transport::Udp

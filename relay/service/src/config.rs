@@ -43,6 +43,9 @@ pub struct Config {
     pub listen_tcp: Vec<SocketAddr>,
     /// TLS addresses for TURN alone, besides those the server shares with HTTPS.
     pub listen_tls: Vec<SocketAddr>,
+    /// UDP addresses for TURN over DTLS (often port 5349). The certificate is that of `[tls]`, and its
+    /// key must be an ECDSA one. DTLS is served by one thread, as TCP and TLS are.
+    pub listen_dtls: Vec<SocketAddr>,
     /// The host clients reach the relay at, a name or an address, where it is not that of
     /// `public_url`: TURN can't pass an HTTP proxy or a CDN that stands in front of the site. A
     /// certificate that is used for TURN over TLS has to name it, too.
@@ -91,15 +94,15 @@ pub struct Config {
     pub stranger_answers_per_second_max: u32,
     /// The longest life an Allocation is granted before it must be refreshed, in seconds.
     pub lifetime_seconds_max: u64,
-    /// How many TCP and TLS clients may be connected at once.
+    /// How many TCP, TLS and DTLS clients may be connected at once.
     pub streams_max: usize,
     /// How many of them one address may hold (one /64 for IPv6).
     pub streams_per_address_max: usize,
-    /// How long a TCP or TLS client may stay without an Allocation, in seconds.
+    /// How long a TCP, TLS or DTLS client may stay without an Allocation, in seconds.
     pub stream_idle_seconds: u64,
-    /// How long a TCP or TLS client may take over one message once it has begun, in seconds.
+    /// How long a TCP, TLS or DTLS client may take over one message once it has begun, in seconds.
     pub stream_message_seconds: u64,
-    /// How much may wait for a TCP or TLS client that reads slowly, in bytes; media beyond is
+    /// How much may wait for a TCP, TLS or DTLS client that reads slowly, in bytes; media beyond is
     /// dropped, as a network would.
     pub stream_queue_bytes_max: usize,
 }
@@ -116,6 +119,7 @@ impl Default for Config {
             threads: 0,
             listen_tcp: loopback,
             listen_tls: Vec::new(),
+            listen_dtls: Vec::new(),
             public_host: None,
             relay_ips: vec![Ipv4Addr::LOCALHOST.into()],
             public_ips: Vec::new(),
@@ -245,7 +249,12 @@ impl Config {
             );
         }
 
-        let listened = [&self.listen_udp, &self.listen_tcp, &self.listen_tls];
+        let listened = [
+            &self.listen_udp,
+            &self.listen_tcp,
+            &self.listen_tls,
+            &self.listen_dtls,
+        ];
         let own = listened
             .into_iter()
             .flatten()

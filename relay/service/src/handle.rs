@@ -13,13 +13,14 @@ use rand::SeedableRng;
 use rand::rngs::{StdRng, SysRng};
 use relay_core::{Credentials, FiveTuple, Owners, Path, Stats, Transport};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 use tokio_rustls::{TlsAcceptor, rustls};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::dtls::{self, Certificates};
 use crate::shard::Shard;
 use crate::stream::{Accepted, accept_all, serve};
 use crate::worker::{self, Command as WorkerCommand, Event, Listener, Remote, Worker};
@@ -52,7 +53,8 @@ pub struct Relay;
 
 impl Relay {
     /// Binds every address of `config` and serves them from threads of its own, which need no
-    /// runtime of the caller's. `tls` is needed where `listen_tls` names an address.
+    /// runtime of the caller's. `tls` is needed where `listen_tls` names an address, `dtls` where
+    /// `listen_dtls` does.
     ///
     /// # Errors
     ///
@@ -62,10 +64,14 @@ impl Relay {
         config: &Config,
         credentials: Credentials,
         tls: Option<Arc<rustls::ServerConfig>>,
+        dtls: Option<Certificates>,
     ) -> anyhow::Result<Handle> {
         let settings = config.settings()?;
         if !config.listen_tls.is_empty() && tls.is_none() {
             anyhow::bail!("`listen_tls` names an address and there is no certificate");
+        }
+        if !config.listen_dtls.is_empty() {
+            dtls::check(dtls.as_ref()).context("`listen_dtls` names an address")?;
         }
         let cores = worker::cores();
         let threads = match config.threads {
@@ -120,6 +126,7 @@ impl Relay {
         let control = Control {
             sockets,
             tls,
+            dtls,
             inbox,
             requests,
             stopping: stopping.clone(),
@@ -159,6 +166,7 @@ struct Addresses {
     udp: Vec<SocketAddr>,
     tcp: Vec<SocketAddr>,
     tls: Vec<SocketAddr>,
+    dtls: Vec<SocketAddr>,
 }
 
 enum Command {
@@ -243,6 +251,12 @@ impl Handle {
         &self.addresses.tls
     }
 
+    /// The DTLS addresses in use, in the order of `listen_dtls`.
+    #[must_use]
+    pub fn dtls_addresses(&self) -> &[SocketAddr] {
+        &self.addresses.dtls
+    }
+
     /// Ends the relay with all Allocations, and waits until its sockets are closed.
     pub async fn shutdown(&self) {
         self.stopping.cancel();
@@ -283,6 +297,7 @@ struct Sockets {
     udp_control: Vec<Listener>,
     tcp: Vec<std::net::TcpListener>,
     tls: Vec<std::net::TcpListener>,
+    dtls: Vec<std::net::UdpSocket>,
 }
 
 impl Sockets {
@@ -300,6 +315,9 @@ impl Sockets {
             udp,
             tcp: bind_each(&config.listen_tcp, "TCP", listen)?,
             tls: bind_each(&config.listen_tls, "TCP", listen)?,
+            dtls: bind_each(&config.listen_dtls, "UDP", |address| {
+                udp::bind(address, Some(udp::LISTENER_BUFFER_BYTES), false)
+            })?,
         })
     }
 
@@ -327,6 +345,11 @@ impl Sockets {
             udp: self.udp_control.iter().map(|held| held.address).collect(),
             tcp: tcp(&self.tcp)?,
             tls: tcp(&self.tls)?,
+            dtls: self
+                .dtls
+                .iter()
+                .map(std::net::UdpSocket::local_addr)
+                .collect::<io::Result<_>>()?,
         })
     }
 }
@@ -335,6 +358,7 @@ impl Sockets {
 struct Control {
     sockets: Sockets,
     tls: Option<Arc<rustls::ServerConfig>>,
+    dtls: Option<Certificates>,
     inbox: mpsc::Receiver<Command>,
     requests: mpsc::Receiver<Event>,
     stopping: CancellationToken,
@@ -393,6 +417,7 @@ async fn run(shard: Rc<Shard>, control: Control) -> anyhow::Result<()> {
     let Control {
         sockets,
         tls,
+        dtls,
         mut inbox,
         mut requests,
         stopping,
@@ -405,6 +430,12 @@ async fn run(shard: Rc<Shard>, control: Control) -> anyhow::Result<()> {
         let listener = TcpListener::from_std(listener)?;
         let acceptor = tls.clone().map(TlsAcceptor::from);
         tokio::task::spawn_local(accept_all(shard.clone(), listener, acceptor));
+    }
+    for socket in sockets.dtls {
+        if let Some(certificates) = dtls.clone() {
+            let socket = UdpSocket::from_std(socket)?;
+            tokio::task::spawn_local(dtls::serve_all(shard.clone(), socket, certificates));
+        }
     }
     tokio::task::spawn_local(keep_time(shard.clone()));
     tokio::task::spawn_local(keep_house(shard.clone()));

@@ -1,4 +1,4 @@
-//! The relay's sockets: UDP, TCP and TLS clients in front of [`relay_core::Relay`].
+//! The relay's sockets: UDP, TCP, TLS and DTLS clients in front of [`relay_core::Relay`].
 //!
 //! ```text
 //! UDP listeners ──▶ Worker ─ Path ───┬─ relayed ports ── peers
@@ -7,7 +7,8 @@
 //!                     ▼           │
 //! TCP listeners ─┬─▶ Shard ─ Relay ──┬─ relayed ports ── peers
 //! TLS listeners ─┤   (one thread)    └─ another client of the same relay
-//! accept_stream ─┘
+//! accept_stream ─┤
+//! DTLS sessions ─┘
 //! ```
 //!
 //! The control thread owns the core and the streams; the workers carry the media of UDP clients,
@@ -17,6 +18,7 @@
 mod burst;
 pub mod client;
 mod config;
+mod dtls;
 mod handle;
 mod metrics;
 mod sender;
@@ -26,5 +28,6 @@ mod udp;
 mod worker;
 
 pub use config::{Config, StaticUser};
+pub use dtls::{Certificate, Certificates};
 pub use handle::{Handle, Relay, StreamTransport};
 pub use relay_core::{Credentials, Secret, Stats};

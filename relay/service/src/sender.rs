@@ -1,4 +1,4 @@
-//! What waits to be written to a TCP or TLS client, within a bound.
+//! What waits to be written to a TCP, TLS or DTLS client, within a bound.
 
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
@@ -56,7 +56,8 @@ impl Sender {
     }
 
     /// Writes what is queued until the client is gone or reads too slowly. Over TLS each message
-    /// becomes a record of its own: coturn's clients take one record for one message.
+    /// becomes a record of its own: coturn's clients take one record for one message. Over DTLS it has
+    /// to, for a record is a datagram.
     pub(crate) async fn write_all(
         &self,
         mut stream: impl AsyncWrite + Unpin,
@@ -74,7 +75,7 @@ impl Sender {
                 while !rest.is_empty() {
                     let message;
                     (message, rest) = rest.split_at(match transport {
-                        Transport::Tls => message_len(rest),
+                        Transport::Tls | Transport::Dtls => message_len(rest),
                         _ => rest.len(),
                     });
                     stream.write_all(message).await?;

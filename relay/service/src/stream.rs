@@ -107,14 +107,14 @@ pub(crate) async fn serve(
 }
 
 /// A stream's place among those the relay serves; given back when dropped.
-struct Place {
+pub(crate) struct Place {
     shard: Rc<Shard>,
     five_tuple: FiveTuple,
     sender: Rc<crate::sender::Sender>,
 }
 
 impl Place {
-    fn take(shard: Rc<Shard>, five_tuple: FiveTuple) -> Option<Place> {
+    pub(crate) fn take(shard: Rc<Shard>, five_tuple: FiveTuple) -> Option<Place> {
         let sender = shard.open_stream(five_tuple)?;
         Some(Place {
             shard,
@@ -123,7 +123,11 @@ impl Place {
         })
     }
 
-    async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin, already_read: &[u8]) {
+    pub(crate) async fn serve(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin,
+        already_read: &[u8],
+    ) {
         let (reader, writer) = tokio::io::split(stream);
         tokio::select! {
             ended = self.read_all(reader, already_read) => {

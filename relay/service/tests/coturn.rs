@@ -29,6 +29,13 @@ fn uclient_loses_nothing_over_tls() {
 }
 
 #[test]
+fn uclient_loses_nothing_over_dtls() {
+    check(&["-c", "-X", "-S"]);
+    check(&["-c", "-X", "-S", "-s"]);
+    check(&["-c", "-X", "-S", "-y"]);
+}
+
+#[test]
 fn uclient_loses_nothing_with_send_indications() {
     check(&["-c", "-X", "-s"]);
     check(&["-c", "-X", "-s", "-t"]);
@@ -56,7 +63,8 @@ fn check(flags: &[&str]) {
     }
     let relay = start();
     let server = match (flags.contains(&"-S"), flags.contains(&"-t")) {
-        (true, _) => relay.tls_addresses()[0],
+        (true, true) => relay.tls_addresses()[0],
+        (true, false) => relay.dtls_addresses()[0],
         (_, true) => relay.tcp_addresses()[0],
         _ => relay.udp_addresses()[0],
     };
@@ -97,11 +105,16 @@ fn start() -> Handle {
         listen_udp: vec![loopback],
         listen_tcp: vec![loopback],
         listen_tls: vec![loopback],
+        listen_dtls: vec![loopback],
         peers_allow: vec!["127.0.0.0/8".to_owned()],
         ..Config::default()
     };
     let rcgen::CertifiedKey { cert, signing_key } =
         rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let dtls = relay_service::Certificate {
+        certificate: cert.der().to_vec(),
+        private_key: signing_key.serialize_der(),
+    };
     let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
     let tls = rustls::ServerConfig::builder()
         .with_no_client_auth()
@@ -111,6 +124,7 @@ fn start() -> Handle {
         &config,
         Credentials::new([Secret::new(SECRET)]),
         Some(Arc::new(tls)),
+        Some(Arc::new(move || Some(dtls.clone()))),
     )
     .unwrap()
 }

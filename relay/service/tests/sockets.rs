@@ -416,7 +416,7 @@ fn an_address_in_use_is_an_error_that_names_it() {
         listen_tcp: Vec::new(),
         ..Config::default()
     };
-    let error = Relay::start(&config, Credentials::new([]), None).unwrap_err();
+    let error = Relay::start(&config, Credentials::new([]), None, None).unwrap_err();
     assert_eq!(error.to_string(), format!("can't listen on UDP {address}"));
 }
 
@@ -439,6 +439,7 @@ fn start(change: impl FnOnce(&mut Config)) -> (Handle, TlsConnector) {
         &config,
         Credentials::new([Secret::new(SECRET)]),
         Some(server),
+        None,
     );
     (relay.unwrap(), connector)
 }

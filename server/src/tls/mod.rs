@@ -1,4 +1,4 @@
-//! The certificate of HTTPS, WSS and TURN over TLS.
+//! The certificate of HTTPS, WSS and TURN over TLS and DTLS.
 
 pub mod development;
 
@@ -19,7 +19,14 @@ const PROTOCOLS: [&[u8]; 2] = [b"http/1.1", b"stun.turn"];
 /// The one certificate of this server, the same for every listener; it can be replaced while the server runs.
 #[derive(Debug)]
 pub struct CertificateStore {
-    current: RwLock<Arc<CertifiedKey>>,
+    current: RwLock<Current>,
+}
+
+/// A certificate in use, and its key once more as DTLS needs it.
+#[derive(Debug)]
+struct Current {
+    certified: Arc<CertifiedKey>,
+    private: PrivateKeyDer<'static>,
 }
 
 impl CertificateStore {
@@ -28,15 +35,24 @@ impl CertificateStore {
     /// Fails when a file can't be read, holds no certificate or key, or the key is another certificate's.
     pub fn load(certificate: &Path, key: &Path) -> anyhow::Result<Self> {
         Ok(Self {
-            current: RwLock::new(Arc::new(read(certificate, key)?)),
+            current: RwLock::new(read(certificate, key)?),
         })
     }
 
     /// Reads the files again; fails as [`Self::load`] does, and keeps the certificate it has then.
     pub fn reload(&self, certificate: &Path, key: &Path) -> anyhow::Result<()> {
-        let read = Arc::new(read(certificate, key)?);
+        let read = read(certificate, key)?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = read;
         Ok(())
+    }
+
+    /// What DTLS clients of the relay are shown: the certificate without its chain, which DTLS has no room for.
+    pub fn for_dtls(&self) -> Option<relay_service::Certificate> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        Some(relay_service::Certificate {
+            certificate: current.certified.cert.first()?.to_vec(),
+            private_key: current.private.secret_der().to_vec(),
+        })
     }
 }
 
@@ -46,6 +62,7 @@ impl ResolvesServerCert for CertificateStore {
             self.current
                 .read()
                 .unwrap_or_else(PoisonError::into_inner)
+                .certified
                 .clone(),
         )
     }
@@ -89,15 +106,20 @@ pub fn read_chain(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     Ok(chain)
 }
 
-fn read(certificate: &Path, key: &Path) -> anyhow::Result<CertifiedKey> {
+fn read(certificate: &Path, key: &Path) -> anyhow::Result<Current> {
     let chain = read_chain(certificate)?;
     let private = PrivateKeyDer::from_pem_file(key)
         .with_context(|| format!("{} holds no private key in PEM", key.display()))?;
-    CertifiedKey::from_der(chain, private, &provider()).with_context(|| {
+    let certified = CertifiedKey::from_der(chain, private.clone_key(), &provider());
+    let certified = certified.with_context(|| {
         format!(
             "the key in {} does not belong to the certificate in {}",
             key.display(),
             certificate.display()
         )
+    })?;
+    Ok(Current {
+        certified: Arc::new(certified),
+        private,
     })
 }

@@ -65,6 +65,8 @@ pub struct IceConfig {
     pub tcp_port: Option<u16>,
     /// TURN over TLS.
     pub tls_port: Option<u16>,
+    /// TURN over DTLS.
+    pub dtls_port: Option<u16>,
     /// How long credentials are valid.
     pub ttl: Duration,
 }
@@ -76,6 +78,7 @@ impl Default for IceConfig {
             udp_port: None,
             tcp_port: None,
             tls_port: None,
+            dtls_port: None,
             ttl: Duration::from_secs(3_600),
         }
     }

@@ -42,12 +42,14 @@ impl IceServers {
             udp_port,
             tcp_port,
             tls_port,
+            dtls_port,
             ..
         } = self.config;
         let turn = [
             udp_port.map(|port| format!("turn:{host}:{port}?transport=udp")),
             tcp_port.map(|port| format!("turn:{host}:{port}?transport=tcp")),
             tls_port.map(|port| format!("turns:{host}:{port}?transport=tcp")),
+            dtls_port.map(|port| format!("turns:{host}:{port}?transport=udp")),
         ];
         let turn: Vec<String> = turn.into_iter().flatten().collect();
 
@@ -124,6 +126,7 @@ mod tests {
                 "turn:calls.example.com:3478?transport=udp",
                 "turn:calls.example.com:443?transport=tcp",
                 "turns:calls.example.com:5349?transport=tcp",
+                "turns:calls.example.com:5350?transport=udp",
             ]
         );
         assert_eq!(
@@ -148,6 +151,7 @@ mod tests {
             udp_port: udp,
             tcp_port: tcp,
             tls_port: tls,
+            dtls_port: tls.map(|port| port + 1),
             ..IceConfig::default()
         };
         let (now, account) = (
