@@ -1,6 +1,7 @@
 //! What must hold whatever happens. The Devices report what they see; nothing here looks into the core.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -22,6 +23,8 @@ pub struct Oracle {
     /// Answers by type and code, to see that a run is not idle.
     pub tally: BTreeMap<String, u32>,
     relays: Relays,
+    /// How long a Device had no socket, as the server saw it, before its last `hello`.
+    away: BTreeMap<String, Duration>,
     ids_by_name: BTreeMap<String, String>,
 }
 
@@ -60,6 +63,9 @@ struct Relays {
     markers: BTreeSet<String>,
 }
 
+/// How long a Session outlives its WebSocket.
+const SESSION_KEPT: Duration = Duration::from_secs(60);
+
 /// What a well-behaved client must never be told.
 const CODES_NEVER: [&str; 16] = [
     "bad_frame",
@@ -91,6 +97,7 @@ impl Oracle {
             history: BTreeMap::new(),
             tally: BTreeMap::new(),
             relays: Relays::default(),
+            away: BTreeMap::new(),
             ids_by_name: BTreeMap::new(),
         }
     }
@@ -316,12 +323,19 @@ impl Oracle {
         });
     }
 
+    /// The server has got a `hello`; for so long it had no socket of this Device.
+    pub fn on_hello(&mut self, id: &str, away: Duration) {
+        self.away.insert(id.into(), away);
+    }
+
     pub fn on_welcome(&mut self, device: &str, asked: bool, resumed: bool) {
         *self
             .tally
             .entry(format!("welcome resumed={resumed}"))
             .or_default() += 1;
-        if self.mode.always_resumes {
+        let away = self.away.get(&self.ids_by_name[device]);
+        let in_time = away.is_none_or(|away| *away < SESSION_KEPT);
+        if self.mode.always_resumes && in_time {
             self.require(asked == resumed, || {
                 format!("{device}: asked to resume: {asked}, resumed: {resumed}")
             });

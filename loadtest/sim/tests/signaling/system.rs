@@ -33,6 +33,8 @@ pub struct System {
     seed: u64,
     /// Who is behind a stream, once the `hello` came.
     greeted: BTreeMap<StreamId, Option<(String, String)>>,
+    /// When a Device's last socket was gone.
+    left_at: BTreeMap<String, Duration>,
     /// How many Devices there are.
     devices: usize,
     reference: Reference,
@@ -50,6 +52,7 @@ impl System {
             node,
             seed,
             greeted: BTreeMap::new(),
+            left_at: BTreeMap::new(),
             devices,
             reference: Reference::new(lenient),
             questions: BTreeMap::new(),
@@ -79,6 +82,7 @@ impl System {
     pub fn forget(&mut self) {
         self.core = None;
         self.greeted.clear();
+        self.left_at.clear();
         self.reference.forget();
         self.questions.clear();
         self.armed = None;
@@ -160,14 +164,19 @@ impl System {
                     }
                     Some(greeted) => {
                         let hello = hello(&text);
-                        *greeted = Some((hello.user.to_string(), hello.device.id.to_string()));
+                        let device = hello.device.id.to_string();
+                        let left_at = self.left_at.remove(&device);
+                        let away = left_at.map_or(Duration::ZERO, |at| net.now() - at);
+                        oracle.on_hello(&device, away);
+                        *greeted = Some((hello.user.to_string(), device));
                         core.handle_hello(now, ConnectionId(stream.0), hello);
                     }
                     None => {}
                 }
             }
             Event::Closed { stream, .. } => {
-                if self.greeted.remove(&stream).flatten().is_some() {
+                if let Some((_, device)) = self.greeted.remove(&stream).flatten() {
+                    self.left_at.insert(device, net.now());
                     core.handle_disconnect(now, ConnectionId(stream.0));
                 }
             }
@@ -213,7 +222,9 @@ impl System {
                     connection, code, ..
                 } => {
                     let stream = StreamId(connection.0);
-                    self.greeted.remove(&stream);
+                    if let Some((_, device)) = self.greeted.remove(&stream).flatten() {
+                        self.left_at.insert(device, net.now());
+                    }
                     net.send(stream, self.node, Wire::Close(code.as_u16()));
                     net.close(stream, self.node);
                 }
