@@ -5,6 +5,7 @@ import puppeteer from 'puppeteer-core';
 
 import { keepConnections } from './media.mjs';
 import { Person } from './person.mjs';
+import { PATIENCE_MS } from './wait.mjs';
 
 const CHROMIUM = process.env.CHROMIUM ?? '/usr/bin/chromium';
 const FIREFOX = process.env.FIREFOX ?? '/usr/bin/firefox-esr';
@@ -57,6 +58,7 @@ export async function startChromium({ program = CHROMIUM, env = {}, home, mdns =
   const browser = await chromium.launch({
     executablePath: program,
     headless: true,
+    timeout: PATIENCE_MS,
     args: [...CHROMIUM_FLAGS, ...(mdns ? [] : [CHROMIUM_GRANTS_MEDIA]), CHROMIUM_USES_LOOPBACK, ...flags],
     env: { ...process.env, ...env, ...(home && { HOME: home }) },
   });
@@ -69,6 +71,7 @@ export async function startFirefox({ preferences = {} } = {}) {
     browser: 'firefox',
     executablePath: FIREFOX,
     headless: true,
+    timeout: PATIENCE_MS,
     extraPrefsFirefox: { ...FIREFOX_PREFERENCES, ...preferences },
   });
   return new Browser('firefox', browser);
@@ -89,11 +92,13 @@ class Browser {
     let page;
     if (this.kind === 'chromium') {
       const context = await this.browser.newContext({ viewport: { width: 1280, height: 720 }, ...options });
+      context.setDefaultTimeout(PATIENCE_MS);
       page = await context.newPage();
       await page.addInitScript(keepConnections);
     } else {
       const context = await this.browser.createBrowserContext();
       page = await context.newPage();
+      page.setDefaultTimeout(PATIENCE_MS);
       await page.setViewport({ width: 1280, height: 720 });
       await page.evaluateOnNewDocument(keepConnections);
     }
