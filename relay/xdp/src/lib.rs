@@ -1,0 +1,3 @@
+//! TURN Channels relayed in the network driver (XDP).
+
+pub mod asm;
