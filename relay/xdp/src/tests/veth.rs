@@ -1,0 +1,414 @@
+//! The program on real interfaces: a client, the relay and a peer, each in a namespace of its own,
+//! joined by virtual cables. No relay listens: what arrives was relayed by the program alone.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::frame::channel_data;
+use super::namespace::{Namespace, alone, ethtool, ip};
+use crate::asm::{Assembler, R0};
+use crate::binding::{Binding, Lifetimes, Mode, Settings, StartError, Traffic, Usage};
+use crate::layout::{Cause, Dscp, Quota};
+use crate::offload::Offload;
+use crate::sys::{self, AttachFlags};
+
+const CHANNEL: u16 = 0x4abc;
+
+/// How long a packet may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long nothing must arrive to call it lost.
+const SILENCE: Duration = Duration::from_millis(300);
+
+/// How many packets each test sends each way.
+const PACKETS: usize = 500;
+
+/// The three ends of one Channel.
+struct Network {
+    client: UdpSocket,
+    peer: UdpSocket,
+    /// Where the kernel hands what the program passes on.
+    server: UdpSocket,
+    relayed: UdpSocket,
+    binding: Binding,
+    relay: Namespace,
+    _others: [Namespace; 2],
+    _links: Vec<OwnedFd>,
+}
+
+/// Addresses of one family: client, server, relayed address, peer.
+type Addresses = [&'static str; 4];
+
+const V4: Addresses = [
+    "198.18.1.2:4000",
+    "198.18.1.1:3478",
+    "198.18.2.1:50000",
+    "198.18.2.2:5000",
+];
+const V6: Addresses = [
+    "[2001:2:0:1::2]:4000",
+    "[2001:2:0:1::1]:3478",
+    "[2001:2:0:2::1]:50000",
+    "[2001:2:0:2::2]:5000",
+];
+/// An IPv4 client whose relayed address is an IPv6 one.
+const V4_TO_V6: Addresses = [V4[0], V4[1], V6[2], V6[3]];
+/// The other way round.
+const V6_TO_V4: Addresses = [V6[0], V6[1], V4[2], V4[3]];
+/// Client and peer behind one interface, which sends out again what it received.
+const ONE_ARM: Addresses = [V4[0], V4[1], "198.18.1.1:50000", "198.18.1.2:5000"];
+
+impl Network {
+    /// The calling thread is in the relay's namespace afterwards.
+    fn new(addresses: Addresses) -> Network {
+        let relay = Namespace::new();
+        let mut others = Vec::new();
+        let mut links = Vec::new();
+        for (name, net) in [("c", 1), ("p", 2)] {
+            let other = Namespace::new();
+            relay.enter();
+            ip(&format!(
+                "link add {name}0 type veth peer name {name}1 netns {}",
+                other.path()
+            ));
+            ip(&format!("link set {name}0 up"));
+            ip(&format!("addr add 198.18.{net}.1/24 dev {name}0"));
+            ip(&format!("addr add 2001:2:0:{net}::1/64 dev {name}0 nodad"));
+            other.enter();
+            ip(&format!("link set {name}1 up"));
+            ip(&format!("addr add 198.18.{net}.2/24 dev {name}1"));
+            ip(&format!("addr add 2001:2:0:{net}::2/64 dev {name}1 nodad"));
+            // The far end of a virtual cable takes a program's frames only where one runs there
+            // too, and its checksums must be made by itself, as they are on a wire.
+            ethtool(&format!("-K {name}1 tx off"));
+            links.push(pass_all(&format!("{name}1")));
+            others.push(other);
+        }
+        let others: [Namespace; 2] = others.try_into().ok().unwrap();
+        let [client, server, relayed, peer]: [SocketAddr; 4] =
+            addresses.map(|text| text.parse().unwrap());
+        let socket_in = |namespace: &Namespace, address: SocketAddr| {
+            namespace.enter();
+            let socket = UdpSocket::bind(address).unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            socket
+        };
+        let peer_is_behind_client = client.ip() == peer.ip();
+        Network {
+            client: socket_in(&others[0], client),
+            peer: socket_in(&others[usize::from(!peer_is_behind_client)], peer),
+            server: socket_in(&relay, server),
+            relayed: socket_in(&relay, relayed),
+            binding: Binding {
+                client,
+                server,
+                relayed,
+                peer,
+                channel: CHANNEL,
+                quotas: [None; 2],
+            },
+            relay,
+            _others: others,
+            _links: links,
+        }
+    }
+
+    /// Lets the relay's kernel learn both neighbours, as control messages do in life.
+    fn meet(&self) {
+        for (own, other, there) in [
+            (&self.server, &self.client, self.binding.client),
+            (&self.relayed, &self.peer, self.binding.peer),
+        ] {
+            own.send_to(b"hello", there).unwrap();
+            assert_eq!(receive(other).unwrap(), b"hello");
+        }
+    }
+}
+
+/// Attaches a program that passes everything.
+fn pass_all(interface: &str) -> OwnedFd {
+    const XDP_PASS: i32 = 2;
+    let mut a = Assembler::new();
+    a.mov(R0, XDP_PASS);
+    a.exit();
+    let program = sys::load("pass_all", &a.finish().unwrap(), |_| -1).unwrap();
+    let ifindex = sys::ifindex(interface).unwrap();
+    sys::attach(&program, ifindex, AttachFlags::Driver).unwrap()
+}
+
+fn receive(socket: &UdpSocket) -> io::Result<Vec<u8>> {
+    let mut buffer = [0; 2048];
+    let (len, _) = socket.recv_from(&mut buffer)?;
+    Ok(buffer[..len].to_vec())
+}
+
+/// Ensures that nothing arrives.
+fn expect_silence(socket: &UdpSocket) {
+    socket.set_read_timeout(Some(SILENCE)).unwrap();
+    let received = receive(socket);
+    assert!(received.is_err(), "arrived: {received:02x?}");
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+}
+
+fn settings(mode: Mode) -> Settings {
+    Settings {
+        interfaces: vec!["c0".to_owned(), "p0".to_owned()],
+        mode,
+        ipv4: true,
+        ipv6: true,
+        relay_ports: 49_152..=65_535,
+        dscp: Dscp::Keep,
+        channels_max: 16,
+        quotas_max: 4,
+    }
+}
+
+fn for_seconds(seconds: u64) -> Lifetimes {
+    let until = Instant::now() + Duration::from_secs(seconds);
+    Lifetimes {
+        to_peer: until,
+        to_client: until,
+    }
+}
+
+/// Sends both ways and compares every payload and count.
+fn relay_both_ways(addresses: Addresses, mode: Mode) {
+    let network = Network::new(addresses);
+    network.meet();
+    let mut offload = Offload::start(settings(mode)).unwrap();
+    let installed = offload.install(network.binding, for_seconds(600)).unwrap();
+    let (client, peer, binding) = (&network.client, &network.peer, &network.binding);
+
+    let mut expected = Usage::default();
+    for number in 0..PACKETS {
+        let len = [0, 1, 20, 159, 160, 1200][number % 6];
+        let payload = vec![number as u8; len];
+        let padding = vec![
+            0;
+            if number % 2 == 0 {
+                (4 - len % 4) % 4
+            } else {
+                0
+            }
+        ];
+        let data = channel_data(CHANNEL, &payload, &padding);
+        client.send_to(&data, binding.server).unwrap();
+        let mut buffer = [0; 2048];
+        let (got, from) = peer.recv_from(&mut buffer).unwrap();
+        assert_eq!((&buffer[..got], from), (&payload[..], binding.relayed));
+
+        peer.send_to(&payload, binding.relayed).unwrap();
+        let (got, from) = client.recv_from(&mut buffer).unwrap();
+        let data = channel_data(CHANNEL, &payload, &[]);
+        assert_eq!((&buffer[..got], from), (&data[..], binding.server));
+
+        for direction in [&mut expected.to_peer, &mut expected.to_client] {
+            direction.packets += 1;
+            direction.bytes += len as u64;
+        }
+    }
+    assert_eq!(offload.remove(installed), expected);
+    let causes = offload.causes().unwrap();
+    assert_eq!(causes[Cause::ToPeer.index()], expected.to_peer.packets);
+    assert_eq!(causes[Cause::ToClient.index()], expected.to_client.packets);
+    assert_eq!(causes[Cause::Quota.index()], 0);
+
+    // From now on userspace has it.
+    let data = channel_data(CHANNEL, b"again", &[]);
+    client.send_to(&data, binding.server).unwrap();
+    assert_eq!(receive(&network.server).unwrap(), data);
+}
+
+#[test]
+fn a_channel_is_relayed_both_ways_over_ipv4() {
+    alone(|| relay_both_ways(V4, Mode::Native));
+}
+
+#[test]
+fn a_channel_is_relayed_both_ways_over_ipv6() {
+    alone(|| relay_both_ways(V6, Mode::Native));
+}
+
+#[test]
+fn a_channel_is_relayed_from_either_family_to_the_other() {
+    alone(|| relay_both_ways(V4_TO_V6, Mode::Native));
+    alone(|| relay_both_ways(V6_TO_V4, Mode::Native));
+}
+
+#[test]
+fn a_channel_is_relayed_out_of_the_interface_it_came_in() {
+    alone(|| relay_both_ways(ONE_ARM, Mode::Native));
+}
+
+#[test]
+fn a_channel_is_relayed_where_the_kernel_runs_the_program() {
+    alone(|| relay_both_ways(V4, Mode::Generic));
+    alone(|| relay_both_ways(V6, Mode::Generic));
+}
+
+#[test]
+fn a_channel_ends_when_its_time_is_over() {
+    alone(|| {
+        let network = Network::new(V4);
+        network.meet();
+        let mut offload = Offload::start(settings(Mode::Native)).unwrap();
+        let installed = offload.install(network.binding, for_seconds(600)).unwrap();
+        let (client, server) = (&network.client, network.binding.server);
+        let data = channel_data(CHANNEL, b"media", &[]);
+
+        client.send_to(&data, server).unwrap();
+        assert_eq!(receive(&network.peer).unwrap(), b"media");
+
+        // The Permission ends before the Channel: only the way back is over.
+        let lifetimes = Lifetimes {
+            to_client: Instant::now(),
+            ..for_seconds(600)
+        };
+        offload.refresh(&installed, lifetimes);
+        network
+            .peer
+            .send_to(b"late", network.binding.relayed)
+            .unwrap();
+        assert_eq!(receive(&network.relayed).unwrap(), b"late");
+        client.send_to(&data, server).unwrap();
+        assert_eq!(receive(&network.peer).unwrap(), b"media");
+
+        // By the clock, with nobody's help.
+        offload.refresh(&installed, for_seconds(1));
+        thread::sleep(Duration::from_millis(1100));
+        client.send_to(&data, server).unwrap();
+        assert_eq!(receive(&network.server).unwrap(), data);
+        expect_silence(&network.peer);
+
+        offload.refresh(&installed, for_seconds(600));
+        client.send_to(&data, server).unwrap();
+        assert_eq!(receive(&network.peer).unwrap(), b"media");
+        let causes = offload.causes().unwrap();
+        assert_eq!(causes[Cause::Expired.index()], 2);
+        let to_peer = Traffic {
+            packets: 3,
+            bytes: 15,
+        };
+        assert_eq!(offload.remove(installed).to_peer, to_peer);
+    });
+}
+
+#[test]
+fn a_quota_stops_what_is_beyond_it() {
+    alone(|| {
+        let network = Network::new(V4);
+        network.meet();
+        let mut offload = Offload::start(settings(Mode::Native)).unwrap();
+        let bytes = offload.add_quota(Quota::Bytes {
+            per_second: 10,
+            burst: 1000,
+        });
+        let packets = offload.add_quota(Quota::Packets {
+            per_second: 1,
+            burst: 8,
+        });
+        let binding = |quotas| Binding {
+            quotas,
+            ..network.binding
+        };
+        let send_all = |expected: usize| {
+            for _ in 0..20 {
+                let data = channel_data(CHANNEL, &[7; 100], &[]);
+                network
+                    .client
+                    .send_to(&data, binding([None; 2]).server)
+                    .unwrap();
+            }
+            for _ in 0..expected {
+                assert_eq!(receive(&network.peer).unwrap(), [7; 100]);
+            }
+            expect_silence(&network.peer);
+        };
+
+        let installed = offload
+            .install(binding([None, bytes]), for_seconds(600))
+            .unwrap();
+        send_all(10);
+        assert_eq!(offload.remove(installed).to_peer.bytes, 1000);
+
+        let installed = offload
+            .install(binding([packets, None]), for_seconds(600))
+            .unwrap();
+        send_all(8);
+        assert_eq!(offload.remove(installed).to_peer.packets, 8);
+
+        let causes = offload.causes().unwrap();
+        assert_eq!(causes[Cause::Quota.index()], 10 + 12);
+    });
+}
+
+#[test]
+fn what_grows_beyond_the_mtu_is_left_to_userspace() {
+    alone(|| {
+        let network = Network::new(V4);
+        network.meet();
+        let mut offload = Offload::start(settings(Mode::Native)).unwrap();
+        let _installed = offload.install(network.binding, for_seconds(600)).unwrap();
+
+        let longest = vec![9; 1500 - 28 - 4];
+        network
+            .peer
+            .send_to(&longest, network.binding.relayed)
+            .unwrap();
+        let data = channel_data(CHANNEL, &longest, &[]);
+        assert_eq!(receive(&network.client).unwrap(), data);
+
+        let longer = vec![9; 1500 - 28 - 3];
+        network
+            .peer
+            .send_to(&longer, network.binding.relayed)
+            .unwrap();
+        assert_eq!(receive(&network.relayed).unwrap(), longer);
+        assert_eq!(offload.causes().unwrap()[Cause::Mtu.index()], 1);
+    });
+}
+
+#[test]
+fn nothing_stays_attached_when_the_offload_ends() {
+    alone(|| {
+        let network = Network::new(V4);
+        network.relay.enter();
+        let offload = Offload::start(settings(Mode::Native)).unwrap();
+        let Err(StartError::Attach { name, .. }) = Offload::start(settings(Mode::Native)) else {
+            panic!("two programs on one interface");
+        };
+        assert_eq!(name, "c0");
+        Offload::probe(settings(Mode::Native)).unwrap();
+
+        drop(offload);
+        drop(Offload::start(settings(Mode::Native)).unwrap());
+    });
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    alone(|| {
+        let network = Network::new(V4);
+        network.relay.enter();
+        let start = |interface: &str| {
+            let settings = Settings {
+                interfaces: vec![interface.to_owned()],
+                ..settings(Mode::Native)
+            };
+            Offload::start(settings).unwrap_err().to_string()
+        };
+        assert_eq!(
+            start("none"),
+            "interface none: No such device (os error 19)"
+        );
+        std::fs::write("/proc/sys/net/ipv6/conf/lo/forwarding", "0").unwrap();
+        let error = start("c0");
+        assert!(
+            error.contains("sysctl -w net.ipv6.conf.lo.forwarding=1"),
+            "{error}"
+        );
+    });
+}
