@@ -15,7 +15,6 @@ pub struct Offload(Infallible);
 #[expect(
     missing_docs,
     clippy::missing_errors_doc,
-    clippy::needless_pass_by_value,
     reason = "the signatures, described where they do something"
 )]
 impl Offload {
