@@ -28,16 +28,17 @@ use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::outbox::{Batch, End, Outbox, TOO_SLOW};
 
-/// How much is read at once, into a buffer that all sockets of a thread share.
-const READ_LEN: usize = 16 * 1024;
+/// How much is read at once, into a buffer that all sockets of a thread share. So much of the shortest frames has fewer answers
+/// than an outbox holds: a client that asks and does not listen is no longer read before it overflows.
+const READ_LEN: usize = 4 * 1024;
 /// How much is gathered before it is written.
 const WRITE_LEN: usize = 16 * 1024;
 /// What the library sets aside for the frame to come, and by how much its buffer grows at least.
 const AHEAD_LEN: usize = 128;
 /// How long a client may take to take leave.
 const TIMEOUT_CLOSE: Duration = Duration::from_secs(5);
-/// What is read and thrown away meanwhile: more than the system keeps of a client that never stopped sending.
-const DISCARDED_LEN_MAX: usize = 16 * 1024 * 1024;
+/// What is read and thrown away meanwhile.
+const DISCARDED_LEN_MAX: usize = 1024 * 1024;
 
 thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_LEN].into());

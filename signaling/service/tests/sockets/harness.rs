@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use signaling_service::tokens::{self, Claims};
 use signaling_service::{ClientInfo, Config, IceConfig, Secrets, Service};
 use tempfile::TempDir;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -25,6 +25,9 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The buffer of a client's socket for what it has not read, in bytes.
+const RECEIVE_LEN: u32 = 64 * 1024;
 
 /// A service with one Account.
 pub(crate) struct TestService {
@@ -171,7 +174,10 @@ impl TestService {
         );
         change(headers);
 
-        let stream = TcpStream::connect(self.address).await.unwrap();
+        // Small, so that a client which stops reading has little to catch up with, however slow the machine is.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(RECEIVE_LEN).unwrap();
+        let stream = socket.connect(self.address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         let (socket, _) = client_async(request, stream).await.map_err(Box::new)?;
         Ok(Client {
