@@ -1,5 +1,6 @@
 //! A shard: one task that owns one core and the Accounts that fall to it.
 
+mod alarm;
 mod nodes;
 mod questions;
 
@@ -24,6 +25,7 @@ use crate::clock::Clock;
 use crate::figures::Figures;
 use crate::ice::IceServers;
 use crate::socket::{End, Outbox, SOON, Tell};
+use alarm::Alarm;
 use nodes::ToNodes;
 
 /// How many inputs may wait for a shard; then sockets wait.
@@ -36,8 +38,6 @@ const FRAMES_IN_TURN: u64 = 128;
 const SIDE_LEN_MAX: usize = 1_024;
 /// How often a shard looks after itself.
 const UPKEEP: Duration = Duration::from_secs(10);
-/// How long a shard sleeps when its core waits for nothing.
-const IDLE: Duration = Duration::from_secs(3_600);
 
 /// What a shard is told.
 pub(crate) enum Input {
@@ -202,8 +202,7 @@ impl Shard {
     async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
         let mut batch = Vec::with_capacity(BATCH_LEN_MAX);
         let mut upkeep = tokio::time::interval(UPKEEP);
-        let mut alarm = Box::pin(tokio::time::sleep(IDLE));
-        let mut alarm_at = None;
+        let mut alarm = Alarm::new();
         let mut patience = Box::pin(tokio::time::sleep(SOON));
         self.core.handle_start(self.around.clock.now());
 
@@ -214,12 +213,7 @@ impl Shard {
                 patience.as_mut().reset(until);
                 self.waiting_until = Some(until);
             }
-            let due_at = self.core.poll_timeout();
-            if due_at != alarm_at {
-                let wait = due_at.map_or(IDLE, |at| self.around.clock.until(at));
-                alarm.as_mut().reset(Instant::now() + wait);
-                alarm_at = due_at;
-            }
+            alarm.set(self.core.poll_timeout(), &self.around.clock);
 
             tokio::select! {
                 taken = inputs.recv_many(&mut batch, BATCH_LEN_MAX) => {
@@ -237,10 +231,9 @@ impl Shard {
                     self.tell_figures();
                 }
                 () = &mut patience, if self.waiting_until.is_some() => self.wake_waiting(),
-                () = &mut alarm => {
+                () = alarm.rings() => {
                     self.core.handle_timeout(self.around.clock.now());
                     self.apply(None).await;
-                    alarm_at = None; // It has rung, and may have to ring at the same time again.
                 }
                 Some((query, answer)) = self.answers.recv() => {
                     self.core.handle_answer(self.around.clock.now(), query, answer);
@@ -252,7 +245,7 @@ impl Shard {
                 }
                 _ = upkeep.tick() => {
                     self.on_upkeep().await;
-                    alarm_at = None; // The clock may have been set.
+                    alarm.unset(); // The clock may have been set.
                 }
             }
         }
