@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use signaling_service::tokens::{self, Claims};
 use signaling_service::{ClientInfo, Config, IceConfig, Secrets, Service};
 use tempfile::TempDir;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -26,8 +26,8 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The buffer of a client's socket for what it has not read, in bytes.
-const RECEIVE_LEN: u32 = 64 * 1024;
+/// The buffers of sockets, in bytes. Small, so that who stops reading or is not read notices soon, however slow the machine is.
+const BUFFER_LEN: u32 = 64 * 1024;
 
 /// A service with one Account.
 pub(crate) struct TestService {
@@ -115,7 +115,10 @@ impl TestService {
         .await
         .unwrap();
 
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        // Accepted sockets have the buffers of the listening one.
+        let listener = small_socket();
+        listener.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = listener.listen(1_024).unwrap();
         let address = listener.local_addr().unwrap();
         let info = ClientInfo {
             ip: address.ip(),
@@ -174,10 +177,7 @@ impl TestService {
         );
         change(headers);
 
-        // Small, so that a client which stops reading has little to catch up with, however slow the machine is.
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.set_recv_buffer_size(RECEIVE_LEN).unwrap();
-        let stream = socket.connect(self.address).await.unwrap();
+        let stream = small_socket().connect(self.address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         let (socket, _) = client_async(request, stream).await.map_err(Box::new)?;
         Ok(Client {
@@ -356,6 +356,13 @@ impl Client {
         let code = error["data"]["code"].as_str().unwrap().to_owned();
         (code, self.closed().await.0)
     }
+}
+
+fn small_socket() -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_send_buffer_size(BUFFER_LEN).unwrap();
+    socket.set_recv_buffer_size(BUFFER_LEN).unwrap();
+    socket
 }
 
 pub(crate) fn token(key: &ApiKey, user: &str, exp: u64) -> String {
