@@ -78,11 +78,6 @@ impl Figures {
         counter!("signaling_closes_total", "code" => code.as_u16().to_string()).increment(1);
     }
 
-    /// A change did not get into the records.
-    pub(crate) fn change_lost(&self) {
-        counter!("signaling_changes_lost_total").increment(1);
-    }
-
     pub(crate) fn call_answered(&self, call: &CallRecord) {
         if let Some(answered_at) = call.answered_at {
             let setup = Duration::from_millis((answered_at - call.created_at).get());
@@ -141,10 +136,6 @@ fn describe() {
     describe_counter!(
         "signaling_closes_total",
         "WebSockets closed by the server, by the code in the close frame"
-    );
-    describe_counter!(
-        "signaling_changes_lost_total",
-        "changes that the records did not take"
     );
     describe_counter!(
         "signaling_calls_ended_total",

@@ -405,7 +405,6 @@ impl Shard {
 
         // Waiting here is the back-pressure: a shard does not run ahead of the disk.
         if let Err(error) = self.around.records.record(change).await {
-            self.around.figures.change_lost();
             tracing::error!(%error, "Change lost");
         }
     }
