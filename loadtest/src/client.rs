@@ -56,6 +56,15 @@ pub(crate) struct Session {
 }
 
 impl Target {
+    /// What we started ourselves, on this machine.
+    pub(crate) fn on_localhost(address: SocketAddr, tls: Option<TlsConnector>) -> Self {
+        Self {
+            address,
+            authority: format!("localhost:{}", address.port()),
+            tls,
+        }
+    }
+
     /// Opens connection number `index`, and a Session with `token` on it.
     pub(crate) async fn open(&self, token: &str, index: usize) -> anyhow::Result<Session> {
         let stream = tokio::time::timeout(PATIENCE, self.stream(index))

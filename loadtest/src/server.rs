@@ -161,11 +161,7 @@ impl Server {
         let pid = child.id().context("the server has no process id")?;
         wait_until_it_listens(&mut child, address, &folder).await?;
 
-        let target = Target {
-            address,
-            authority: format!("localhost:{}", address.port()),
-            tls,
-        };
+        let target = Target::on_localhost(address, tls);
         Ok(Self {
             target,
             process: Some(Process(pid)),

@@ -83,11 +83,7 @@ impl Floor {
             .parse()
             .context("the bare relay tells no address")?;
 
-        let target = Target {
-            address,
-            authority: format!("localhost:{}", address.port()),
-            tls,
-        };
+        let target = Target::on_localhost(address, tls);
         Ok(Self {
             target,
             process,
