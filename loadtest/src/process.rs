@@ -56,12 +56,16 @@ impl Process {
         Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
     }
 
-    /// Time its living threads have run, as the scheduler counts it, exact to the microsecond.
+    /// Time its living threads have run, as the scheduler counts it, exact to the microsecond. A thread that ends while they are
+    /// read counts no more.
     pub(crate) fn run_time(self) -> anyhow::Result<Duration> {
         let mut nanoseconds = 0;
         for task in std::fs::read_dir(format!("/proc/{}/task", self.0))? {
             let id = task?.file_name();
-            let text = self.read(&format!("task/{}/schedstat", id.display()))?;
+            let text = match self.read(&format!("task/{}/schedstat", id.display())) {
+                Err(error) if ended(&error) => continue,
+                text => text?,
+            };
             let first = text.split_whitespace().next().unwrap_or_default();
             nanoseconds += first.parse::<u64>().context("no time in /proc")?;
         }
@@ -76,6 +80,16 @@ impl Process {
         let path = format!("/proc/{}/{file}", self.0);
         std::fs::read_to_string(&path).with_context(|| format!("can't read {path}"))
     }
+}
+
+/// Whether what was read is gone: at the opening there is no such file, at the reading no such task.
+fn ended(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| {
+        matches!(
+            error.raw_os_error(),
+            Some(nix::libc::ENOENT | nix::libc::ESRCH)
+        )
+    })
 }
 
 #[cfg(test)]
