@@ -26,6 +26,8 @@ macro_rules! attribute_types {
 attribute_types! {
     /// The client's address in the clear (RFC 8489 §14.1).
     MAPPED_ADDRESS = 0x0001;
+    /// Asks for the answer from another address or port (RFC 5780 §7.2).
+    CHANGE_REQUEST = 0x0003;
     /// The name the credentials belong to (RFC 8489 §14.3).
     USERNAME = 0x0006;
     /// HMAC-SHA1 over what stands before it (RFC 8489 §14.5).
@@ -56,6 +58,8 @@ attribute_types! {
     REQUESTED_TRANSPORT = 0x0019;
     /// Asks for the DF bit toward the peer (RFC 8656 §18.9).
     DONT_FRAGMENT = 0x001A;
+    /// A token of a third party, sealed for the server (RFC 7635 §6.2).
+    ACCESS_TOKEN = 0x001B;
     /// HMAC-SHA256 over what stands before it (RFC 8489 §14.6).
     MESSAGE_INTEGRITY_SHA256 = 0x001C;
     /// The algorithm of the client's key (RFC 8489 §14.12).
@@ -70,10 +74,22 @@ attribute_types! {
     PRIORITY = 0x0024;
     /// The pair is nominated (RFC 8445 §7.1.2).
     USE_CANDIDATE = 0x0025;
+    /// Makes a message long (RFC 5780 §7.6).
+    PADDING = 0x0026;
+    /// The port an answer is wanted at (RFC 5780 §7.5).
+    RESPONSE_PORT = 0x0027;
+    /// A connection between client and peer (RFC 6062 §6.2.1).
+    CONNECTION_ID = 0x002A;
+    /// A relayed address of this family is wanted besides the IPv4 one (RFC 8656 §18.11).
+    ADDITIONAL_ADDRESS_FAMILY = 0x8000;
+    /// Why there is no relayed address of one family (RFC 8656 §18.12).
+    ADDRESS_ERROR_CODE = 0x8001;
     /// The algorithms the server offers (RFC 8489 §14.11).
     PASSWORD_ALGORITHMS = 0x8002;
     /// The domain of another server, for its certificate (RFC 8489 §14.16).
     ALTERNATE_DOMAIN = 0x8003;
+    /// What ICMP said about a datagram to a peer (RFC 8656 §18.13).
+    ICMP = 0x8004;
     /// A text that names the program (RFC 8489 §14.14).
     SOFTWARE = 0x8022;
     /// Another server to try (RFC 8489 §14.15).
@@ -84,6 +100,14 @@ attribute_types! {
     ICE_CONTROLLED = 0x8029;
     /// The agent is controlling (RFC 8445 §7.1.3).
     ICE_CONTROLLING = 0x802A;
+    /// The address an answer was sent from (RFC 5780 §7.3).
+    RESPONSE_ORIGIN = 0x802B;
+    /// The server's other address and port (RFC 5780 §7.4).
+    OTHER_ADDRESS = 0x802C;
+    /// The name of the server tokens are made for (RFC 7635 §6.1).
+    THIRD_PARTY_AUTHORIZATION = 0x802E;
+    /// What an Allocation moves to another address with (RFC 8016 §4).
+    MOBILITY_TICKET = 0x8030;
 }
 
 impl AttributeType {
@@ -123,6 +147,16 @@ impl AddressFamily {
             AddressFamily::V4
         } else {
             AddressFamily::V6
+        }
+    }
+
+    /// The family a byte on the wire names.
+    #[must_use]
+    pub fn from_byte(byte: u8) -> Option<AddressFamily> {
+        match byte {
+            0x01 => Some(AddressFamily::V4),
+            0x02 => Some(AddressFamily::V6),
+            _ => None,
         }
     }
 

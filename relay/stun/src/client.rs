@@ -6,9 +6,9 @@
 use std::net::SocketAddr;
 
 use crate::{
-    AddressFamily, AttributeType, ChannelData, Class, ErrorCode, IntegrityKey, IntegrityKind,
+    AddressFamily, AttributeType, ChannelData, Class, ErrorCode, Icmp, IntegrityKey, IntegrityKind,
     Message, MessageWriter, Method, PacketKind, PasswordAlgorithm, SecurityFeatures, TransactionId,
-    classify, padding_len, userhash,
+    classify, decode_xor_address, padding_len, userhash,
 };
 
 /// The protocol number of UDP in REQUESTED-TRANSPORT (RFC 8656 §18.7).
@@ -80,6 +80,22 @@ pub enum Request {
         /// The wanted lifetime, in seconds.
         lifetime: Option<u32>,
     },
+    /// Allocate with all that can be asked for.
+    AllocateWith(AllocateOptions),
+    /// Refresh of one family of an Allocation that has both.
+    RefreshFamily {
+        /// The family.
+        family: AddressFamily,
+        /// The wanted lifetime, in seconds.
+        lifetime: u32,
+    },
+    /// Refresh that moves the Allocation to where it is sent from.
+    Move {
+        /// The ticket last heard.
+        ticket: Vec<u8>,
+        /// The wanted lifetime, in seconds.
+        lifetime: u32,
+    },
     /// Refresh; a lifetime of zero seconds ends the Allocation.
     Refresh {
         /// The wanted lifetime, in seconds.
@@ -99,12 +115,66 @@ pub enum Request {
     },
 }
 
+/// What an Allocate request may ask for (RFC 8656 §7.1).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AllocateOptions {
+    /// The wanted family of the relayed address.
+    pub family: Option<AddressFamily>,
+    /// An IPv6 relayed address besides the IPv4 one.
+    pub additional: bool,
+    /// The wanted lifetime, in seconds.
+    pub lifetime: Option<u32>,
+    /// An even port; `Some(true)` has the next port kept for later.
+    pub even_port: Option<bool>,
+    /// The port that was kept before.
+    pub reservation_token: Option<[u8; 8]>,
+    /// Datagrams to peers may be kept whole.
+    pub dont_fragment: bool,
+    /// The Allocation may move to another address of ours.
+    pub mobile: bool,
+}
+
+impl AllocateOptions {
+    fn write<'b>(&self, mut writer: MessageWriter<'b>) -> MessageWriter<'b> {
+        writer = writer.attribute(
+            AttributeType::REQUESTED_TRANSPORT,
+            &[TRANSPORT_UDP, 0, 0, 0],
+        );
+        if let Some(family) = self.family {
+            let value = [family.byte(), 0, 0, 0];
+            writer = writer.attribute(AttributeType::REQUESTED_ADDRESS_FAMILY, &value);
+        }
+        if self.additional {
+            let value = [AddressFamily::V6.byte(), 0, 0, 0];
+            writer = writer.attribute(AttributeType::ADDITIONAL_ADDRESS_FAMILY, &value);
+        }
+        if let Some(lifetime) = self.lifetime {
+            writer = writer.u32(AttributeType::LIFETIME, lifetime);
+        }
+        if let Some(reserve) = self.even_port {
+            writer = writer.attribute(AttributeType::EVEN_PORT, &[u8::from(reserve) << 7]);
+        }
+        if let Some(token) = &self.reservation_token {
+            writer = writer.attribute(AttributeType::RESERVATION_TOKEN, token);
+        }
+        if self.dont_fragment {
+            writer = writer.attribute(AttributeType::DONT_FRAGMENT, &[]);
+        }
+        if self.mobile {
+            writer = writer.attribute(AttributeType::MOBILITY_TICKET, &[]);
+        }
+        writer
+    }
+}
+
 impl Request {
     fn method(&self) -> Method {
         match self {
             Request::Binding => Method::BINDING,
-            Request::Allocate { .. } => Method::ALLOCATE,
-            Request::Refresh { .. } => Method::REFRESH,
+            Request::Allocate { .. } | Request::AllocateWith(_) => Method::ALLOCATE,
+            Request::Refresh { .. } | Request::RefreshFamily { .. } | Request::Move { .. } => {
+                Method::REFRESH
+            }
             Request::CreatePermission { .. } => Method::CREATE_PERMISSION,
             Request::ChannelBind { .. } => Method::CHANNEL_BIND,
         }
@@ -127,6 +197,13 @@ pub enum Event<'a> {
         /// What it sent.
         payload: &'a [u8],
     },
+    /// What ICMP said about a datagram to a peer, as a Data indication.
+    Icmp {
+        /// The peer.
+        peer: SocketAddr,
+        /// What ICMP said.
+        icmp: Icmp,
+    },
     /// A peer's datagram, through a Channel.
     Channel {
         /// The channel number.
@@ -139,12 +216,20 @@ pub enum Event<'a> {
 }
 
 /// What a success response carried.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Answer {
     /// The client's own address as the server sees it.
     pub mapped: Option<SocketAddr>,
     /// The relayed address of the Allocation.
     pub relayed: Option<SocketAddr>,
+    /// The second relayed address of an Allocation of both families.
+    pub relayed_additional: Option<SocketAddr>,
+    /// Why there is no relayed address of one family.
+    pub address_error: Option<(AddressFamily, ErrorCode)>,
+    /// What the next port is kept under.
+    pub reservation_token: Option<[u8; 8]>,
+    /// What the Allocation moves to another address with.
+    pub ticket: Option<Vec<u8>>,
     /// The lifetime granted, in seconds.
     pub lifetime: Option<u32>,
 }
@@ -234,6 +319,10 @@ impl Client {
                 message.attribute(AttributeType::DATA),
             ) {
                 (Some(peer), Some(payload)) => Event::Data { peer, payload },
+                (Some(peer), None) => match message.icmp() {
+                    Some(icmp) => Event::Icmp { peer, icmp },
+                    None => Event::Ignored,
+                },
                 _ => Event::Ignored,
             };
         }
@@ -258,9 +347,21 @@ impl Client {
                 self.pending = Some(pending); // A forgery must not end the request.
                 return Event::Ignored;
             }
+            let mut relayed = message
+                .attributes()
+                .filter(|(attribute, _)| *attribute == AttributeType::XOR_RELAYED_ADDRESS)
+                .filter_map(|(_, value)| decode_xor_address(value, &message.transaction_id()));
             return Event::Success(Answer {
                 mapped: message.xor_address(AttributeType::XOR_MAPPED_ADDRESS),
-                relayed: message.xor_address(AttributeType::XOR_RELAYED_ADDRESS),
+                relayed: relayed.next(),
+                relayed_additional: relayed.next(),
+                address_error: message.address_error_code(),
+                reservation_token: message
+                    .attribute(AttributeType::RESERVATION_TOKEN)
+                    .and_then(|token| token.try_into().ok()),
+                ticket: message
+                    .attribute(AttributeType::MOBILITY_TICKET)
+                    .map(<[u8]>::to_vec),
                 lifetime: message.u32(AttributeType::LIFETIME),
             });
         }
@@ -342,19 +443,21 @@ impl Client {
 
         writer = match request {
             Request::Binding => writer,
-            Request::Allocate { family, lifetime } => {
-                writer = writer.attribute(
-                    AttributeType::REQUESTED_TRANSPORT,
-                    &[TRANSPORT_UDP, 0, 0, 0],
-                );
-                if let Some(family) = family {
-                    let value = [family.byte(), 0, 0, 0];
-                    writer = writer.attribute(AttributeType::REQUESTED_ADDRESS_FAMILY, &value);
-                }
-                match lifetime {
-                    Some(lifetime) => writer.u32(AttributeType::LIFETIME, *lifetime),
-                    None => writer,
-                }
+            Request::Allocate { family, lifetime } => AllocateOptions {
+                family: *family,
+                lifetime: *lifetime,
+                ..AllocateOptions::default()
+            }
+            .write(writer),
+            Request::AllocateWith(options) => options.write(writer),
+            Request::Move { ticket, lifetime } => writer
+                .u32(AttributeType::LIFETIME, *lifetime)
+                .attribute(AttributeType::MOBILITY_TICKET, ticket),
+            Request::RefreshFamily { family, lifetime } => {
+                writer.u32(AttributeType::LIFETIME, *lifetime).attribute(
+                    AttributeType::REQUESTED_ADDRESS_FAMILY,
+                    &[family.byte(), 0, 0, 0],
+                )
             }
             Request::Refresh { lifetime } => writer.u32(AttributeType::LIFETIME, *lifetime),
             Request::CreatePermission { peers } => peers.iter().fold(writer, |writer, peer| {

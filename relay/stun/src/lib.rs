@@ -24,7 +24,7 @@ pub use integrity::{
     FINGERPRINT_LEN, IntegrityKey, IntegrityKind, PasswordAlgorithm, crc32, rest_password, userhash,
 };
 pub use message::{
-    ATTRIBUTES_MAX, Class, DecodeError, ErrorCode, HEADER_LEN, MAGIC_COOKIE, Message, Method,
+    ATTRIBUTES_MAX, Class, DecodeError, ErrorCode, HEADER_LEN, Icmp, MAGIC_COOKIE, Message, Method,
     TransactionId,
 };
 pub use nonce::{NONCE_COOKIE, NONCE_PREFIX_LEN, SecurityFeatures};

@@ -113,6 +113,12 @@ impl Method {
     pub const CREATE_PERMISSION: Method = Method(0x008);
     /// ChannelBind (RFC 8656 §12).
     pub const CHANNEL_BIND: Method = Method(0x009);
+    /// Connect (RFC 6062 §4.3).
+    pub const CONNECT: Method = Method(0x00A);
+    /// ConnectionBind (RFC 6062 §4.3).
+    pub const CONNECTION_BIND: Method = Method(0x00B);
+    /// ConnectionAttempt (RFC 6062 §4.4).
+    pub const CONNECTION_ATTEMPT: Method = Method(0x00C);
 }
 
 impl fmt::Debug for Method {
@@ -125,6 +131,9 @@ impl fmt::Debug for Method {
             Method::DATA => f.write_str("Data"),
             Method::CREATE_PERMISSION => f.write_str("CreatePermission"),
             Method::CHANNEL_BIND => f.write_str("ChannelBind"),
+            Method::CONNECT => f.write_str("Connect"),
+            Method::CONNECTION_BIND => f.write_str("ConnectionBind"),
+            Method::CONNECTION_ATTEMPT => f.write_str("ConnectionAttempt"),
             Method(other) => write!(f, "Method({other:#05x})"),
         }
     }
@@ -143,6 +152,8 @@ impl ErrorCode {
     pub const UNAUTHORIZED: ErrorCode = ErrorCode(401);
     /// The request was understood and is not allowed (RFC 8656 §19).
     pub const FORBIDDEN: ErrorCode = ErrorCode(403);
+    /// Allocations do not move here (RFC 8016 §3.2).
+    pub const MOBILITY_FORBIDDEN: ErrorCode = ErrorCode(405);
     /// An attribute that must be understood was not (RFC 8489 §14.8).
     pub const UNKNOWN_ATTRIBUTE: ErrorCode = ErrorCode(420);
     /// The 5-tuple has an Allocation already, or has none (RFC 8656 §19).
@@ -157,10 +168,18 @@ impl ErrorCode {
     pub const UNSUPPORTED_TRANSPORT_PROTOCOL: ErrorCode = ErrorCode(442);
     /// The peer's family is not that of the relayed address (RFC 8656 §19).
     pub const PEER_ADDRESS_FAMILY_MISMATCH: ErrorCode = ErrorCode(443);
+    /// There is a connection to the peer already (RFC 6062 §6.3).
+    pub const CONNECTION_ALREADY_EXISTS: ErrorCode = ErrorCode(446);
+    /// The peer could not be connected to (RFC 6062 §6.3).
+    pub const CONNECTION_TIMEOUT_OR_FAILURE: ErrorCode = ErrorCode(447);
     /// The User has no Allocation left (RFC 8656 §19).
     pub const ALLOCATION_QUOTA_REACHED: ErrorCode = ErrorCode(486);
     /// The server has nothing left to give (RFC 8656 §19).
     pub const INSUFFICIENT_CAPACITY: ErrorCode = ErrorCode(508);
+
+    fn from_class_and_number(class: u8, number: u8) -> Option<ErrorCode> {
+        (number < 100).then(|| ErrorCode(u16::from(class & 0x07) * 100 + u16::from(number)))
+    }
 
     /// The hundreds digit and the rest, as ERROR-CODE holds them (RFC 8489 §14.8).
     pub(crate) fn class_and_number(self) -> [u8; 2] {
@@ -177,6 +196,7 @@ impl ErrorCode {
             400 => "Bad Request",
             401 => "Unauthorized",
             403 => "Forbidden",
+            405 => "Mobility Forbidden",
             420 => "Unknown Attribute",
             437 => "Allocation Mismatch",
             438 => "Stale Nonce",
@@ -184,10 +204,47 @@ impl ErrorCode {
             441 => "Wrong Credentials",
             442 => "Unsupported Transport Protocol",
             443 => "Peer Address Family Mismatch",
+            446 => "Connection Already Exists",
+            447 => "Connection Timeout or Failure",
             486 => "Allocation Quota Reached",
             508 => "Insufficient Capacity",
             _ => "",
         }
+    }
+}
+
+/// What ICMP said about a datagram the server sent to a peer (RFC 8656 §18.13).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Icmp {
+    /// The ICMP type, below 128; its meaning depends on the peer's family.
+    pub kind: u8,
+    /// The ICMP code.
+    pub code: u8,
+    /// The MTU of the next hop where the datagram was too big, else zero.
+    pub data: u32,
+}
+
+impl Icmp {
+    /// The value of the attribute: 16 bits reserved, 7 of type, 9 of code, 32 of data.
+    #[must_use]
+    pub fn value(self) -> [u8; 8] {
+        let kind_and_code = u16::from(self.kind & 0x7F) << 9 | u16::from(self.code);
+        let mut value = [0; 8];
+        value[2..4].copy_from_slice(&kind_and_code.to_be_bytes());
+        value[4..].copy_from_slice(&self.data.to_be_bytes());
+        value
+    }
+
+    /// Reads the value of the attribute; `None` for a code of more than eight bits, which ICMP
+    /// does not have.
+    #[must_use]
+    pub fn from_value([_, _, k, c, data @ ..]: [u8; 8]) -> Option<Icmp> {
+        let kind_and_code = u16::from_be_bytes([k, c]);
+        Some(Icmp {
+            kind: u8::try_from(kind_and_code >> 9).ok()?,
+            code: u8::try_from(kind_and_code & 0x1FF).ok()?,
+            data: u32::from_be_bytes(data),
+        })
     }
 }
 
@@ -393,21 +450,51 @@ impl<'a> Message<'a> {
     /// missing, `Some(None)` where it names no family we know.
     #[must_use]
     pub fn requested_address_family(&self) -> Option<Option<AddressFamily>> {
-        let value = self.attribute(AttributeType::REQUESTED_ADDRESS_FAMILY)?;
-        Some(match value {
-            [0x01, _, _, _] => Some(AddressFamily::V4),
-            [0x02, _, _, _] => Some(AddressFamily::V6),
+        self.family(AttributeType::REQUESTED_ADDRESS_FAMILY)
+    }
+
+    /// The family in ADDITIONAL-ADDRESS-FAMILY (RFC 8656 §18.11): `None` where the attribute is
+    /// missing, `Some(None)` where it names no family we know.
+    #[must_use]
+    pub fn additional_address_family(&self) -> Option<Option<AddressFamily>> {
+        self.family(AttributeType::ADDITIONAL_ADDRESS_FAMILY)
+    }
+
+    fn family(&self, attribute: AttributeType) -> Option<Option<AddressFamily>> {
+        Some(match self.attribute(attribute)? {
+            [byte, _, _, _] => AddressFamily::from_byte(*byte),
             _ => None,
         })
+    }
+
+    /// ADDRESS-ERROR-CODE without its phrase (RFC 8656 §18.12); `None` where it is missing or
+    /// malformed.
+    #[must_use]
+    pub fn address_error_code(&self) -> Option<(AddressFamily, ErrorCode)> {
+        match self.attribute(AttributeType::ADDRESS_ERROR_CODE)? {
+            [family, rest @ ..] => {
+                let [_, class, number, ..] = rest else {
+                    return None;
+                };
+                let code = ErrorCode::from_class_and_number(*class, *number)?;
+                Some((AddressFamily::from_byte(*family)?, code))
+            }
+            [] => None,
+        }
+    }
+
+    /// ICMP (RFC 8656 §18.13); `None` where it is missing or malformed.
+    #[must_use]
+    pub fn icmp(&self) -> Option<Icmp> {
+        let value: &[u8; 8] = self.attribute(AttributeType::ICMP)?.try_into().ok()?;
+        Icmp::from_value(*value)
     }
 
     /// ERROR-CODE without its phrase (RFC 8489 §14.8); `None` where it is missing or malformed.
     #[must_use]
     pub fn error_code(&self) -> Option<ErrorCode> {
         match self.attribute(AttributeType::ERROR_CODE)? {
-            [_, _, class, number, ..] if *number < 100 => Some(ErrorCode(
-                u16::from(class & 0x07) * 100 + u16::from(*number),
-            )),
+            [_, _, class, number, ..] => ErrorCode::from_class_and_number(*class, *number),
             _ => None,
         }
     }
@@ -548,6 +635,34 @@ mod tests {
         assert_eq!(
             Message::parse(bytes).unwrap().u32(AttributeType::LIFETIME),
             Some(1)
+        );
+    }
+
+    #[test]
+    fn icmp_reads_back() {
+        for (kind, code, data) in [(3, 4, 1500), (127, 255, u32::MAX), (0, 0, 0)] {
+            let icmp = Icmp { kind, code, data };
+            assert_eq!(Icmp::from_value(icmp.value()), Some(icmp));
+        }
+        let port_unreachable = Icmp {
+            kind: 3,
+            code: 3,
+            data: 0,
+        };
+        assert_eq!(port_unreachable.value(), [0, 0, 0x06, 0x03, 0, 0, 0, 0]);
+        assert_eq!(Icmp::from_value([0, 0, 0x01, 0x00, 0, 0, 0, 0]), None);
+    }
+
+    #[test]
+    fn an_address_error_code_reads_back() {
+        let mut buffer = [0; 100];
+        let bytes = MessageWriter::new(&mut buffer, Class::Success, Method::ALLOCATE, [0; 12])
+            .address_error_code(AddressFamily::V6, ErrorCode::INSUFFICIENT_CAPACITY)
+            .finish()
+            .unwrap();
+        assert_eq!(
+            Message::parse(bytes).unwrap().address_error_code(),
+            Some((AddressFamily::V6, ErrorCode::INSUFFICIENT_CAPACITY))
         );
     }
 

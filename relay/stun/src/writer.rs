@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::attribute::{AttributeType, encode_address, encode_xor_address};
+use crate::attribute::{AddressFamily, AttributeType, encode_address, encode_xor_address};
 use crate::integrity::{IntegrityKey, IntegrityKind, fingerprint_of};
 use crate::message::{
     Class, ErrorCode, HEADER_LEN, MAGIC_COOKIE, Method, TransactionId, message_type,
@@ -98,12 +98,23 @@ impl<'b> MessageWriter<'b> {
     /// Writes ERROR-CODE with the code's own phrase (RFC 8489 §14.8).
     #[must_use]
     pub fn error_code(self, code: ErrorCode) -> Self {
+        self.coded(AttributeType::ERROR_CODE, 0, code)
+    }
+
+    /// Writes ADDRESS-ERROR-CODE with the code's own phrase (RFC 8656 §18.12).
+    #[must_use]
+    pub fn address_error_code(self, family: AddressFamily, code: ErrorCode) -> Self {
+        self.coded(AttributeType::ADDRESS_ERROR_CODE, family.byte(), code)
+    }
+
+    fn coded(self, attribute: AttributeType, first: u8, code: ErrorCode) -> Self {
         let phrase = code.reason().as_bytes();
         let mut value = [0; 64];
+        value[0] = first;
         [value[2], value[3]] = code.class_and_number();
         let end = (4 + phrase.len()).min(value.len());
         value[4..end].copy_from_slice(&phrase[..end - 4]);
-        self.attribute(AttributeType::ERROR_CODE, &value[..end])
+        self.attribute(attribute, &value[..end])
     }
 
     /// Writes UNKNOWN-ATTRIBUTES, of which a message never needs more than 16 (RFC 8489 §14.13).
