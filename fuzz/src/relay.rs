@@ -6,17 +6,17 @@ use std::time::{Duration, Instant};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use relay_core::{
-    Alternates, Config, Credentials, FiveTuple, Forward, Limits, Output, PeerPolicy, Relay,
-    RelayAddresses, RelayPort, Secret, Transport,
+    Alternates, Config, Credentials, Discovery, FiveTuple, Forward, Limits, Output, PeerPolicy,
+    Rates, Relay, RelayAddresses, RelayPort, Secret, Transport,
 };
-use relay_stun::client::{Client, Event, Request};
+use relay_stun::client::{AllocateOptions, Client, Event, Request};
 use relay_stun::{
-    AttributeType, CHANNEL_MAX, CHANNEL_MIN, ChannelData, Class, IntegrityKey, Message,
-    MessageWriter, STREAM_FRAME_LEN_MAX, next_frame,
+    AddressFamily, AttributeType, CHANNEL_MAX, CHANNEL_MIN, ChannelData, Class, Icmp, IntegrityKey,
+    Message, MessageWriter, STREAM_FRAME_LEN_MAX, next_frame,
 };
 
 /// The longest response of a relay with a short realm, in bytes.
-const RESPONSE_LEN_MAX: usize = 1280;
+const RESPONSE_LEN_MAX: usize = 1472;
 
 /// A STUN message. Every look at it ends, what it says lies inside of it, and its attributes
 /// written again read the same.
@@ -178,6 +178,37 @@ pub(crate) fn relay_core_input(data: &[u8]) {
                 .relay
                 .handle_stream_closed(world.now, world.clients[client].0),
             10 => world.ports_fail = !world.ports_fail,
+            11 => {
+                let asked = byte();
+                let options = AllocateOptions {
+                    family: [None, Some(AddressFamily::V6)][usize::from(asked & 1)],
+                    additional: asked & 2 != 0,
+                    lifetime: None,
+                    even_port: [None, Some(false), None, Some(true)][usize::from(asked >> 2 & 3)],
+                    reservation_token: world.token.filter(|_| asked & 16 != 0),
+                    dont_fragment: asked & 32 != 0,
+                    mobile: asked & 64 != 0,
+                };
+                world.ask(client, Request::AllocateWith(options));
+            }
+            12 => {
+                let family = [AddressFamily::V4, AddressFamily::V6][usize::from(byte() & 1)];
+                let lifetime = u32::from(byte() & 1) * 600;
+                world.ask(client, Request::RefreshFamily { family, lifetime });
+            }
+            13 => {
+                let (peer, kind, code) = (world.peer(byte()), byte(), byte());
+                if let Some(Some(port)) = world.ports.get(usize::from(step >> 4)).copied() {
+                    let icmp = Icmp {
+                        kind,
+                        code,
+                        data: 1280,
+                    };
+                    world.relay.handle_icmp(world.now, port, peer, icmp);
+                    world.drain();
+                    world.answers.clear();
+                }
+            }
             _ => {
                 let len = usize::from(byte());
                 let packet: Vec<u8> = input.by_ref().take(len).collect();
@@ -186,7 +217,8 @@ pub(crate) fn relay_core_input(data: &[u8]) {
         }
         world.drain();
         let open = world.ports.iter().flatten().count();
-        assert_eq!(world.relay.stats().allocations, open);
+        let allocations = world.relay.stats().allocations;
+        assert!((allocations..=2 * allocations).contains(&open));
     }
 }
 
@@ -197,6 +229,8 @@ struct World {
     ports: Vec<Option<RelayPort>>,
     ports_fail: bool,
     answers: Vec<(FiveTuple, Vec<u8>)>,
+    /// What a port is kept under, for whoever wants to try it.
+    token: Option<[u8; 8]>,
 }
 
 impl World {
@@ -207,18 +241,29 @@ impl World {
             realm: "offhook".to_owned(),
             addresses: RelayAddresses {
                 v4: Some([127, 0, 0, 1].into()),
-                v6: None,
+                v6: Some([0x2600, 0, 0, 0, 0, 0, 0, 7].into()),
                 ports: 50_000..=50_003,
             },
             limits: Limits {
-                allocations_max: 2,
-                allocations_per_user_max: 1,
+                allocations_max: 3,
+                allocations_per_user_max: 2,
+                allocations_per_account_max: 3,
+                user_rates: Rates::default(),
+                account_rates: Rates {
+                    bits_per_second_max: 0,
+                    packets_per_second_max: 20,
+                },
                 permissions_per_allocation_max: 3,
                 channels_per_allocation_max: 2,
                 stranger_answers_per_second_max: 0,
             },
             lifetime_default: Duration::from_secs(600),
             lifetime_max: Duration::from_secs(3600),
+            mobility: true,
+            discovery: vec![Discovery {
+                primary: ([127, 0, 0, 1], 3478).into(),
+                alternate: ([127, 0, 0, 2], 3479).into(),
+            }],
             peers: PeerPolicy::default(),
             alternates: Alternates::default(),
         };
@@ -250,6 +295,7 @@ impl World {
             ports: Vec::new(),
             ports_fail: false,
             answers: Vec::new(),
+            token: None,
         }
     }
 
@@ -274,6 +320,10 @@ impl World {
             assert_eq!(to, self.clients[client].0);
             match self.clients[client].1.handle(&answer) {
                 Event::Retry(retry) => bytes = retry,
+                Event::Success(answer) => {
+                    self.token = answer.reservation_token.or(self.token);
+                    return;
+                }
                 event => return assert!(!matches!(event, Event::Ignored), "an answer fits"),
             }
         }
@@ -301,11 +351,9 @@ impl World {
             Some(Forward::ToPeer { port, to, payload }) => {
                 assert_eq!(self.ports[port.index], Some(port));
                 assert!(payload.end <= packet_len);
-                assert_eq!(
-                    to.ip(),
-                    SocketAddr::from(([8, 8, 8, 8], 0)).ip(),
-                    "not allowed"
-                );
+                let allowed = [self.peer(0).ip(), self.peer(3).ip()];
+                assert!(allowed.contains(&to.ip()), "not allowed");
+                assert_eq!(port.address.is_ipv4(), to.is_ipv4());
             }
             Some(Forward::ToClient {
                 to,
@@ -325,7 +373,8 @@ impl World {
             match output {
                 Output::Send { to, bytes } => {
                     let message = Message::parse(&bytes).expect("what we write, we read");
-                    assert!(matches!(message.class(), Class::Success | Class::Error));
+                    let answer = matches!(message.class(), Class::Success | Class::Error);
+                    assert!(answer || message.icmp().is_some());
                     assert!(bytes.len() <= RESPONSE_LEN_MAX);
                     self.answers.push((to, bytes));
                 }

@@ -3,18 +3,31 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use relay_stun::{IntegrityKey, IntegrityKind, PasswordAlgorithm, TransactionId};
+use relay_stun::{
+    AddressFamily, ErrorCode, IntegrityKey, IntegrityKind, PasswordAlgorithm, TransactionId,
+};
 
 use crate::credentials::Identity;
+use crate::quota::Budget;
 use crate::relay::FiveTuple;
+use crate::reservation::Token;
 use crate::{CHANNEL_LIFETIME, Limits, PERMISSION_LIFETIME, Refusal};
 
 /// What a client holds: a relayed address, and whom it may talk to through it.
 #[derive(Debug)]
 pub(crate) struct Allocation {
     pub(crate) five_tuple: FiveTuple,
-    /// The relayed address, as clients and peers see it.
-    pub(crate) relayed: SocketAddr,
+    /// The relayed addresses as clients and peers see them, by [`family_index`].
+    pub(crate) relayed: [Option<SocketAddr>; 2],
+    /// Why one of two wanted families is missing.
+    pub(crate) missing: Option<(AddressFamily, ErrorCode)>,
+    /// Never used again, as the place in the table is.
+    pub(crate) number: u64,
+    /// How often it has moved to another address of its client; `None` where it does not.
+    pub(crate) stay: Option<u32>,
+    /// What the port above the relayed one is kept under.
+    pub(crate) reservation: Option<Token>,
+    pub(crate) budget: Budget,
     /// Who last authenticated here, and the key: a call longer than the credentials' life goes on
     /// under them.
     pub(crate) identity: Identity,
@@ -29,14 +42,49 @@ pub(crate) struct Allocation {
     pub(crate) channels: Channels,
 }
 
-/// An Allocate request that waits for its port.
+/// Where an address stands in a table by family: 0 for IPv4, 1 for IPv6.
+pub(crate) fn family_index(ip: IpAddr) -> usize {
+    usize::from(ip.is_ipv6())
+}
+
+impl Allocation {
+    /// The relayed address that reaches `peer`.
+    pub(crate) fn relayed_toward(&self, peer: SocketAddr) -> Option<SocketAddr> {
+        self.relayed[family_index(peer.ip())]
+    }
+
+    /// Whether `address` is one of its relayed addresses.
+    pub(crate) fn holds(&self, address: SocketAddr) -> bool {
+        self.relayed_toward(address) == Some(address)
+    }
+
+    /// Its relayed addresses, IPv4 first.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = SocketAddr> + use<> {
+        self.relayed.into_iter().flatten()
+    }
+}
+
+/// An Allocate request that waits for its ports.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Opening {
     pub(crate) integrity: IntegrityKind,
     pub(crate) fingerprint: bool,
-    pub(crate) even_port: bool,
+    pub(crate) even_port: EvenPort,
+    /// Which ports the driver has not bound yet, by [`family_index`].
+    pub(crate) awaited: [bool; 2],
     /// Ports the driver could not bind so far.
     pub(crate) failures: u32,
+}
+
+/// What EVEN-PORT asks for (RFC 8656 §18.8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EvenPort {
+    /// Any port will do.
+    Any,
+    /// An even one.
+    Even,
+    /// An even one, and the next is kept for later.
+    EvenAndNext,
 }
 
 /// The peers' addresses an Allocation exchanges data with (RFC 8656 §9).
@@ -73,6 +121,11 @@ impl Permissions {
             return Err(Refusal::PermissionsExhausted);
         }
         Ok(())
+    }
+
+    /// Forgets all peers of one family.
+    pub(crate) fn forget(&mut self, family: AddressFamily) {
+        self.0.retain(|held| AddressFamily::of(held.ip) != family);
     }
 
     /// Installs or refreshes the Permission of `ip`, for which [`ensure_fit`](Self::ensure_fit)
@@ -139,6 +192,12 @@ impl Channels {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Forgets all Channels to peers of one family.
+    pub(crate) fn forget(&mut self, family: AddressFamily) {
+        self.0
+            .retain(|held| AddressFamily::of(held.peer.ip()) != family);
     }
 
     /// Binds or refreshes Channel `number`, which [`ensure_fits`](Self::ensure_fits) found free;

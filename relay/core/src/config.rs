@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use relay_stun::AddressFamily;
 
+use crate::discovery::Discovery;
 use crate::peer_address::PeerPolicy;
+use crate::quota::Rates;
 
 /// The longest realm, in bytes. It stands in every answer to a stranger: with a longer one the
 /// answer to a bare header would be more than three times as long, IP and UDP headers included.
@@ -25,6 +27,11 @@ pub struct Config {
     pub lifetime_default: Duration,
     /// The longest lifetime granted (RFC 8656 §7.2 suggests 3,600 s).
     pub lifetime_max: Duration,
+    /// Whether Allocations may move to another address of their client (RFC 8016). Those of
+    /// streams can; what a UDP client holds is bound to the thread its packets reach.
+    pub mobility: bool,
+    /// Where clients find out how their NAT behaves (RFC 5780).
+    pub discovery: Vec<Discovery>,
     /// Which peers may be reached.
     pub peers: PeerPolicy,
     /// Where clients are sent while this relay drains.
@@ -68,6 +75,12 @@ pub struct Limits {
     pub allocations_max: usize,
     /// Allocations of one User; the next is refused with 486.
     pub allocations_per_user_max: usize,
+    /// Allocations of all Users of one Account; the next is refused with 486.
+    pub allocations_per_account_max: usize,
+    /// What the Allocations of one User may relay; more is dropped.
+    pub user_rates: Rates,
+    /// What the Allocations of one Account may relay; more is dropped.
+    pub account_rates: Rates,
     /// Permissions of one Allocation; the next is refused with 508.
     pub permissions_per_allocation_max: usize,
     /// Channels of one Allocation; the next is refused with 508.
@@ -83,6 +96,9 @@ impl Default for Limits {
         Limits {
             allocations_max: 10_000,
             allocations_per_user_max: 64,
+            allocations_per_account_max: 5_000,
+            user_rates: Rates::default(),
+            account_rates: Rates::default(),
             permissions_per_allocation_max: 64,
             channels_per_allocation_max: 64,
             stranger_answers_per_second_max: 256,

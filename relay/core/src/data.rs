@@ -62,9 +62,9 @@ impl Relay {
     ) -> Result<Forward, Refusal> {
         let held = self
             .allocations
-            .get(port.index)
+            .get(port.allocation())
             .ok_or(Refusal::NoAllocation)?;
-        if held.relayed != port.address {
+        if !held.holds(port.address) {
             return Err(Refusal::NoAllocation);
         }
         // A Permission of an own address is for what is handed over in memory. From the network
@@ -74,7 +74,7 @@ impl Relay {
             .check(from, |_| false)
             .map_err(Refusal::Forbidden)?;
 
-        self.relay_to_client(now, port.index, from, 0..len)
+        self.relay_to_client(now, port.allocation(), from, 0..len)
     }
 
     fn relay_to_peer(
@@ -85,7 +85,9 @@ impl Relay {
         payload: Range<usize>,
     ) -> Result<Forward, Refusal> {
         let held = &self.allocations[index];
-        let (relayed, transport) = (held.relayed, held.five_tuple.transport);
+        let transport = held.five_tuple.transport;
+        let relayed = held.relayed_toward(peer).ok_or(Refusal::NoAllocation)?;
+        held.budget.admit(now, payload.len())?;
         let mut own = None;
         let route = self
             .config
@@ -105,10 +107,7 @@ impl Relay {
                 Ok(forward)
             }
             _ => Ok(Forward::ToPeer {
-                port: RelayPort {
-                    index,
-                    address: relayed,
-                },
+                port: RelayPort::new(index, relayed),
                 to: peer,
                 payload,
             }),
@@ -126,6 +125,7 @@ impl Relay {
         if !held.permissions.permits(now, from.ip()) {
             return Err(Refusal::NoPermission);
         }
+        held.budget.admit(now, payload.len())?;
         let (to, channel) = (held.five_tuple, held.channels.number(now, from));
         let len = payload.len();
         let forward = payload_to_client(to, channel, from, payload, || self.new_transaction_id())?;

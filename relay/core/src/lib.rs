@@ -14,24 +14,33 @@
 //! each does: media of UDP clients, as the Relay tells it by [`PathUpdate`]. A datagram from one Allocation to another of the
 //! same relay is handed over inside the core and never touches the network.
 
+mod allocate;
 mod allocation;
+mod authentication;
 mod config;
 mod credentials;
 mod data;
+mod discovery;
+mod icmp;
 mod limiter;
+mod mobility;
 mod nonce;
 mod path;
 pub mod peer_address;
+mod quota;
 mod refusal;
 mod relay;
 mod requests;
+mod reservation;
 mod responses;
 mod stats;
 
 pub use config::{Alternates, Config, Limits, REALM_LEN_MAX, RelayAddresses};
 pub use credentials::{Credentials, SECRETS_MAX, Secret};
+pub use discovery::Discovery;
 pub use path::{Owners, Path, PathUpdate, Way};
 pub use peer_address::{Denial, Network, PeerPolicy, Route};
+pub use quota::{Budget, Rates};
 pub use refusal::Refusal;
 pub use relay::{FiveTuple, Forward, Output, Prefix, Relay, RelayPort, Transport};
 pub use stats::{Stats, Traffic};

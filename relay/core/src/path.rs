@@ -23,19 +23,21 @@ use std::time::Instant;
 use foldhash::fast::RandomState;
 use rand::Rng;
 use rand::rngs::StdRng;
-use relay_stun::{CHANNEL_DATA_HEADER_LEN, ChannelData, Message, PacketKind, classify};
+use relay_stun::{
+    AddressFamily, CHANNEL_DATA_HEADER_LEN, ChannelData, Message, PacketKind, classify,
+};
 
 use crate::allocation::{Channels, Permissions};
 use crate::data::{payload_to_client, sent_payload};
 use crate::relay::{FiveTuple, Forward, RelayPort};
-use crate::{PeerPolicy, Refusal, RelayAddresses, Route, Stats};
+use crate::{Budget, PeerPolicy, Refusal, RelayAddresses, Route, Stats};
 
 /// The type of a Send indication as it stands in front of the message (RFC 8489 §5, RFC 8656 §17).
 const SEND_INDICATION: [u8; 2] = [0x00, 0x16];
 
 /// What changes on the Path of a client's thread. A port that closes is told by
 /// [`Output::ClosePort`](crate::Output::ClosePort) and [`Path::close_port`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PathUpdate {
     /// The Allocation holds this relayed port, and its client this 5-tuple.
     Open {
@@ -45,6 +47,8 @@ pub enum PathUpdate {
         five_tuple: FiveTuple,
         /// The relayed port.
         port: RelayPort,
+        /// What the Allocation may relay.
+        budget: Budget,
     },
     /// A Permission is installed or refreshed.
     Permit {
@@ -163,6 +167,7 @@ struct Flow {
     ports: [Option<RelayPort>; 2],
     permissions: Permissions,
     channels: Channels,
+    budget: Budget,
 }
 
 impl Flow {
@@ -218,7 +223,8 @@ impl Path {
                 allocation,
                 five_tuple,
                 port,
-            } => self.open(allocation, five_tuple, port),
+                budget,
+            } => self.open(allocation, five_tuple, port, budget),
             PathUpdate::Permit {
                 allocation,
                 ip,
@@ -245,7 +251,7 @@ impl Path {
         self.flows.get_mut(allocation)?.as_deref_mut()
     }
 
-    fn open(&mut self, allocation: usize, five_tuple: FiveTuple, port: RelayPort) {
+    fn open(&mut self, allocation: usize, five_tuple: FiveTuple, port: RelayPort, budget: Budget) {
         if self.flows.len() <= allocation {
             self.flows.resize_with(allocation + 1, || None);
         }
@@ -255,6 +261,7 @@ impl Path {
                 ports: [None; 2],
                 permissions: Permissions::default(),
                 channels: Channels::default(),
+                budget,
             })
         });
         self.flow_by_five_tuple.remove(&flow.five_tuple);
@@ -279,6 +286,10 @@ impl Path {
             return;
         };
         flow.ports[family(port.address)] = None;
+        // Its peers end with it: the Relay may lead a Channel of theirs to the other family.
+        let ended = AddressFamily::of(port.address.ip());
+        flow.permissions.forget(ended);
+        flow.channels.forget(ended);
         if flow.ports == [None; 2] {
             let five_tuple = flow.five_tuple;
             self.flow_by_five_tuple.remove(&five_tuple);
@@ -341,6 +352,7 @@ impl Path {
             .peer(now, data.channel)
             .ok_or(Refusal::NoChannel)?;
         let port = flow.port_toward(peer).ok_or(Refusal::NoAllocation)?;
+        flow.budget.admit(now, data.payload.len())?;
         let payload = CHANNEL_DATA_HEADER_LEN..CHANNEL_DATA_HEADER_LEN + data.payload.len();
 
         self.relay_to_peer(now, from, port, peer, payload)
@@ -354,6 +366,7 @@ impl Path {
             return Err(Refusal::NoPermission);
         }
         let port = flow.port_toward(peer).ok_or(Refusal::NoAllocation)?;
+        flow.budget.admit(now, payload.len())?;
 
         self.relay_to_peer(now, from, port, peer, payload)
     }
@@ -435,6 +448,7 @@ impl Path {
         if !flow.permissions.permits(now, from.ip()) {
             return Err(Refusal::NoPermission);
         }
+        flow.budget.admit(now, payload.len())?;
         let to = flow.five_tuple;
         let channel = flow.channels.number(now, from);
         let rng = &mut self.rng;

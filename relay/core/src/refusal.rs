@@ -49,9 +49,21 @@ pub enum Refusal {
     /// The User holds as many Allocations as allowed.
     #[error("allocation quota reached")]
     AllocationQuotaReached,
+    /// The Account holds as many Allocations as allowed.
+    #[error("account quota reached")]
+    AccountQuotaReached,
     /// The relay holds as many Allocations as allowed.
     #[error("allocations exhausted")]
     AllocationsExhausted,
+    /// Allocations don't move here.
+    #[error("mobility forbidden")]
+    MobilityForbidden,
+    /// A mobility ticket that is not ours, or of an Allocation that ended or moved since.
+    #[error("unknown mobility ticket")]
+    BadTicket,
+    /// No port is kept under this token for this User.
+    #[error("unknown reservation")]
+    UnknownReservation,
     /// No relayed port could be had.
     #[error("ports exhausted")]
     PortsExhausted,
@@ -88,6 +100,12 @@ pub enum Refusal {
     /// ChannelData on a Channel that is not bound.
     #[error("no channel")]
     NoChannel,
+    /// The User has relayed as much as allowed.
+    #[error("user rate reached")]
+    UserRate,
+    /// The Account has relayed as much as allowed.
+    #[error("account rate reached")]
+    AccountRate,
     /// A payload that does not fit one message.
     #[error("payload too long")]
     TooLong,
@@ -99,7 +117,8 @@ impl Refusal {
     pub fn code(self) -> Option<ErrorCode> {
         Some(match self {
             Refusal::Redirected => ErrorCode::TRY_ALTERNATE,
-            Refusal::BadRequest => ErrorCode::BAD_REQUEST,
+            Refusal::BadRequest | Refusal::BadTicket => ErrorCode::BAD_REQUEST,
+            Refusal::MobilityForbidden => ErrorCode::MOBILITY_FORBIDDEN,
             Refusal::CredentialsMissing
             | Refusal::UnknownUser
             | Refusal::CredentialsExpired
@@ -112,11 +131,14 @@ impl Refusal {
             Refusal::AddressFamilyNotSupported => ErrorCode::ADDRESS_FAMILY_NOT_SUPPORTED,
             Refusal::PeerAddressFamilyMismatch => ErrorCode::PEER_ADDRESS_FAMILY_MISMATCH,
             Refusal::Forbidden(_) => ErrorCode::FORBIDDEN,
-            Refusal::AllocationQuotaReached => ErrorCode::ALLOCATION_QUOTA_REACHED,
+            Refusal::AllocationQuotaReached | Refusal::AccountQuotaReached => {
+                ErrorCode::ALLOCATION_QUOTA_REACHED
+            }
             Refusal::AllocationsExhausted
             | Refusal::PortsExhausted
             | Refusal::PermissionsExhausted
             | Refusal::ChannelsExhausted
+            | Refusal::UnknownReservation
             | Refusal::Draining => ErrorCode::INSUFFICIENT_CAPACITY,
             Refusal::RateLimited
             | Refusal::Malformed
@@ -125,6 +147,8 @@ impl Refusal {
             | Refusal::NoAllocation
             | Refusal::NoPermission
             | Refusal::NoChannel
+            | Refusal::UserRate
+            | Refusal::AccountRate
             | Refusal::TooLong => return None,
         })
     }
@@ -147,6 +171,12 @@ impl Refusal {
             Refusal::PeerAddressFamilyMismatch => "peer_address_family_mismatch",
             Refusal::Forbidden(denial) => denial.cause(),
             Refusal::AllocationQuotaReached => "allocation_quota_reached",
+            Refusal::AccountQuotaReached => "account_quota_reached",
+            Refusal::MobilityForbidden => "mobility_forbidden",
+            Refusal::BadTicket => "unknown_mobility_ticket",
+            Refusal::UnknownReservation => "unknown_reservation",
+            Refusal::UserRate => "user_rate",
+            Refusal::AccountRate => "account_rate",
             Refusal::AllocationsExhausted => "allocations_exhausted",
             Refusal::PortsExhausted => "ports_exhausted",
             Refusal::PermissionsExhausted => "permissions_exhausted",

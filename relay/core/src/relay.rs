@@ -7,13 +7,16 @@ use std::time::{Duration, Instant};
 
 use rand::Rng;
 use rand::rngs::StdRng;
-use relay_stun::{DATA_INDICATION_PREFIX_MAX, PacketKind, TransactionId, classify};
+use relay_stun::{DATA_INDICATION_PREFIX_MAX, Icmp, PacketKind, TransactionId, classify};
 use slab::Slab;
 
-use crate::allocation::Allocation;
+use crate::allocation::{Allocation, family_index};
 use crate::limiter::Limiter;
+use crate::mobility::{STREAM_GRACE, Tickets};
 use crate::nonce::Nonces;
 use crate::path::PathUpdate;
+use crate::quota::Quotas;
+use crate::reservation::Reservations;
 use crate::{Config, Credentials, PeerPolicy, Refusal, Stats};
 
 /// How a client reaches the relay.
@@ -80,11 +83,27 @@ pub struct FiveTuple {
 /// A relayed port the driver binds for an Allocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RelayPort {
-    /// A dense number, for tables; used again once the port is closed.
+    /// A dense number, for tables: twice the Allocation's, and one more for IPv6. Used again once
+    /// the port is closed.
     pub index: usize,
     /// The relayed address as peers see it. The port is the one to bind, the address may differ
     /// behind a NAT.
     pub address: SocketAddr,
+}
+
+impl RelayPort {
+    pub(crate) fn new(allocation: usize, address: SocketAddr) -> RelayPort {
+        RelayPort {
+            index: 2 * allocation + family_index(address.ip()),
+            address,
+        }
+    }
+
+    /// The Allocation's own dense number, which its two ports share.
+    #[must_use]
+    pub fn allocation(self) -> usize {
+        self.index / 2
+    }
 }
 
 /// What the driver should do next.
@@ -161,6 +180,7 @@ pub struct Relay {
     pub(crate) config: Config,
     pub(crate) credentials: Credentials,
     pub(crate) nonces: Nonces,
+    pub(crate) tickets: Tickets,
     pub(crate) strangers: Limiter,
     /// No new Allocation is granted.
     pub(crate) draining: bool,
@@ -171,8 +191,13 @@ pub struct Relay {
     pub(crate) wall_clock: (Instant, Duration),
     pub(crate) allocations: Slab<Allocation>,
     pub(crate) allocation_by_five_tuple: HashMap<FiveTuple, usize>,
+    /// Of those that may move, by their number.
+    pub(crate) allocation_by_number: HashMap<u64, usize>,
+    /// The number of the next Allocation.
+    pub(crate) next_number: u64,
     pub(crate) allocation_by_relayed: HashMap<SocketAddr, usize>,
-    pub(crate) allocations_by_user: HashMap<Box<str>, usize>,
+    pub(crate) quotas: Quotas,
+    pub(crate) reservations: Reservations,
     /// When each Allocation ends, earliest first.
     pub(crate) deadlines: BTreeSet<(Instant, usize)>,
     pub(crate) outputs: VecDeque<Output>,
@@ -198,12 +223,15 @@ impl Relay {
         config.peers.own.extend(relayed.into_iter().flatten());
         let mut nonce_secret = [0; 32];
         rng.fill_bytes(&mut nonce_secret);
+        let mut ticket_secret = [0; 16];
+        rng.fill_bytes(&mut ticket_secret);
         let answers_per_second_max = config.limits.stranger_answers_per_second_max;
 
         Relay {
             credentials: credentials.for_realm(&config.realm),
             config,
             nonces: Nonces::new(&nonce_secret),
+            tickets: Tickets::new(&ticket_secret),
             strangers: Limiter::new([rng.next_u64(), rng.next_u64()], answers_per_second_max),
             draining: false,
             rng,
@@ -211,8 +239,11 @@ impl Relay {
             wall_clock: (now, unix_now),
             allocations: Slab::new(),
             allocation_by_five_tuple: HashMap::new(),
+            allocation_by_number: HashMap::new(),
+            next_number: 0,
             allocation_by_relayed: HashMap::new(),
-            allocations_by_user: HashMap::new(),
+            quotas: Quotas::new(now),
+            reservations: Reservations::default(),
             deadlines: BTreeSet::new(),
             outputs: VecDeque::new(),
             stats: Stats::default(),
@@ -263,6 +294,16 @@ impl Relay {
         self.count_refusal(handled)
     }
 
+    /// Takes what ICMP said about a datagram that was sent from `port` to `peer`, and tells the
+    /// client (RFC 8656 §11.5). The driver must have seen that it was about a UDP datagram of
+    /// this port: a socket's own error queue does.
+    pub fn handle_icmp(&mut self, now: Instant, port: RelayPort, peer: SocketAddr, icmp: Icmp) {
+        self.expire(now);
+        if let Err(refusal) = self.on_icmp(now, port, peer, icmp) {
+            self.stats.refuse(refusal);
+        }
+    }
+
     /// Takes the driver's word that `port` is bound, which grants its Allocation.
     pub fn handle_port_opened(&mut self, now: Instant, port: RelayPort) {
         self.expire(now);
@@ -275,15 +316,23 @@ impl Relay {
     pub fn handle_port_failed(&mut self, now: Instant, port: RelayPort) {
         self.expire(now);
         if self.is_allocated(port) {
-            self.on_port_failed(port);
+            self.on_port_failed(now, port);
         }
     }
 
-    /// Takes the end of a client's stream, which ends its Allocation.
+    /// Takes the end of a client's stream, which ends its Allocation; one that may move is given
+    /// the time its client needs to come back.
     pub fn handle_stream_closed(&mut self, now: Instant, five_tuple: FiveTuple) {
         self.expire(now);
-        if let Some(&index) = self.allocation_by_five_tuple.get(&five_tuple) {
-            self.remove(index);
+        let Some(index) = self.index_of(&five_tuple) else {
+            return;
+        };
+        match self.allocations[index].stay {
+            None => self.remove(index),
+            Some(_) => {
+                let expires = self.allocations[index].expires;
+                self.set_expiry(index, expires.min(now + STREAM_GRACE));
+            }
         }
     }
 
@@ -347,8 +396,8 @@ impl Relay {
 
     fn is_allocated(&self, port: RelayPort) -> bool {
         self.allocations
-            .get(port.index)
-            .is_some_and(|held| held.relayed == port.address)
+            .get(port.allocation())
+            .is_some_and(|held| held.holds(port.address))
     }
 
     /// Makes everything before `now` happen, so that no handler sees what has expired.
@@ -358,26 +407,37 @@ impl Relay {
         {
             self.remove(index);
         }
+        while let Some(reservation) = self.reservations.take_expired(now) {
+            self.quotas.release(&reservation.user);
+        }
     }
 
-    /// Ends an Allocation: its port, its place in the quota and all it holds.
+    /// Ends an Allocation: its ports, its place in the quota and all it holds.
     pub(crate) fn remove(&mut self, index: usize) {
         let Some(allocation) = self.allocations.try_remove(index) else {
             return;
         };
         self.deadlines.remove(&(allocation.expires, index));
         self.allocation_by_five_tuple.remove(&allocation.five_tuple);
-        self.allocation_by_relayed.remove(&allocation.relayed);
-        if let Some(count) = self.allocations_by_user.get_mut(allocation.identity.user()) {
-            *count -= 1;
-            if *count == 0 {
-                self.allocations_by_user.remove(allocation.identity.user());
-            }
+        self.allocation_by_number.remove(&allocation.number);
+        self.quotas.release(allocation.identity.user());
+        for address in allocation.addresses() {
+            self.close_port(index, address);
         }
-        let port = RelayPort {
-            index,
-            address: allocation.relayed,
-        };
+    }
+
+    /// Sets when an Allocation ends.
+    pub(crate) fn set_expiry(&mut self, index: usize, expires: Instant) {
+        let held = &mut self.allocations[index];
+        self.deadlines.remove(&(held.expires, index));
+        held.expires = expires;
+        self.deadlines.insert((expires, index));
+    }
+
+    /// Gives a relayed address back.
+    pub(crate) fn close_port(&mut self, index: usize, address: SocketAddr) {
+        self.allocation_by_relayed.remove(&address);
+        let port = RelayPort::new(index, address);
         self.outputs.push_back(Output::ClosePort(port));
     }
 

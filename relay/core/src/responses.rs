@@ -9,12 +9,14 @@ use relay_stun::{
     PasswordAlgorithm, SecurityFeatures, TransactionId,
 };
 
+use crate::authentication::Authenticated;
 use crate::relay::{FiveTuple, Output, Relay};
-use crate::requests::{Authenticated, has_fingerprint, not_understood, seconds_of};
+use crate::requests::{not_understood, seconds_of};
 use crate::{NONCE_LIFETIME, Refusal};
 
-/// The longest response we write, in bytes; REALM is the only part an operator can lengthen.
-const RESPONSE_LEN_MAX: usize = 1280;
+/// The longest response we write, in bytes: a datagram of 1,500 with its headers. Only PADDING
+/// makes one so long.
+pub(crate) const RESPONSE_LEN_MAX: usize = 1472;
 
 /// What a response takes over from its request.
 #[derive(Clone, Copy)]
@@ -73,6 +75,7 @@ impl Relay {
             _ => None,
         };
         let domain = self.config.alternates.domain.clone();
+        let unknown = not_understood(request);
         self.send(to, request, Class::Error, protection, |mut writer| {
             writer = writer.error_code(code);
             if let Some(alternate) = alternate {
@@ -82,7 +85,7 @@ impl Relay {
                 }
             }
             if code == ErrorCode::UNKNOWN_ATTRIBUTE {
-                writer = writer.unknown_attributes(not_understood(request));
+                writer = writer.unknown_attributes(unknown);
             }
             writer
         });
@@ -149,4 +152,8 @@ impl Relay {
             });
         }
     }
+}
+
+pub(crate) fn has_fingerprint(request: &Message<'_>) -> bool {
+    request.verify_fingerprint().is_some()
 }

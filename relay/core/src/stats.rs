@@ -30,6 +30,10 @@ pub struct Stats {
     pub allocations_granted: u64,
     /// Binding requests answered since the start.
     pub bindings: u64,
+    /// Allocations that moved to another address of their client, since the start.
+    pub allocations_moved: u64,
+    /// Clients told what ICMP said, since the start.
+    pub icmp_indications: u64,
     /// Relayed from clients, by [`Transport::index`].
     pub from_clients: [Traffic; Transport::COUNT],
     /// Relayed to clients, by [`Transport::index`].
@@ -44,6 +48,8 @@ impl AddAssign<&Stats> for Stats {
     fn add_assign(&mut self, other: &Stats) {
         self.allocations += other.allocations;
         self.allocations_granted += other.allocations_granted;
+        self.allocations_moved += other.allocations_moved;
+        self.icmp_indications += other.icmp_indications;
         self.bindings += other.bindings;
         self.handed_over += other.handed_over;
         for index in 0..Transport::COUNT {

@@ -5,7 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use relay_core::{Alternates, Limits, Network, PeerPolicy, REALM_LEN_MAX, RelayAddresses, Secret};
+use relay_core::{
+    Alternates, Discovery, Limits, Network, PeerPolicy, REALM_LEN_MAX, Rates, RelayAddresses,
+    Secret,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -74,6 +77,11 @@ pub struct Config {
     /// The domain in the certificate of those servers.
     #[schemars(extend("examples" = ["turn.example.com"]))]
     pub alternate_domain: Option<String>,
+    /// Whether an Allocation of a TCP or TLS client may follow it to another address (RFC 8016).
+    pub mobility: bool,
+    /// Whether clients may find out how their NAT behaves (RFC 5780). `listen_udp` must name two
+    /// addresses of one family with two ports each, all four as the internet sees them.
+    pub nat_discovery: bool,
     /// Peers that may be reached although they are denied by default, as networks such as
     /// `10.0.0.0/8`, addresses, or addresses with a port, which alone open ports below 1024.
     #[schemars(extend("examples" = [["10.1.0.0/16", "192.0.2.7:53"]]))]
@@ -84,6 +92,18 @@ pub struct Config {
     pub allocations_max: usize,
     /// How many of them one User may hold; a browser takes several for each Call.
     pub allocations_per_user_max: usize,
+    /// How many of them the Users of one Account may hold together.
+    pub allocations_per_account_max: usize,
+    /// How many bits of payload the Allocations of one User may relay in each second, both
+    /// directions together; what is beyond is dropped. Zero: no bound.
+    pub bits_per_second_per_user_max: u64,
+    /// How many packets they may relay in each second. Zero: no bound.
+    pub packets_per_second_per_user_max: u64,
+    /// How many bits of payload the Allocations of one Account may relay in each second. Zero: no
+    /// bound.
+    pub bits_per_second_per_account_max: u64,
+    /// How many packets they may relay in each second. Zero: no bound.
+    pub packets_per_second_per_account_max: u64,
     /// How many Permissions one Allocation may hold.
     pub permissions_per_allocation_max: usize,
     /// How many Channels one Allocation may hold.
@@ -129,10 +149,17 @@ impl Default for Config {
             users: Vec::new(),
             alternate_servers: Vec::new(),
             alternate_domain: None,
+            mobility: true,
+            nat_discovery: false,
             peers_allow: Vec::new(),
             peers_deny: Vec::new(),
             allocations_max: limits.allocations_max,
             allocations_per_user_max: limits.allocations_per_user_max,
+            allocations_per_account_max: limits.allocations_per_account_max,
+            bits_per_second_per_user_max: limits.user_rates.bits_per_second_max,
+            packets_per_second_per_user_max: limits.user_rates.packets_per_second_max,
+            bits_per_second_per_account_max: limits.account_rates.bits_per_second_max,
+            packets_per_second_per_account_max: limits.account_rates.packets_per_second_max,
             permissions_per_allocation_max: limits.permissions_per_allocation_max,
             channels_per_allocation_max: limits.channels_per_allocation_max,
             stranger_answers_per_second_max: limits.stranger_answers_per_second_max,
@@ -171,6 +198,39 @@ impl Config {
     /// Names the setting that is wrong and what it should be.
     pub fn check(&self) -> anyhow::Result<()> {
         self.settings().map(|_| ())
+    }
+
+    /// In each family the four UDP addresses that two addresses and two ports make.
+    fn discovery(&self) -> anyhow::Result<Vec<Discovery>> {
+        let listened = &self.listen_udp;
+        let complete = |discovery: &Discovery| {
+            let addresses = discovery.addresses();
+            addresses.iter().all(|address| listened.contains(address))
+        };
+        let pairs = listened.iter().flat_map(|primary| {
+            let differs = move |alternate: &&SocketAddr| {
+                primary.is_ipv4() == alternate.is_ipv4()
+                    && primary.ip() != alternate.ip()
+                    && primary.port() != alternate.port()
+            };
+            let alternates = listened.iter().filter(differs);
+            alternates.map(|alternate| Discovery {
+                primary: *primary,
+                alternate: *alternate,
+            })
+        });
+        let mut found: Vec<Discovery> = Vec::new();
+        for discovery in pairs.filter(complete) {
+            let family = |held: &Discovery| held.primary.is_ipv4() == discovery.primary.is_ipv4();
+            if !found.iter().any(family) {
+                found.push(discovery);
+            }
+        }
+        ensure!(
+            !found.is_empty(),
+            "`nat_discovery` needs two addresses with two ports each in `listen_udp`, all four"
+        );
+        Ok(found)
     }
 
     fn static_users(&self) -> Vec<(String, Secret)> {
@@ -249,6 +309,11 @@ impl Config {
             );
         }
 
+        let discovery = match self.nat_discovery {
+            true => self.discovery()?,
+            false => Vec::new(),
+        };
+
         let listened = [
             &self.listen_udp,
             &self.listen_tcp,
@@ -273,12 +338,23 @@ impl Config {
                 limits: Limits {
                     allocations_max: self.allocations_max,
                     allocations_per_user_max: self.allocations_per_user_max,
+                    allocations_per_account_max: self.allocations_per_account_max,
+                    user_rates: Rates {
+                        bits_per_second_max: self.bits_per_second_per_user_max,
+                        packets_per_second_max: self.packets_per_second_per_user_max,
+                    },
+                    account_rates: Rates {
+                        bits_per_second_max: self.bits_per_second_per_account_max,
+                        packets_per_second_max: self.packets_per_second_per_account_max,
+                    },
                     permissions_per_allocation_max: self.permissions_per_allocation_max,
                     channels_per_allocation_max: self.channels_per_allocation_max,
                     stranger_answers_per_second_max: self.stranger_answers_per_second_max,
                 },
                 lifetime_default: Duration::from_secs(600),
                 lifetime_max: Duration::from_secs(self.lifetime_seconds_max),
+                mobility: self.mobility,
+                discovery,
                 peers: PeerPolicy {
                     allow: networks(&self.peers_allow, "peers_allow")?,
                     deny: networks(&self.peers_deny, "peers_deny")?,
@@ -391,6 +467,16 @@ mod tests {
             );
         }
         check("port_min = 80", "`port_min` is 80");
+        check("nat_discovery = true", "`nat_discovery` needs two");
+        check(
+            "nat_discovery = true\nlisten_udp = ['192.0.2.1:1', '192.0.2.2:2', '192.0.2.1:2']",
+            "`nat_discovery` needs two",
+        );
+        check(
+            "nat_discovery = true\n\
+             listen_udp = ['192.0.2.1:1', '192.0.2.1:2', '192.0.2.2:1', '192.0.2.2:2']",
+            "ok",
+        );
         check("realm = ''", "`realm` has 0 bytes");
         check("users = [{ name = 'acme:door', password = 'x' }]", "ok");
         check(

@@ -236,7 +236,6 @@ fn an_indication_that_is_not_understood_is_dropped_in_silence() {
     assert!(indication(None, true, true));
     assert!(indication(Some(AttributeType(0xFABC)), true, true));
     assert!(!indication(Some(AttributeType(0x7ABC)), true, true));
-    assert!(!indication(Some(AttributeType::DONT_FRAGMENT), true, true));
     assert!(!indication(None, false, true));
     assert!(!indication(None, true, false));
 }

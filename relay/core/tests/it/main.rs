@@ -6,6 +6,9 @@
 mod allocations;
 mod credentials;
 mod data;
+mod discovery;
+mod extras;
+mod mobility;
 mod model;
 mod peers;
 mod property;

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use relay_core::{CHANNEL_LIFETIME, PERMISSION_LIFETIME, Transport};
-use relay_stun::ErrorCode;
+use relay_stun::client::{AllocateOptions, Request};
+use relay_stun::{AddressFamily, ErrorCode};
 
-use crate::world::{OTHER_PEER, PEER, Phone, World, peer_reads};
+use crate::world::{OTHER_PEER, PEER, PEER_V6, Phone, World, peer_reads};
 
 const STEPS: usize = 300;
 const PERMISSIONS_MAX: usize = 3;
@@ -23,7 +24,8 @@ const LOW_PORT_PEER: &str = "8.8.8.8:53";
 /// What one client holds, kept in the simplest way.
 #[derive(Debug, Clone)]
 struct Held {
-    relayed: String,
+    /// By family.
+    relayed: [Option<String>; 2],
     expires: Instant,
     permissions: Vec<(String, Instant)>,
     channels: Vec<(u16, String, Instant)>,
@@ -69,18 +71,19 @@ fn run(seed: u64) {
 
     for step in 0..STEPS {
         let at = rng.random_range(0..phones.len());
-        let peer = match rng.random_range(0..8) {
+        let peer = match rng.random_range(0..9) {
             0..=1 => PEER.to_owned(),
             2 => OTHER_PEER.to_owned(),
             3 => FORBIDDEN_PEER.to_owned(),
             4 => LOW_PORT_PEER.to_owned(),
+            5 => PEER_V6.to_owned(),
             _ => relayed_once[rng.random_range(0..relayed_once.len())].clone(),
         };
         let channel = 0x4000 + rng.random_range(0..3);
         let now = world.now;
         let live = held.iter().flatten().count();
         let live_relayed =
-            |held: &[Option<Held>]| held.iter().flatten().any(|held| held.relayed == peer);
+            |held: &[Option<Held>]| held.iter().flatten().any(|held| held.holds(&peer));
         let context = format!("seed {seed}, step {step}, client {at}, peer {peer}");
 
         match rng.random_range(0..12) {
@@ -90,20 +93,54 @@ fn run(seed: u64) {
                     None if live >= ALLOCATIONS_MAX => Err(ErrorCode::INSUFFICIENT_CAPACITY),
                     None => Ok(()),
                 };
-                assert_eq!(
-                    world.allocate(&mut phones[at]),
-                    expected,
-                    "{context}: allocate"
-                );
+                let (family, additional) = match rng.random_range(0..3) {
+                    0 => (None, true),
+                    1 => (Some(AddressFamily::V6), false),
+                    _ => (None, false),
+                };
+                let options = AllocateOptions {
+                    family,
+                    additional,
+                    ..AllocateOptions::default()
+                };
+                let got = world.allocate_with(&mut phones[at], options);
+                assert_eq!(got, expected, "{context}: allocate");
                 if expected.is_ok() {
-                    let relayed = phones[at].relayed();
-                    relayed_once.push(relayed.clone());
+                    let mut relayed = [None, None];
+                    let addresses = [phones[at].relayed, phones[at].relayed_v6];
+                    for address in addresses.into_iter().flatten() {
+                        relayed[usize::from(address.is_ipv6())] = Some(address.to_string());
+                        relayed_once.push(address.to_string());
+                    }
+                    let wanted = [family.is_none(), family.is_some() || additional];
+                    let got = [relayed[0].is_some(), relayed[1].is_some()];
+                    assert_eq!(got, wanted, "{context}: families");
                     held[at] = Some(Held {
                         relayed,
                         expires: now + Duration::from_secs(600),
                         permissions: Vec::new(),
                         channels: Vec::new(),
                     });
+                }
+            }
+            2 if rng.random_range(0..4) == 0 => {
+                let family = [AddressFamily::V4, AddressFamily::V6][rng.random_range(0..2)];
+                let slot = usize::from(family == AddressFamily::V6);
+                let request = Request::RefreshFamily {
+                    family,
+                    lifetime: 0,
+                };
+                let expected = match &held[at] {
+                    None => Err(ErrorCode::ALLOCATION_MISMATCH),
+                    Some(held) if held.relayed[slot].is_none() => {
+                        Err(ErrorCode::PEER_ADDRESS_FAMILY_MISMATCH)
+                    }
+                    Some(_) => Ok(Some(0)),
+                };
+                let got = world.ask(&mut phones[at], request);
+                assert_eq!(got, expected, "{context}: end {family:?}");
+                if expected.is_ok() {
+                    held[at] = held[at].take().and_then(|held| held.without(slot));
                 }
             }
             2 => {
@@ -129,6 +166,9 @@ fn run(seed: u64) {
             3..=4 => {
                 let expected = match &mut held[at] {
                     None => Err(ErrorCode::ALLOCATION_MISMATCH),
+                    Some(held) if held.toward(&peer).is_none() => {
+                        Err(ErrorCode::PEER_ADDRESS_FAMILY_MISMATCH)
+                    }
                     Some(_) if peer == FORBIDDEN_PEER => Err(ErrorCode::FORBIDDEN),
                     Some(held) => held.permit(now, &peer),
                 };
@@ -139,9 +179,12 @@ fn run(seed: u64) {
                 );
             }
             5..=6 => {
-                let reachable = peer == PEER || peer == OTHER_PEER || live_relayed(&held);
+                let reachable = is_public(&peer) || live_relayed(&held);
                 let expected = match &mut held[at] {
                     None => Err(ErrorCode::ALLOCATION_MISMATCH),
+                    Some(held) if held.toward(&peer).is_none() => {
+                        Err(ErrorCode::PEER_ADDRESS_FAMILY_MISMATCH)
+                    }
                     Some(_) if !reachable => Err(ErrorCode::FORBIDDEN),
                     Some(held) => held.bind(now, channel, &peer),
                 };
@@ -162,23 +205,21 @@ fn run(seed: u64) {
                     true => world.send_channel(&phones[at], channel, "x"),
                     false => world.send(&mut phones[at], &peer, "x"),
                 };
-                let from = held[at]
-                    .as_ref()
-                    .map(|held| held.relayed.clone())
-                    .unwrap_or_default();
                 let Some(to) = to else {
                     assert_eq!(got, None, "{context}: send");
                     continue;
                 };
+                let from = held[at].as_ref().and_then(|held| held.toward(&to));
+                let from = from.expect("a Permission is of a family that is there");
                 let other = held
                     .iter()
-                    .position(|h| h.as_ref().is_some_and(|h| h.relayed == to));
+                    .position(|h| h.as_ref().is_some_and(|h| h.holds(&to)));
                 match other {
                     Some(other) => {
                         let expected = held[other].as_ref().unwrap().reads(now, &from);
                         assert_eq!(phones[other].reads(got), expected, "{context}: hand-over");
                     }
-                    None if to == PEER || to == OTHER_PEER => {
+                    None if is_public(&to) => {
                         let expected = Some(format!("{from} → {to} x"));
                         assert_eq!(peer_reads(got), expected, "{context}: send");
                     }
@@ -186,17 +227,16 @@ fn run(seed: u64) {
                 }
             }
             10 => {
-                let allowed = peer == PEER || peer == OTHER_PEER;
-                let expected = match &held[at] {
-                    Some(held) if allowed => held.reads(now, &peer),
-                    _ => None,
+                // An address that was given back may be somebody else's by now.
+                let Some(receiver) = held[at].as_ref().filter(|h| h.toward(&peer).is_some()) else {
+                    continue;
+                };
+                let expected = match is_public(&peer) {
+                    true => receiver.reads(now, &peer),
+                    false => None,
                 };
                 let got = world.peer_sends(&peer, &phones[at], "x");
-                let got = if held[at].is_some() {
-                    phones[at].reads(got)
-                } else {
-                    None
-                };
+                let got = phones[at].reads(got);
                 assert_eq!(got, expected, "{context}: receive");
             }
             _ => {
@@ -210,14 +250,39 @@ fn run(seed: u64) {
 
         let live = held.iter().flatten().count();
         assert_eq!(world.relay.stats().allocations, live, "{context}");
-        assert_eq!(world.ports.iter().flatten().count(), live, "{context}");
+        let relayed = held.iter().flatten().flat_map(|held| &held.relayed);
+        let open = relayed.flatten().count();
+        assert_eq!(world.ports.iter().flatten().count(), open, "{context}");
         let next = held.iter().flatten().map(|held| held.expires).min();
         assert_eq!(world.relay.poll_timeout(), next, "{context}");
         assert_eq!(world.sent, vec![], "{context}: nothing is sent unasked");
     }
 }
 
+/// Peers everybody may reach.
+fn is_public(peer: &str) -> bool {
+    [PEER, OTHER_PEER, PEER_V6].contains(&peer)
+}
+
 impl Held {
+    fn holds(&self, address: &str) -> bool {
+        self.relayed.iter().flatten().any(|held| held == address)
+    }
+
+    /// The relayed address that reaches `peer`.
+    fn toward(&self, peer: &str) -> Option<String> {
+        self.relayed[usize::from(peer.starts_with('['))].clone()
+    }
+
+    /// What is left when one family has ended.
+    fn without(mut self, slot: usize) -> Option<Held> {
+        self.relayed[slot] = None;
+        let gone = |peer: &str| usize::from(peer.starts_with('[')) == slot;
+        self.permissions.retain(|(ip, _)| !gone(ip));
+        self.channels.retain(|(_, peer, _)| !gone(peer));
+        self.relayed.iter().any(Option::is_some).then_some(self)
+    }
+
     fn permits(&self, now: Instant, peer: &str) -> bool {
         self.permissions
             .iter()

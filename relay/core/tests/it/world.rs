@@ -10,8 +10,8 @@ use relay_core::{
     Alternates, Config, Credentials, FiveTuple, Forward, Limits, Output, Owners, Path, PathUpdate,
     PeerPolicy, Relay, RelayAddresses, RelayPort, Secret, Transport, Way,
 };
-use relay_stun::client::{Client, Event, Request};
-use relay_stun::{AddressFamily, ErrorCode};
+use relay_stun::client::{AllocateOptions, Client, Event, Request};
+use relay_stun::{AddressFamily, AttributeType, ErrorCode, Message};
 
 /// The time since 1970 when a world begins.
 pub(crate) const UNIX_START: Duration = Duration::from_secs(1_800_000_000);
@@ -30,6 +30,8 @@ pub(crate) struct World {
     pub(crate) ports: Vec<Option<RelayPort>>,
     /// Whether the next ports can't be bound.
     pub(crate) ports_fail: bool,
+    /// Whether the next IPv6 ports can't be bound.
+    pub(crate) v6_ports_fail: bool,
     /// What the relay sent to clients, beside media.
     pub(crate) sent: Vec<(FiveTuple, Vec<u8>)>,
     /// What a thread for UDP clients would do with the same packets.
@@ -47,8 +49,16 @@ const CONTROL: usize = 1;
 pub(crate) struct Phone {
     pub(crate) at: FiveTuple,
     pub(crate) conversation: Client,
-    /// The relayed address, once allocated.
+    /// The relayed address, once allocated; the IPv4 one where there are two.
     pub(crate) relayed: Option<SocketAddr>,
+    /// The IPv6 relayed address besides the IPv4 one.
+    pub(crate) relayed_v6: Option<SocketAddr>,
+    /// What the port above the relayed one is kept under.
+    pub(crate) token: Option<[u8; 8]>,
+    /// What the Allocation moves with.
+    pub(crate) ticket: Option<Vec<u8>>,
+    /// Why one of two families is missing.
+    pub(crate) missing: Option<(AddressFamily, ErrorCode)>,
 }
 
 /// Where media came out.
@@ -76,6 +86,8 @@ pub(crate) fn config() -> Config {
         limits: Limits::default(),
         lifetime_default: Duration::from_secs(600),
         lifetime_max: Duration::from_secs(3600),
+        mobility: true,
+        discovery: Vec::new(),
         peers: PeerPolicy::default(),
         alternates: Alternates::default(),
     }
@@ -112,6 +124,7 @@ impl World {
             credentials,
             ports: Vec::new(),
             ports_fail: false,
+            v6_ports_fail: false,
             sent: Vec::new(),
         }
     }
@@ -152,6 +165,14 @@ impl World {
         .map(|_| ())
     }
 
+    pub(crate) fn allocate_with(
+        &mut self,
+        phone: &mut Phone,
+        options: AllocateOptions,
+    ) -> Result<(), ErrorCode> {
+        self.ask(phone, Request::AllocateWith(options)).map(|_| ())
+    }
+
     pub(crate) fn permit(&mut self, phone: &mut Phone, peer: &str) -> Result<(), ErrorCode> {
         let peers = vec![peer.parse().unwrap()];
         self.ask(phone, Request::CreatePermission { peers })
@@ -187,7 +208,15 @@ impl World {
             match phone.conversation.handle(&answer) {
                 Event::Retry(retry) => bytes = retry,
                 Event::Success(answer) => {
-                    phone.relayed = answer.relayed.or(phone.relayed);
+                    if answer.ticket.is_some() {
+                        phone.ticket = answer.ticket;
+                    }
+                    if answer.relayed.is_some() {
+                        phone.relayed = answer.relayed;
+                        phone.relayed_v6 = answer.relayed_additional;
+                        phone.token = answer.reservation_token;
+                        phone.missing = answer.address_error;
+                    }
                     return Ok(answer.lifetime);
                 }
                 Event::Refused(code) => return Err(code),
@@ -222,7 +251,7 @@ impl World {
                 owner, to, from, ..
             } => {
                 assert_eq!((owner, self.owners.get(to)), (CONTROL, Some(CONTROL)));
-                assert_eq!(Some(from), phone.relayed);
+                assert!([phone.relayed, phone.relayed_v6].contains(&Some(from)));
             }
             Way::Forward(_) | Way::Nowhere => assert_same(way, forward.as_ref(), packet),
         }
@@ -261,12 +290,11 @@ impl World {
         phone: &Phone,
         payload: &str,
     ) -> Option<Delivered> {
-        let port = *self
-            .ports
-            .iter()
-            .flatten()
-            .find(|port| Some(port.address) == phone.relayed)?;
-        let from = peer.parse().unwrap();
+        let from: SocketAddr = peer.parse().unwrap();
+        let relayed = [phone.relayed, phone.relayed_v6];
+        let port = *self.ports.iter().flatten().find(|port| {
+            relayed.contains(&Some(port.address)) && port.address.is_ipv4() == from.is_ipv4()
+        })?;
         self.advance(Duration::ZERO);
         let way = self
             .path
@@ -291,7 +319,9 @@ impl World {
         while let Some(output) = self.relay.poll_output() {
             match output {
                 Output::Send { to, bytes } => self.sent.push((to, bytes)),
-                Output::OpenPort(port) if self.ports_fail => {
+                Output::OpenPort(port)
+                    if self.ports_fail || self.v6_ports_fail && port.address.is_ipv6() =>
+                {
                     self.relay.handle_port_failed(self.now, port);
                 }
                 Output::OpenPort(port) => {
@@ -335,6 +365,10 @@ impl Phone {
             at,
             conversation: Client::new(username, password, port.into()),
             relayed: None,
+            relayed_v6: None,
+            token: None,
+            ticket: None,
+            missing: None,
         }
     }
 
@@ -363,6 +397,9 @@ impl Phone {
         Some(match self.conversation.handle(&packet) {
             Event::Data { peer, payload } => format!("{peer} {}", text(payload)),
             Event::Channel { channel, payload } => format!("{channel:#x} {}", text(payload)),
+            Event::Icmp { peer, icmp } => {
+                format!("{peer} {}/{} {}", icmp.kind, icmp.code, icmp.data)
+            }
             event => format!("{event:?}"),
         })
     }
@@ -385,15 +422,20 @@ fn text(payload: &[u8]) -> &str {
     std::str::from_utf8(payload).unwrap()
 }
 
-/// A path and the relay agree on a packet, but for the random ids of Data indications.
+/// A path and the relay agree on a packet, but for the random ids of Data indications and what is
+/// obfuscated with them.
 fn assert_same(way: Way, forward: Option<&Forward>, packet: &[u8]) {
     let without_id = |forward| match deliver(forward, packet) {
-        Delivered::Client { to, mut packet } => {
-            if packet[0] < 4 {
-                packet[8..20].fill(0);
+        Delivered::Client { to, packet } => match Message::parse(&packet) {
+            Ok(message) => {
+                let peer = message.xor_address(AttributeType::XOR_PEER_ADDRESS);
+                let data = message.attribute(AttributeType::DATA).unwrap();
+                let said = format!("{:?} {peer:?} ", message.method());
+                let packet = [said.as_bytes(), data].concat();
+                Delivered::Client { to, packet }
             }
-            Delivered::Client { to, packet }
-        }
+            Err(_) => Delivered::Client { to, packet },
+        },
         delivered => delivered,
     };
     let way = match way {

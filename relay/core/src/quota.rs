@@ -1,0 +1,274 @@
+//! How much Users and Accounts may hold and relay.
+//!
+//! What is held (Allocations, and ports kept for one) is counted here. What is relayed is metered
+//! by a [`Budget`], which Allocations share and any thread may charge: it takes no lock.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use crate::{Limits, Refusal};
+
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
+
+/// What a User's or an Account's Allocations may relay together, in each second; both directions
+/// count, and a second's worth may go at once. Zero: no bound.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rates {
+    /// Bits of payload.
+    pub bits_per_second_max: u64,
+    /// Packets.
+    pub packets_per_second_max: u64,
+}
+
+impl Rates {
+    fn is_unbounded(self) -> bool {
+        self == Rates::default()
+    }
+}
+
+/// What one Allocation may still relay: its User's share, and within its Account's.
+#[derive(Debug, Clone)]
+pub struct Budget {
+    /// None where nothing is bounded: the usual case costs a look at one pointer.
+    meters: Option<Arc<[Arc<Meter>; 2]>>,
+}
+
+impl PartialEq for Budget {
+    /// Whether both are the same User's.
+    fn eq(&self, other: &Budget) -> bool {
+        match (&self.meters, &other.meters) {
+            (Some(one), Some(other)) => Arc::ptr_eq(&one[0], &other[0]),
+            (None, None) => true,
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Budget {}
+
+impl Budget {
+    /// Charges one packet of `len` bytes of payload at `now`.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::UserRate`] or [`Refusal::AccountRate`]; then the packet is to be dropped.
+    pub fn admit(&self, now: Instant, len: usize) -> Result<(), Refusal> {
+        let Some(meters) = &self.meters else {
+            return Ok(());
+        };
+        let [user, account] = &**meters;
+        if !user.admit(now, len) {
+            return Err(Refusal::UserRate);
+        }
+        if !account.admit(now, len) {
+            return Err(Refusal::AccountRate);
+        }
+        Ok(())
+    }
+}
+
+/// One User's or Account's rates, as the virtual scheduling of GCRA: for each bound the time at
+/// which what was relayed would be paid for.
+#[derive(Debug)]
+struct Meter {
+    epoch: Instant,
+    rates: Rates,
+    bits_paid_at: AtomicU64,
+    packets_paid_at: AtomicU64,
+}
+
+impl Meter {
+    fn new(epoch: Instant, rates: Rates) -> Meter {
+        Meter {
+            epoch,
+            rates,
+            bits_paid_at: AtomicU64::new(0),
+            packets_paid_at: AtomicU64::new(0),
+        }
+    }
+
+    fn admit(&self, now: Instant, len: usize) -> bool {
+        if self.rates.is_unbounded() {
+            return true;
+        }
+        let now = u64::try_from(now.saturating_duration_since(self.epoch).as_nanos());
+        let now = now.unwrap_or(u64::MAX);
+        let bits = (len as u64).saturating_mul(8);
+        let Rates {
+            bits_per_second_max,
+            packets_per_second_max,
+        } = self.rates;
+        charge(&self.packets_paid_at, now, 1, packets_per_second_max)
+            && charge(&self.bits_paid_at, now, bits, bits_per_second_max)
+    }
+}
+
+/// Charges `amount` of something that `per_second` may go of, if it fits.
+fn charge(paid_at: &AtomicU64, now: u64, amount: u64, per_second: u64) -> bool {
+    if per_second == 0 {
+        return true;
+    }
+    let cost = u128::from(amount) * u128::from(NANOS_PER_SECOND) / u128::from(per_second);
+    // One packet larger than a second's worth passes where nothing else did.
+    let cost = u64::try_from(cost)
+        .unwrap_or(u64::MAX)
+        .min(NANOS_PER_SECOND);
+    paid_at
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |paid_at| {
+            let next = paid_at.max(now).saturating_add(cost);
+            (next <= now.saturating_add(NANOS_PER_SECOND)).then_some(next)
+        })
+        .is_ok()
+}
+
+/// Who holds how much.
+#[derive(Debug)]
+pub(crate) struct Quotas {
+    epoch: Instant,
+    users: HashMap<Box<str>, Holder>,
+    accounts: HashMap<Box<str>, Holder>,
+}
+
+#[derive(Debug)]
+struct Holder {
+    held: usize,
+    meter: Arc<Meter>,
+}
+
+impl Quotas {
+    pub(crate) fn new(epoch: Instant) -> Quotas {
+        Quotas {
+            epoch,
+            users: HashMap::new(),
+            accounts: HashMap::new(),
+        }
+    }
+
+    /// Whether `user` may hold `more` Allocations or kept ports (RFC 8656 §7.2).
+    pub(crate) fn ensure_fits(
+        &self,
+        user: &str,
+        more: usize,
+        limits: &Limits,
+    ) -> Result<(), Refusal> {
+        let held = |holders: &HashMap<Box<str>, Holder>, name: &str| {
+            holders.get(name).map_or(0, |holder| holder.held)
+        };
+        if held(&self.users, user) + more > limits.allocations_per_user_max {
+            return Err(Refusal::AllocationQuotaReached);
+        }
+        if held(&self.accounts, account_of(user)) + more > limits.allocations_per_account_max {
+            return Err(Refusal::AccountQuotaReached);
+        }
+        Ok(())
+    }
+
+    /// Counts one more for `user`.
+    pub(crate) fn hold(&mut self, user: &str, limits: &Limits) -> Budget {
+        let epoch = self.epoch;
+        let hold = |holders: &mut HashMap<Box<str>, Holder>, name: &str, rates| {
+            let holder = holders.entry(name.into()).or_insert_with(|| Holder {
+                held: 0,
+                meter: Arc::new(Meter::new(epoch, rates)),
+            });
+            holder.held += 1;
+            holder.meter.clone()
+        };
+        let account = account_of(user);
+        let user = hold(&mut self.users, user, limits.user_rates);
+        let account = hold(&mut self.accounts, account, limits.account_rates);
+        let bounded = [limits.user_rates, limits.account_rates]
+            .iter()
+            .any(|rates| !rates.is_unbounded());
+        Budget {
+            meters: bounded.then(|| Arc::new([user, account])),
+        }
+    }
+
+    /// Counts one less for `user`.
+    pub(crate) fn release(&mut self, user: &str) {
+        let release = |holders: &mut HashMap<Box<str>, Holder>, name: &str| {
+            if let Some(holder) = holders.get_mut(name) {
+                holder.held -= 1;
+                if holder.held == 0 {
+                    holders.remove(name);
+                }
+            }
+        };
+        release(&mut self.users, user);
+        release(&mut self.accounts, account_of(user));
+    }
+}
+
+/// The Account in `account:user`; a name without one is an Account of its own.
+fn account_of(user: &str) -> &str {
+    user.split_once(':').map_or(user, |(account, _)| account)
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the one real instant simulated time is counted from"
+)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_second_s_worth_goes_at_once_and_then_the_rate() {
+        let epoch = Instant::now();
+        let limits = Limits {
+            user_rates: Rates {
+                bits_per_second_max: 8_000,
+                packets_per_second_max: 0,
+            },
+            account_rates: Rates {
+                bits_per_second_max: 0,
+                packets_per_second_max: 15,
+            },
+            ..Limits::default()
+        };
+        let mut quotas = Quotas::new(epoch);
+        let alice = quotas.hold("acme:alice", &limits);
+        let bob = quotas.hold("acme:bob", &limits);
+        let passed = |budget: &Budget, millis: u64| {
+            let now = epoch + Duration::from_millis(millis);
+            let passed = |_: &i32| budget.admit(now, 100).is_ok();
+            (0..100).filter(passed).count()
+        };
+
+        assert_eq!(passed(&alice, 0), 10, "her bits");
+        assert_eq!(alice.admit(epoch, 100), Err(Refusal::UserRate));
+        assert_eq!(passed(&bob, 0), 5, "what is left of their packets");
+        let last = epoch + Duration::from_millis(500);
+        assert_eq!(passed(&alice, 500), 5);
+        assert_eq!(bob.admit(last, 1), Ok(()));
+        assert_eq!(passed(&bob, 60_000), 10);
+        assert_eq!(passed(&alice, 60_000), 5);
+        let carol = quotas.hold("acme:carol", &limits);
+        assert_eq!(
+            carol.admit(epoch + Duration::from_secs(60), 1),
+            Err(Refusal::AccountRate)
+        );
+    }
+
+    #[test]
+    fn a_packet_longer_than_a_second_s_worth_passes_alone() {
+        let epoch = Instant::now();
+        let limits = Limits {
+            user_rates: Rates {
+                bits_per_second_max: 100,
+                packets_per_second_max: 0,
+            },
+            ..Limits::default()
+        };
+        let budget = Quotas::new(epoch).hold("alice", &limits);
+        assert_eq!(budget.admit(epoch, 65_535), Ok(()));
+        assert_eq!(budget.admit(epoch, 1), Err(Refusal::UserRate));
+        let later = epoch + Duration::from_secs(1);
+        assert_eq!(budget.admit(later, 65_535), Ok(()));
+    }
+}
