@@ -33,8 +33,9 @@ const EVENTS_MAX: usize = 256;
 /// How often a listener is asked in its turn, [`RECEIVED_MAX`] datagrams each time.
 const LISTENER_TURNS_MAX: usize = 8;
 
-/// How many datagrams a relayed port may bring in its turn.
-const PORT_TURN_MAX: usize = 4;
+/// How often a relayed port is asked in its turn: asking once more what has nothing costs more than
+/// another turn for those that have.
+const PORT_TURN_MAX: usize = 1;
 
 /// How many batches of payloads may wait for a worker.
 pub(crate) const HANDED_OVER_MAX: usize = 1024;
