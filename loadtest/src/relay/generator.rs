@@ -125,7 +125,8 @@ impl Generator {
                 }
                 Some(pause) => {
                     while due <= now && due < end {
-                        due += pause;
+                        // What was missed is not made up for: that would come as a burst.
+                        due = (due + pause).max(now);
                         if !self.begin(load, now)? {
                             outcome.lost += load.burst as u64; // All flows are stuck.
                         }
