@@ -38,6 +38,17 @@ pub struct Config {
     pub alternates: Alternates,
 }
 
+impl Config {
+    /// Makes what is relayed from this server's own for the check of peers, too.
+    pub(crate) fn own_relayed_addresses(&mut self) {
+        let relayed = [
+            self.addresses.v4.map(IpAddr::V4),
+            self.addresses.v6.map(IpAddr::V6),
+        ];
+        self.peers.own.extend(relayed.into_iter().flatten());
+    }
+}
+
 /// The servers that take the clients of a relay that drains (RFC 8489 §10).
 #[derive(Debug, Clone, Default)]
 pub struct Alternates {

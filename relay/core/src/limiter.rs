@@ -24,13 +24,20 @@ pub(crate) struct Limiter {
 impl Limiter {
     /// A table under secret `keys`, so that nobody chooses whom to share a slot with.
     pub(crate) fn new(keys: [u64; 2], answers_per_second_max: u32) -> Limiter {
-        Limiter {
+        let mut limiter = Limiter {
             idle_at: vec![0; SLOTS].into(),
             keys,
-            interval: 1_000_000_u64
-                .checked_div(answers_per_second_max.into())
-                .unwrap_or(0),
-        }
+            interval: 0,
+        };
+        limiter.set_rate(answers_per_second_max);
+        limiter
+    }
+
+    /// Bounds what goes out from now on; what has gone counts.
+    pub(crate) fn set_rate(&mut self, answers_per_second_max: u32) {
+        self.interval = 1_000_000_u64
+            .checked_div(answers_per_second_max.into())
+            .unwrap_or(0);
     }
 
     /// Whether one more answer to `ip` may go out at `now`, the relay's own time; if so it counts.

@@ -70,6 +70,13 @@ pub enum PathUpdate {
         /// When it ends.
         expires: Instant,
     },
+    /// What the Allocation may relay is another.
+    Charge {
+        /// The Allocation.
+        allocation: usize,
+        /// What it may relay from now on.
+        budget: Budget,
+    },
 }
 
 impl PathUpdate {
@@ -79,7 +86,8 @@ impl PathUpdate {
         match *self {
             PathUpdate::Open { allocation, .. }
             | PathUpdate::Permit { allocation, .. }
-            | PathUpdate::Bind { allocation, .. } => allocation,
+            | PathUpdate::Bind { allocation, .. }
+            | PathUpdate::Charge { allocation, .. } => allocation,
         }
     }
 }
@@ -244,7 +252,17 @@ impl Path {
                     flow.channels.install(now, number, peer, expires);
                 }
             }
+            PathUpdate::Charge { allocation, budget } => {
+                if let Some(flow) = self.flow_mut(allocation) {
+                    flow.budget = budget;
+                }
+            }
         }
+    }
+
+    /// Follows another policy from now on, that of the Relay.
+    pub fn set_peers(&mut self, peers: PeerPolicy) {
+        self.peers = peers;
     }
 
     fn flow_mut(&mut self, allocation: usize) -> Option<&mut Flow> {

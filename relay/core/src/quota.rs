@@ -174,17 +174,39 @@ impl Quotas {
                 meter: Arc::new(Meter::new(epoch, rates)),
             });
             holder.held += 1;
-            holder.meter.clone()
         };
-        let account = account_of(user);
-        let user = hold(&mut self.users, user, limits.user_rates);
-        let account = hold(&mut self.accounts, account, limits.account_rates);
-        let bounded = [limits.user_rates, limits.account_rates]
+        hold(&mut self.users, user, limits.user_rates);
+        hold(&mut self.accounts, account_of(user), limits.account_rates);
+        self.budget(user, limits)
+    }
+
+    /// What one more Allocation of `user`, who holds something, may relay.
+    pub(crate) fn budget(&self, user: &str, limits: &Limits) -> Budget {
+        let is_bounded = [limits.user_rates, limits.account_rates]
             .iter()
             .any(|rates| !rates.is_unbounded());
-        Budget {
-            meters: bounded.then(|| Arc::new([user, account])),
-        }
+        let user = self
+            .users
+            .get(user)
+            .zip(self.accounts.get(account_of(user)));
+        let meters = user.filter(|_| is_bounded).map(|(user, account)| {
+            let meters = [user.meter.clone(), account.meter.clone()];
+            Arc::new(meters)
+        });
+        Budget { meters }
+    }
+
+    /// Meters everybody by other rates from now on, as if nothing had been relayed; each
+    /// [`budget`](Self::budget) is to be asked for anew.
+    pub(crate) fn set_rates(&mut self, limits: &Limits) {
+        let epoch = self.epoch;
+        let set = |holders: &mut HashMap<Box<str>, Holder>, rates| {
+            for holder in holders.values_mut() {
+                holder.meter = Arc::new(Meter::new(epoch, rates));
+            }
+        };
+        set(&mut self.users, limits.user_rates);
+        set(&mut self.accounts, limits.account_rates);
     }
 
     /// Counts one less for `user`.

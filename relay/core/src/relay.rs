@@ -1,7 +1,7 @@
 //! The relay: what comes in, what goes out, and the Allocations in between.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -216,11 +216,7 @@ impl Relay {
         now: Instant,
         unix_now: Duration,
     ) -> Relay {
-        let relayed = [
-            config.addresses.v4.map(IpAddr::V4),
-            config.addresses.v6.map(IpAddr::V6),
-        ];
-        config.peers.own.extend(relayed.into_iter().flatten());
+        config.own_relayed_addresses();
         let mut nonce_secret = [0; 32];
         rng.fill_bytes(&mut nonce_secret);
         let mut ticket_secret = [0; 16];
@@ -344,6 +340,35 @@ impl Relay {
     /// Puts other secrets in place of those in use; Allocations live on.
     pub fn set_credentials(&mut self, credentials: Credentials) {
         self.credentials = credentials.for_realm(&self.config.realm);
+    }
+
+    /// Puts other settings in place of those in use; Allocations live on under them. What a peer
+    /// that is denied now sends, or is sent, is refused whatever Permissions say. Rates hold at once;
+    /// other limits bound what comes and take nothing away. The realm, which is part of every
+    /// client's key, and the relayed addresses stay as they are. A [`Path`](crate::Path) has to be
+    /// given the new [`peers`](Self::peers).
+    pub fn set_config(&mut self, config: Config) {
+        let before = &self.config;
+        let rates = |config: &Config| (config.limits.user_rates, config.limits.account_rates);
+        let other_rates = rates(&config) != rates(before);
+        self.config = Config {
+            realm: before.realm.clone(),
+            addresses: before.addresses.clone(),
+            ..config
+        };
+        self.config.own_relayed_addresses();
+        let limits = &self.config.limits;
+        self.strangers
+            .set_rate(limits.stranger_answers_per_second_max);
+        if other_rates {
+            self.quotas.set_rates(limits);
+            for (allocation, held) in &mut self.allocations {
+                held.budget = self.quotas.budget(held.identity.user(), limits);
+                let budget = held.budget.clone();
+                self.outputs
+                    .push_back(Output::Path(PathUpdate::Charge { allocation, budget }));
+            }
+        }
     }
 
     /// Begins or ends draining: Allocations live on, new ones are sent to

@@ -19,7 +19,7 @@ use tokio::task::LocalSet;
 use tokio_rustls::{TlsAcceptor, rustls};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::config::{Config, Settings};
 use crate::dtls::{self, Certificates};
 use crate::shard::Shard;
 use crate::stream::{Accepted, accept_all, serve};
@@ -173,6 +173,7 @@ enum Command {
     Accept(Accepted),
     Stats(oneshot::Sender<Stats>),
     Credentials(Credentials),
+    Reconfigure(Box<Settings>, Credentials, oneshot::Sender<()>),
     Draining(bool),
 }
 
@@ -224,6 +225,28 @@ impl Handle {
             .send(Command::Credentials(credentials))
             .await
             .ok();
+    }
+
+    /// Puts `config` and `credentials` in place of those in use, without an end to any Allocation
+    /// or stream. A peer that is denied now is cut off at once, other limits bound what comes.
+    ///
+    /// What is bound to sockets, threads and keys stays as it was: every `listen_…`, `threads`,
+    /// `relay_ips`, `public_ips`, `port_min`, `port_max` and `realm`.
+    ///
+    /// # Errors
+    ///
+    /// A setting that is wrong; then nothing changes.
+    pub async fn reconfigure(
+        &self,
+        config: &Config,
+        credentials: Credentials,
+    ) -> anyhow::Result<()> {
+        let settings = Box::new(config.settings()?);
+        let (done, applied) = oneshot::channel();
+        let command = Command::Reconfigure(settings, credentials, done);
+        let sent = self.commands.send(command).await;
+        sent.ok().context("the relay has ended")?;
+        applied.await.context("the relay has ended")
     }
 
     /// Begins or ends draining: Allocations live on, new ones are sent to `alternate_servers`, or
@@ -476,6 +499,10 @@ async fn run(shard: Rc<Shard>, control: Control) -> anyhow::Result<()> {
                 });
             }
             Command::Credentials(credentials) => shard.set_credentials(credentials),
+            Command::Reconfigure(settings, credentials, done) => {
+                shard.reconfigure(*settings, credentials);
+                done.send(()).ok(); // Whoever asked may have stopped waiting.
+            }
             Command::Draining(draining) => shard.set_draining(draining),
         }
     }

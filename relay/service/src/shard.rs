@@ -43,7 +43,8 @@ struct OpenPort {
 /// What the thread owns. Its cells are borrowed for one synchronous step at a time, never over an
 /// `await`.
 pub(crate) struct Shard {
-    pub(crate) settings: Settings,
+    /// As they hold now; [`reconfigure`](Self::reconfigure) puts others in their place.
+    settings: RefCell<Rc<Settings>>,
     relay: RefCell<relay_core::Relay>,
     /// Serve UDP clients, whose sockets here only send what a stream has for them.
     workers: Vec<Remote>,
@@ -88,7 +89,7 @@ impl Shard {
         owners: Arc<Owners>,
     ) -> Shard {
         Shard {
-            settings,
+            settings: RefCell::new(Rc::new(settings)),
             relay: RefCell::new(relay),
             workers,
             udp_listeners,
@@ -222,8 +223,32 @@ impl Shard {
             .handle_wall_clock(Instant::now(), unix_now);
     }
 
+    /// The settings that hold at the moment.
+    pub(crate) fn settings(&self) -> Rc<Settings> {
+        self.settings.borrow().clone()
+    }
+
+    /// Puts other settings in place of those in use; those of what is bound already stay.
+    pub(crate) fn reconfigure(self: &Rc<Self>, settings: Settings, credentials: Credentials) {
+        let before = self.settings();
+        let settings = Settings {
+            bind_v4: before.bind_v4,
+            bind_v6: before.bind_v6,
+            ..settings
+        };
+        self.relay.borrow_mut().set_config(settings.core.clone());
+        self.settings.replace(Rc::new(settings));
+        self.set_credentials(credentials);
+        let peers = self.relay.borrow().peers().clone();
+        for worker in &self.workers {
+            worker.tell(Command::Peers(peers.clone()));
+            worker.wake();
+        }
+        self.apply_outputs();
+    }
+
     pub(crate) fn set_credentials(&self, credentials: Credentials) {
-        let credentials = credentials.with_users(self.settings.users.clone());
+        let credentials = credentials.with_users(self.settings().users.clone());
         self.relay.borrow_mut().set_credentials(credentials);
     }
 
@@ -241,14 +266,15 @@ impl Shard {
 
     /// Makes room for a stream; `None` where there are too many, or this one is there already.
     pub(crate) fn open_stream(&self, five_tuple: FiveTuple) -> Option<Rc<Sender>> {
+        let settings = self.settings();
         let mut senders = self.senders.borrow_mut();
         let mut by_address = self.streams_by_address.borrow_mut();
         let held = by_address
             .get(&limited_address(five_tuple.client.ip()))
             .copied()
             .unwrap_or(0);
-        if senders.len() >= self.settings.streams_max
-            || held >= self.settings.streams_per_address_max
+        if senders.len() >= settings.streams_max
+            || held >= settings.streams_per_address_max
             || senders.contains_key(&five_tuple)
         {
             self.dropped.streams.update(|count| count + 1);
@@ -257,7 +283,7 @@ impl Shard {
         *by_address
             .entry(limited_address(five_tuple.client.ip()))
             .or_default() += 1;
-        let sender = Rc::new(Sender::new(self.settings.stream_queue_bytes_max));
+        let sender = Rc::new(Sender::new(settings.stream_queue_bytes_max));
         senders.insert(five_tuple, sender.clone());
         Some(sender)
     }
@@ -326,9 +352,10 @@ impl Shard {
     /// Binds a port: for the worker being served, which gets it once the core has granted it, or
     /// for a stream.
     fn open_port(self: &Rc<Self>, port: RelayPort) -> io::Result<()> {
+        let settings = self.settings();
         let ip = match port.address.ip() {
-            IpAddr::V4(_) => self.settings.bind_v4.map(IpAddr::V4),
-            IpAddr::V6(_) => self.settings.bind_v6.map(IpAddr::V6),
+            IpAddr::V4(_) => settings.bind_v4.map(IpAddr::V4),
+            IpAddr::V6(_) => settings.bind_v6.map(IpAddr::V6),
         };
         let ip = ip.ok_or(io::ErrorKind::AddrNotAvailable)?;
         let socket = udp::bind(SocketAddr::new(ip, port.address.port()), None, false)?;

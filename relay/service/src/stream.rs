@@ -145,10 +145,9 @@ impl Place {
         mut reader: impl AsyncRead + Unpin,
         already_read: &[u8],
     ) -> io::Result<()> {
-        let settings = &self.shard.settings;
         let mut buffered = Buffered::new(already_read);
         let mut message_deadline = None;
-        let mut stranger_deadline = Some(Instant::now() + settings.stream_idle);
+        let mut stranger_deadline = Some(Instant::now() + self.shard.settings().stream_idle);
 
         loop {
             let known = self.shard.has_allocation(&self.five_tuple);
@@ -170,6 +169,7 @@ impl Place {
             // A byte now and then keeps nothing open: a message has its time from its first byte
             // to its last, and a client without an Allocation has its time in all.
             let now = Instant::now();
+            let settings = self.shard.settings();
             if known {
                 stranger_deadline = None;
             } else if stranger_deadline.is_none() {

@@ -22,7 +22,9 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use relay_core::{FiveTuple, Forward, Path, PathUpdate, RelayPort, Stats, Transport, Way};
+use relay_core::{
+    FiveTuple, Forward, Path, PathUpdate, PeerPolicy, RelayPort, Stats, Transport, Way,
+};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::burst::{self, BURST_LEN_MAX, Inbox, RECEIVED_MAX, SEGMENTS_MAX};
@@ -75,6 +77,8 @@ pub(crate) enum Command {
     Close(RelayPort),
     /// Send a response to a client.
     Send(FiveTuple, Vec<u8>),
+    /// Other peers may be reached from now on.
+    Peers(PeerPolicy),
     /// Tell the counters.
     Figures(oneshot::Sender<Figures>),
     /// End.
@@ -349,6 +353,7 @@ impl Worker {
                         self.put(Exit::Listener(at), to.client, &[&bytes]);
                     }
                 }
+                Command::Peers(peers) => self.path.set_peers(peers),
                 Command::Figures(reply) => {
                     self.figures.stats = self.path.stats().clone();
                     reply.send(self.figures.clone()).ok(); // Whoever asked may be gone.

@@ -284,6 +284,59 @@ async fn a_static_user_outlives_a_change_of_secrets_and_a_drain_refuses_what_is_
 }
 
 #[tokio::test]
+async fn other_settings_hold_for_what_lives_and_end_nothing() {
+    let (relay, connector) = start(|config| config.peers_allow = vec!["127.0.0.0/8".to_owned()]);
+    let (echo, other) = (echo_peer().await, echo_peer().await);
+    let mut config = Config {
+        peers_allow: vec!["127.0.0.0/8".to_owned()],
+        ..Config::default()
+    };
+    for transport in ["udp", "tcp", "tls"] {
+        let mut client = connect(&relay, &connector, transport, "acme:alice").await;
+        client.allocate(None).await.unwrap();
+        client.channel_bind(0x4001, echo).await.unwrap();
+        client.channel_bind(0x4002, other).await.unwrap();
+
+        config.peers_deny = vec![echo.to_string()];
+        let reconfigure = async |config: &Config| {
+            let credentials = Credentials::new([Secret::new(SECRET)]);
+            relay.reconfigure(config, credentials).await
+        };
+        reconfigure(&config).await.unwrap();
+        client.send_channel(0x4001, b"denied").await.unwrap();
+        client.send_channel(0x4002, b"allowed").await.unwrap();
+        let received = receive(&mut client).await;
+        assert_eq!(
+            (received.from, &received.payload[..]),
+            (Source::Channel(0x4002), &b"allowed"[..]),
+            "{transport}"
+        );
+
+        config.peers_deny = vec!["nonsense".to_owned()];
+        let error = reconfigure(&config).await.unwrap_err();
+        assert!(format!("{error:#}").contains("`peers_deny`"), "{error:#}");
+        let refused = async |cause: &str| relay.stats().await.refusals.get(cause).copied();
+        let before = refused("forbidden_deny_list").await;
+        client.send_channel(0x4001, b"denied still").await.unwrap();
+        until(async || refused("forbidden_deny_list").await > before).await;
+
+        // One packet a second, two directions: the echo finds nothing left.
+        config.peers_deny.clear();
+        config.packets_per_second_per_user_max = 1;
+        reconfigure(&config).await.unwrap();
+        let before = refused("user_rate").await;
+        client.send_channel(0x4001, b"too much").await.unwrap();
+        until(async || refused("user_rate").await > before).await;
+        config.packets_per_second_per_user_max = 0;
+        reconfigure(&config).await.unwrap();
+        client.send_channel(0x4001, b"at last").await.unwrap();
+        assert_eq!(receive(&mut client).await.payload, b"at last");
+    }
+    assert_eq!(relay.stats().await.allocations_granted, 3);
+    relay.shutdown().await;
+}
+
+#[tokio::test]
 async fn streams_that_idle_drip_or_babble_are_closed() {
     let (relay, _) = start(|config| {
         config.stream_idle_seconds = 1;

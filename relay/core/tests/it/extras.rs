@@ -326,6 +326,40 @@ fn a_user_relays_so_much_and_no_more() {
 }
 
 #[test]
+fn other_rates_hold_at_once_for_what_lives() {
+    let mut world = World::new();
+    let mut alice = world.phone("alice", 1000, Transport::Tcp);
+    world.allocate(&mut alice).unwrap();
+    world.permit(&mut alice, PEER).unwrap();
+    let passed = |world: &mut World, alice: &mut Phone| {
+        let passed = |_: &i32| world.send(alice, PEER, "x").is_some();
+        (0..50).filter(passed).count()
+    };
+    assert_eq!(passed(&mut world, &mut alice), 50);
+    for (packets_per_second_max, expected) in [(10, 10), (20, 20), (0, 50)] {
+        world.reconfigure(|config| {
+            config.limits.account_rates.packets_per_second_max = packets_per_second_max;
+        });
+        assert_eq!(passed(&mut world, &mut alice), expected);
+    }
+    // A change of something else forgives nobody.
+    for _ in 0..2 {
+        world.reconfigure(|config| config.limits.account_rates.packets_per_second_max = 10);
+    }
+    assert_eq!(passed(&mut world, &mut alice), 10);
+    world.reconfigure(|config| {
+        config.limits.account_rates.packets_per_second_max = 10;
+        config.limits.permissions_per_allocation_max = 1;
+    });
+    assert_eq!(passed(&mut world, &mut alice), 0);
+    assert_eq!(
+        world.permit(&mut alice, OTHER_PEER),
+        Err(ErrorCode::INSUFFICIENT_CAPACITY)
+    );
+    world.permit(&mut alice, PEER).unwrap();
+}
+
+#[test]
 fn what_icmp_says_reaches_the_client() {
     let mut world = World::new();
     let mut alice = world.phone("alice", 1000, Transport::Udp);

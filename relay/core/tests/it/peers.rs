@@ -126,3 +126,39 @@ fn the_lists_override() {
     assert_eq!(world.permit(&mut alice, PEER), Err(ErrorCode::FORBIDDEN));
     assert_eq!(world.refusals("forbidden_deny_list"), 1);
 }
+
+#[test]
+fn a_peer_that_is_denied_later_is_cut_off_and_one_that_is_allowed_later_is_reached() {
+    for transport in [Transport::Udp, Transport::Tls] {
+        let mut world = World::new();
+        let mut alice = world.phone("alice", 1000, transport);
+        world.allocate(&mut alice).unwrap();
+        world.bind(&mut alice, 0x4000, PEER).unwrap();
+        assert!(world.send_channel(&alice, 0x4000, "x").is_some());
+        assert!(world.peer_sends(PEER, &alice, "x").is_some());
+
+        let ip = PEER.split(':').next().unwrap();
+        world.reconfigure(|config| {
+            config.peers.deny = vec![ip.parse().unwrap()];
+            config.peers.allow = vec!["10.1.0.0/16".parse().unwrap()];
+            config.realm = "another".to_owned();
+            config.addresses.v4 = None;
+        });
+        assert_eq!(world.send_channel(&alice, 0x4000, "x"), None);
+        assert_eq!(world.send(&mut alice, PEER, "x"), None);
+        assert_eq!(world.peer_sends(PEER, &alice, "x"), None);
+        assert_eq!(
+            world.bind(&mut alice, 0x4000, PEER),
+            Err(ErrorCode::FORBIDDEN)
+        );
+        world.permit(&mut alice, "10.1.2.3:5000").unwrap();
+        assert!(world.send(&mut alice, "10.1.2.3:5000", "x").is_some());
+        // The relay's own address is guarded as before, and the realm still fits the client's key.
+        world.permit(&mut alice, "7.7.7.7:3478").unwrap();
+        assert_eq!(world.send(&mut alice, "7.7.7.7:3478", "x"), None);
+        assert_eq!(world.refresh(&mut alice, 600), Ok(600));
+
+        world.reconfigure(|_| {});
+        assert!(world.send_channel(&alice, 0x4000, "x").is_some());
+    }
+}

@@ -136,6 +136,15 @@ impl World {
         self.drain();
     }
 
+    /// Other settings come into force while everything lives.
+    pub(crate) fn reconfigure(&mut self, change: impl FnOnce(&mut Config)) {
+        let mut config = config();
+        change(&mut config);
+        self.relay.set_config(config);
+        self.path.set_peers(self.relay.peers().clone());
+        self.drain();
+    }
+
     pub(crate) fn unix_now(&self) -> Duration {
         UNIX_START + (self.now - self.start)
     }
