@@ -169,12 +169,15 @@ struct Addresses {
     dtls: Vec<SocketAddr>,
 }
 
+/// Tells whoever asked that what it asked for holds.
+type Done = oneshot::Sender<()>;
+
 enum Command {
     Accept(Accepted),
     Stats(oneshot::Sender<Stats>),
-    Credentials(Credentials),
-    Reconfigure(Box<Settings>, Credentials, oneshot::Sender<()>),
-    Draining(bool),
+    Credentials(Credentials, Done),
+    Reconfigure(Box<Settings>, Credentials, Done),
+    Draining(bool, Done),
 }
 
 impl Handle {
@@ -220,11 +223,8 @@ impl Handle {
     /// Puts other secrets in place of those in use, static users stay. Allocations live on; a password made with a
     /// secret that is gone makes no new one.
     pub async fn set_credentials(&self, credentials: Credentials) {
-        // Without a relay there is nobody to authenticate.
-        self.commands
-            .send(Command::Credentials(credentials))
-            .await
-            .ok();
+        let told = self.tell(|done| Command::Credentials(credentials, done));
+        told.await.ok(); // Without a relay there is nobody to authenticate.
     }
 
     /// Puts `config` and `credentials` in place of those in use, without an end to any Allocation
@@ -242,18 +242,23 @@ impl Handle {
         credentials: Credentials,
     ) -> anyhow::Result<()> {
         let settings = Box::new(config.settings()?);
-        let (done, applied) = oneshot::channel();
-        let command = Command::Reconfigure(settings, credentials, done);
-        let sent = self.commands.send(command).await;
+        self.tell(|done| Command::Reconfigure(settings, credentials, done))
+            .await
+    }
+
+    /// Has something changed, and waits until it holds.
+    async fn tell(&self, command: impl FnOnce(Done) -> Command) -> anyhow::Result<()> {
+        let (done, holds) = oneshot::channel();
+        let sent = self.commands.send(command(done)).await;
         sent.ok().context("the relay has ended")?;
-        applied.await.context("the relay has ended")
+        holds.await.context("the relay has ended")
     }
 
     /// Begins or ends draining: Allocations live on, new ones are sent to `alternate_servers`, or
     /// refused where there is none.
     pub async fn set_draining(&self, draining: bool) {
-        // Without a relay there is nobody to send away.
-        self.commands.send(Command::Draining(draining)).await.ok();
+        let told = self.tell(|done| Command::Draining(draining, done));
+        told.await.ok(); // Without a relay there is nobody to send away.
     }
 
     /// The UDP addresses in use, in the order of `listen_udp`.
@@ -498,12 +503,19 @@ async fn run(shard: Rc<Shard>, control: Control) -> anyhow::Result<()> {
                     reply.send(shard.figures().await.stats).ok();
                 });
             }
-            Command::Credentials(credentials) => shard.set_credentials(credentials),
+            // Whoever asked may have stopped waiting.
+            Command::Credentials(credentials, done) => {
+                shard.set_credentials(credentials);
+                done.send(()).ok();
+            }
             Command::Reconfigure(settings, credentials, done) => {
                 shard.reconfigure(*settings, credentials);
-                done.send(()).ok(); // Whoever asked may have stopped waiting.
+                done.send(()).ok();
             }
-            Command::Draining(draining) => shard.set_draining(draining),
+            Command::Draining(draining, done) => {
+                shard.set_draining(draining);
+                done.send(()).ok();
+            }
         }
     }
     metrics::publish(&shard).await;
