@@ -7,7 +7,6 @@ use rand::{Rng, RngExt};
 use relay_stun::client::TRANSPORT_UDP;
 use relay_stun::{AddressFamily, AttributeType, Class, ErrorCode, IntegrityKind, Message, Method};
 
-use crate::Refusal;
 use crate::allocation::{Allocation, Channels, EvenPort, Opening, Permissions};
 use crate::authentication::Authenticated;
 use crate::path::PathUpdate;
@@ -15,9 +14,10 @@ use crate::relay::{FiveTuple, Output, Relay, RelayPort, Transport};
 use crate::requests::seconds_of;
 use crate::reservation::{Reservation, Token};
 use crate::responses::{Head, has_fingerprint};
+use crate::{Refusal, Tally};
 
 /// How many ports the driver may fail to bind before an Allocate is refused.
-const PORT_FAILURES_MAX: u32 = 8;
+const PORT_FAILURES_MAX: u32 = 64;
 
 /// How many ports are drawn at random before the range is walked.
 const PORT_DRAWS_MAX: u32 = 16;
@@ -168,13 +168,13 @@ impl Relay {
             });
         }
 
-        let found = self.find_addresses(&wanted)?;
+        let found = self.find_addresses(now, &wanted)?;
         self.open_allocation(now, from, request, authenticated, &wanted, &found);
         Ok(())
     }
 
     /// Finds the relayed addresses a request asks for; of two families one is enough.
-    fn find_addresses(&mut self, wanted: &Wanted) -> Result<Found, Refusal> {
+    fn find_addresses(&mut self, now: Instant, wanted: &Wanted) -> Result<Found, Refusal> {
         let mut found = Found::default();
         if let Some(token) = &wanted.reservation {
             let kept = self.reservations.take(token);
@@ -192,7 +192,7 @@ impl Relay {
             let address = match ip {
                 None => Err(Refusal::AddressFamilyNotSupported),
                 Some(ip) => self
-                    .free_address(ip, wanted.even_port)
+                    .free_address(now, ip, wanted.even_port)
                     .ok_or(Refusal::PortsExhausted),
             };
             match address {
@@ -228,6 +228,7 @@ impl Relay {
             integrity: authenticated.integrity,
             fingerprint: has_fingerprint(request),
             even_port: wanted.even_port,
+            is_kept: wanted.reservation.is_some(),
             awaited: found.relayed.map(|address| address.is_some()),
             failures: 0,
         };
@@ -242,6 +243,7 @@ impl Relay {
             missing,
             reservation,
             budget,
+            tally: Tally::default(),
             number: self.next_number,
             stay: wanted.mobile.then_some(0),
             identity: authenticated.identity.clone(),
@@ -306,16 +308,18 @@ impl Relay {
         };
         opening.failures += 1;
         let (failures, even_port) = (opening.failures, opening.even_port);
+        let is_final = opening.is_kept || failures >= PORT_FAILURES_MAX;
         let kept = held.reservation.take();
         held.relayed[family] = None;
         self.allocation_by_relayed.remove(&port.address);
+        self.busy_ports.add(now, port.address);
         if let Some(token) = kept {
             self.drop_reservation(token);
         }
 
-        let free = match failures < PORT_FAILURES_MAX {
-            true => self.free_address(port.address.ip(), even_port),
-            false => None,
+        let free = match is_final {
+            true => None,
+            false => self.free_address(now, port.address.ip(), even_port),
         };
         let Some(address) = free else {
             let held = &mut self.allocations[index];
@@ -345,13 +349,16 @@ impl Relay {
             return;
         };
         if held.addresses().next().is_some() {
-            let (five_tuple, budget) = (held.five_tuple, held.budget.clone());
+            let (five_tuple, budget, tally) =
+                (held.five_tuple, held.budget.clone(), held.tally.clone());
+            self.usages.grant(held.identity.user());
             for address in held.addresses() {
                 self.tell_path(PathUpdate::Open {
                     allocation: index,
                     five_tuple,
                     port: RelayPort::new(index, address),
                     budget: budget.clone(),
+                    tally: tally.clone(),
                 });
             }
             self.stats.allocations_granted += 1;
@@ -429,11 +436,18 @@ impl Relay {
     }
 
     /// A relayed address nobody holds, unguessable while most of the range is free.
-    fn free_address(&mut self, ip: IpAddr, even_port: EvenPort) -> Option<SocketAddr> {
+    fn free_address(
+        &mut self,
+        now: Instant,
+        ip: IpAddr,
+        even_port: EvenPort,
+    ) -> Option<SocketAddr> {
         let ports = self.config.addresses.ports.clone();
         let is_free = |port: u16| {
             let address = SocketAddr::new(ip, port);
-            !self.allocation_by_relayed.contains_key(&address) && !self.reservations.holds(&address)
+            !self.allocation_by_relayed.contains_key(&address)
+                && !self.reservations.holds(&address)
+                && !self.busy_ports.holds(now, &address)
         };
         let usable = |port: u16| {
             let fits = match even_port {

@@ -11,7 +11,7 @@ use crate::credentials::Identity;
 use crate::quota::Budget;
 use crate::relay::FiveTuple;
 use crate::reservation::Token;
-use crate::{CHANNEL_LIFETIME, Limits, PERMISSION_LIFETIME, Refusal};
+use crate::{CHANNEL_LIFETIME, Limits, PERMISSION_LIFETIME, Refusal, Tally};
 
 /// What a client holds: a relayed address, and whom it may talk to through it.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub(crate) struct Allocation {
     /// What the port above the relayed one is kept under.
     pub(crate) reservation: Option<Token>,
     pub(crate) budget: Budget,
+    /// What it has relayed.
+    pub(crate) tally: Tally,
     /// Who last authenticated here, and the key: a call longer than the credentials' life goes on
     /// under them.
     pub(crate) identity: Identity,
@@ -70,6 +72,8 @@ pub(crate) struct Opening {
     pub(crate) integrity: IntegrityKind,
     pub(crate) fingerprint: bool,
     pub(crate) even_port: EvenPort,
+    /// It asks for a port that was kept, and no other will do.
+    pub(crate) is_kept: bool,
     /// Which ports the driver has not bound yet, by [`family_index`].
     pub(crate) awaited: [bool; 2],
     /// Ports the driver could not bind so far.

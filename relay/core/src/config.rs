@@ -39,13 +39,15 @@ pub struct Config {
 }
 
 impl Config {
-    /// Makes what is relayed from this server's own for the check of peers, too.
-    pub(crate) fn own_relayed_addresses(&mut self) {
-        let relayed = [
-            self.addresses.v4.map(IpAddr::V4),
-            self.addresses.v6.map(IpAddr::V6),
-        ];
-        self.peers.own.extend(relayed.into_iter().flatten());
+    /// Which peers the relay lets its clients reach: the operator's word, and what it adds about
+    /// its own relayed addresses.
+    #[must_use]
+    pub fn peer_policy(&self) -> PeerPolicy {
+        let RelayAddresses { v4, v6, .. } = self.addresses;
+        let relayed = [v4.map(IpAddr::V4), v6.map(IpAddr::V6)];
+        let mut peers = self.peers.clone();
+        peers.own.extend(relayed.into_iter().flatten());
+        peers
     }
 }
 

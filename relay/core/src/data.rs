@@ -97,6 +97,7 @@ impl Relay {
                 own.is_some()
             })
             .map_err(Refusal::Forbidden)?;
+        held.tally.count_to_peers(1, payload.len() as u64);
         self.stats.from_clients[transport.index()].count(payload.len());
 
         match (route, own) {
@@ -129,6 +130,9 @@ impl Relay {
         let (to, channel) = (held.five_tuple, held.channels.number(now, from));
         let len = payload.len();
         let forward = payload_to_client(to, channel, from, payload, || self.new_transaction_id())?;
+        self.allocations[index]
+            .tally
+            .count_to_clients(1, len as u64);
         self.stats.to_clients[to.transport.index()].count(len);
         Ok(forward)
     }

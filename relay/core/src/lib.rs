@@ -27,6 +27,7 @@ mod mobility;
 mod nonce;
 mod path;
 pub mod peer_address;
+mod ports;
 mod quota;
 mod refusal;
 mod relay;
@@ -34,16 +35,18 @@ mod requests;
 mod reservation;
 mod responses;
 mod stats;
+mod usage;
 
 pub use config::{Alternates, Config, Limits, REALM_LEN_MAX, RelayAddresses};
 pub use credentials::{Credentials, SECRETS_MAX, Secret};
 pub use discovery::Discovery;
 pub use path::{Owners, Path, PathUpdate, Way};
-pub use peer_address::{Denial, Network, PeerPolicy, Route};
+pub use peer_address::{Denial, Network, PeerPolicy, Route, Rule};
 pub use quota::{Budget, Rates};
 pub use refusal::Refusal;
 pub use relay::{FiveTuple, Forward, Output, Prefix, Relay, RelayPort, Transport};
 pub use stats::{Stats, Traffic};
+pub use usage::{AccountUsage, OTHERS, Tally, UsageByAccount};
 
 /// How long a Permission lives without a refresh (RFC 8656 §9).
 pub const PERMISSION_LIFETIME: std::time::Duration = std::time::Duration::from_secs(300);

@@ -30,7 +30,7 @@ use relay_stun::{
 use crate::allocation::{Channels, Permissions};
 use crate::data::{payload_to_client, sent_payload};
 use crate::relay::{FiveTuple, Forward, RelayPort};
-use crate::{Budget, PeerPolicy, Refusal, RelayAddresses, Route, Stats};
+use crate::{Budget, PeerPolicy, Refusal, RelayAddresses, Route, Stats, Tally};
 
 /// The type of a Send indication as it stands in front of the message (RFC 8489 §5, RFC 8656 §17).
 const SEND_INDICATION: [u8; 2] = [0x00, 0x16];
@@ -49,6 +49,8 @@ pub enum PathUpdate {
         port: RelayPort,
         /// What the Allocation may relay.
         budget: Budget,
+        /// Where to add what it relays.
+        tally: Tally,
     },
     /// A Permission is installed or refreshed.
     Permit {
@@ -176,6 +178,7 @@ struct Flow {
     permissions: Permissions,
     channels: Channels,
     budget: Budget,
+    tally: Tally,
 }
 
 impl Flow {
@@ -232,7 +235,8 @@ impl Path {
                 five_tuple,
                 port,
                 budget,
-            } => self.open(allocation, five_tuple, port, budget),
+                tally,
+            } => self.open(allocation, five_tuple, port, budget, tally),
             PathUpdate::Permit {
                 allocation,
                 ip,
@@ -269,7 +273,14 @@ impl Path {
         self.flows.get_mut(allocation)?.as_deref_mut()
     }
 
-    fn open(&mut self, allocation: usize, five_tuple: FiveTuple, port: RelayPort, budget: Budget) {
+    fn open(
+        &mut self,
+        allocation: usize,
+        five_tuple: FiveTuple,
+        port: RelayPort,
+        budget: Budget,
+        tally: Tally,
+    ) {
         if self.flows.len() <= allocation {
             self.flows.resize_with(allocation + 1, || None);
         }
@@ -280,6 +291,7 @@ impl Path {
                 permissions: Permissions::default(),
                 channels: Channels::default(),
                 budget,
+                tally,
             })
         });
         self.flow_by_five_tuple.remove(&flow.five_tuple);
@@ -364,7 +376,7 @@ impl Path {
         packet: &[u8],
     ) -> Result<Way, Refusal> {
         let data = ChannelData::parse(packet).map_err(|_| Refusal::Malformed)?;
-        let flow = self.flow_of(&from)?;
+        let (allocation, flow) = self.flow_of(&from)?;
         let peer = flow
             .channels
             .peer(now, data.channel)
@@ -373,20 +385,20 @@ impl Path {
         flow.budget.admit(now, data.payload.len())?;
         let payload = CHANNEL_DATA_HEADER_LEN..CHANNEL_DATA_HEADER_LEN + data.payload.len();
 
-        self.relay_to_peer(now, from, port, peer, payload)
+        self.relay_to_peer(now, allocation, port, peer, payload)
     }
 
     fn on_send(&mut self, now: Instant, from: FiveTuple, packet: &[u8]) -> Result<Way, Refusal> {
         let message = Message::parse(packet).map_err(|_| Refusal::Malformed)?;
         let (peer, payload) = sent_payload(&message)?;
-        let flow = self.flow_of(&from)?;
+        let (allocation, flow) = self.flow_of(&from)?;
         if !flow.permissions.permits(now, peer.ip()) {
             return Err(Refusal::NoPermission);
         }
         let port = flow.port_toward(peer).ok_or(Refusal::NoAllocation)?;
         flow.budget.admit(now, payload.len())?;
 
-        self.relay_to_peer(now, from, port, peer, payload)
+        self.relay_to_peer(now, allocation, port, peer, payload)
     }
 
     fn on_peer_datagram(
@@ -409,7 +421,7 @@ impl Path {
     fn relay_to_peer(
         &mut self,
         now: Instant,
-        client: FiveTuple,
+        allocation: usize,
         port: RelayPort,
         peer: SocketAddr,
         payload: Range<usize>,
@@ -420,7 +432,11 @@ impl Path {
             owner.is_some()
         });
         let route = route.map_err(Refusal::Forbidden)?;
-        self.stats.from_clients[client.transport.index()].count(payload.len());
+        if let Some(flow) = self.flows[allocation].as_deref() {
+            let transport = flow.five_tuple.transport;
+            flow.tally.count_to_peers(1, payload.len() as u64);
+            self.stats.from_clients[transport.index()].count(payload.len());
+        }
 
         match (route, owner) {
             (Route::Own, Some(owner)) if owner == self.owner => {
@@ -475,15 +491,18 @@ impl Path {
             rng.fill_bytes(&mut id);
             id
         };
-        self.stats.to_clients[to.transport.index()].count(payload.len());
-
-        payload_to_client(to, channel, from, payload, new_id).map(Way::Forward)
+        let len = payload.len();
+        let forward = payload_to_client(to, channel, from, payload, new_id)?;
+        flow.tally.count_to_clients(1, len as u64);
+        self.stats.to_clients[to.transport.index()].count(len);
+        Ok(Way::Forward(forward))
     }
 
-    fn flow_of(&self, five_tuple: &FiveTuple) -> Result<&Flow, Refusal> {
+    /// The Allocation of a 5-tuple.
+    fn flow_of(&self, five_tuple: &FiveTuple) -> Result<(usize, &Flow), Refusal> {
         let allocation = self.flow_by_five_tuple.get(five_tuple);
         allocation
-            .and_then(|allocation| self.flows[*allocation].as_deref())
+            .and_then(|allocation| Some((*allocation, self.flows[*allocation].as_deref()?)))
             .ok_or(Refusal::NoAllocation)
     }
 

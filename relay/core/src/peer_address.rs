@@ -78,6 +78,43 @@ pub enum Route {
     Network,
 }
 
+/// What decided about a peer: the first that applies, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule<'p> {
+    /// A live relayed address of this relay, as peers are told it.
+    LiveRelayed,
+    /// An entry of the deny list.
+    Denied(&'p Network),
+    /// An entry of the allow list.
+    Allowed(&'p Network),
+    /// An address of this server that is no live relayed one, nor on the allow list.
+    Own,
+    /// A special block of addresses that is not on the allow list.
+    Block(Denial),
+    /// A port below 1024, which no entry of the allow list names.
+    LowPort,
+    /// Nothing speaks against it.
+    Public,
+}
+
+impl Rule<'_> {
+    /// What follows from it.
+    ///
+    /// # Errors
+    ///
+    /// The [`Denial`] that says why the peer may not be reached.
+    pub fn route(self) -> Result<Route, Denial> {
+        match self {
+            Rule::LiveRelayed => Ok(Route::Own),
+            Rule::Allowed(_) | Rule::Public => Ok(Route::Network),
+            Rule::Denied(_) => Err(Denial::DenyList),
+            Rule::Own => Err(Denial::OwnAddress),
+            Rule::Block(denial) => Err(denial),
+            Rule::LowPort => Err(Denial::LowPort),
+        }
+    }
+}
+
 /// An entry of the allow or deny list: `10.0.0.0/8`, `2001:db8::/32`, `192.0.2.7`, `192.0.2.7:53`.
 ///
 /// Only an entry with a port speaks about a port: it allows that one even below 1024, or denies
@@ -176,36 +213,46 @@ impl PeerPolicy {
         peer: SocketAddr,
         is_live: impl FnOnce(SocketAddr) -> bool,
     ) -> Result<Route, Denial> {
+        self.explain(peer, is_live).route()
+    }
+
+    /// Decides as [`check`](Self::check) does, and says by which rule.
+    #[inline]
+    pub fn explain(&self, peer: SocketAddr, is_live: impl FnOnce(SocketAddr) -> bool) -> Rule<'_> {
         let ip = canonical(peer.ip());
         let own = self.own.contains(&ip);
 
         // Another way of writing an own address is never handed over: the relayed address is
         // given to peers in one form only.
         if own && ip == peer.ip() && is_live(peer) {
-            return Ok(Route::Own);
+            return Rule::LiveRelayed;
         }
         let listed = |network: &Network| {
             network.contains_ip(ip) && network.port.is_none_or(|port| port == peer.port())
         };
-        if self.deny.iter().any(listed) {
-            return Err(Denial::DenyList);
+        if let Some(network) = self.deny.iter().find(|network| listed(network)) {
+            return Rule::Denied(network);
         }
-        let mut low_port_allowed = false;
-        let mut allowed = false;
+        let mut allowed = None;
         for network in self.allow.iter().filter(|network| listed(network)) {
-            allowed = true;
-            low_port_allowed |= network.port.is_some();
-        }
-        if !allowed {
-            if own {
-                return Err(Denial::OwnAddress);
+            // One that names the port says more.
+            if allowed.is_none() || network.port.is_some() {
+                allowed = Some(network);
             }
-            ensure_public(ip)?;
         }
+        if allowed.is_none() {
+            if own {
+                return Rule::Own;
+            }
+            if let Err(denial) = ensure_public(ip) {
+                return Rule::Block(denial);
+            }
+        }
+        let low_port_allowed = allowed.is_some_and(|network| network.port.is_some());
         if peer.port() < PORT_MIN && !low_port_allowed {
-            return Err(Denial::LowPort);
+            return Rule::LowPort;
         }
-        Ok(Route::Network)
+        allowed.map_or(Rule::Public, Rule::Allowed)
     }
 
     /// Decides on `ip` before a port is known, as CreatePermission must: allows what some port
@@ -215,26 +262,30 @@ impl PeerPolicy {
     ///
     /// The [`Denial`] that says why not.
     pub fn check_ip(&self, ip: IpAddr) -> Result<(), Denial> {
+        self.explain_ip(ip).route().map(|_| ())
+    }
+
+    /// Decides as [`check_ip`](Self::check_ip) does, and says by which rule. An own address could
+    /// be a [live one](Rule::LiveRelayed).
+    #[must_use]
+    pub fn explain_ip(&self, ip: IpAddr) -> Rule<'_> {
         let canonical_ip = canonical(ip);
         if self.own.contains(&canonical_ip) && canonical_ip == ip {
-            return Ok(());
+            return Rule::LiveRelayed;
         }
         let denied =
             |network: &Network| network.contains_ip(canonical_ip) && network.port.is_none();
-        if self.deny.iter().any(denied) {
-            return Err(Denial::DenyList);
+        if let Some(network) = self.deny.iter().find(|network| denied(network)) {
+            return Rule::Denied(network);
         }
-        if self
-            .allow
-            .iter()
-            .any(|network| network.contains_ip(canonical_ip))
-        {
-            return Ok(());
+        let allowed = |network: &&Network| network.contains_ip(canonical_ip);
+        if let Some(network) = self.allow.iter().find(allowed) {
+            return Rule::Allowed(network);
         }
         if self.own.contains(&canonical_ip) {
-            return Err(Denial::OwnAddress);
+            return Rule::Own;
         }
-        ensure_public(canonical_ip)
+        ensure_public(canonical_ip).map_or_else(Rule::Block, |()| Rule::Public)
     }
 }
 
@@ -503,6 +554,40 @@ mod tests {
             policy.check_ip("8.8.4.4".parse().unwrap()),
             Err(Denial::DenyList)
         );
+    }
+
+    #[test]
+    fn the_rule_that_decided_is_named() {
+        let policy = PeerPolicy {
+            allow: networks("10.1.0.0/16 10.1.0.9:53"),
+            deny: networks("10.1.2.0/24 9.9.9.9:5000"),
+            own: vec!["203.0.113.5".parse().unwrap()],
+        };
+        let check = |peer: &str, expected: &str| {
+            let peer: SocketAddr = peer.parse().unwrap();
+            let rule = policy.explain(peer, |address| address.port() == 50_000);
+            let named = match rule {
+                Rule::Allowed(entry) | Rule::Denied(entry) => format!("{entry}"),
+                rule => format!("{rule:?}"),
+            };
+            assert_eq!(named, expected, "{peer}");
+        };
+        check("203.0.113.5:50000", "LiveRelayed");
+        check("203.0.113.5:50001", "Own");
+        check("10.1.2.3:5000", "10.1.2.0/24");
+        check("10.1.0.9:5000", "10.1.0.0/16");
+        check("10.1.0.9:53", "10.1.0.9:53");
+        check("10.1.0.8:53", "LowPort");
+        check("9.9.9.9:5000", "9.9.9.9:5000");
+        check("9.9.9.9:5001", "Public");
+        check("[2002:7f00:1::]:5000", "Block(Loopback)");
+
+        let by_ip = |ip: &str| policy.explain_ip(ip.parse().unwrap());
+        assert_eq!(by_ip("203.0.113.5"), Rule::LiveRelayed);
+        assert_eq!(by_ip("9.9.9.9"), Rule::Public, "some port of it is");
+        assert_eq!(by_ip("10.1.2.3"), Rule::Denied(&policy.deny[0]));
+        assert_eq!(by_ip("10.1.0.9"), Rule::Allowed(&policy.allow[0]));
+        assert_eq!(by_ip("::ffff:203.0.113.5"), Rule::Own);
     }
 
     #[test]

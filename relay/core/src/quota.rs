@@ -225,7 +225,7 @@ impl Quotas {
 }
 
 /// The Account in `account:user`; a name without one is an Account of its own.
-fn account_of(user: &str) -> &str {
+pub(crate) fn account_of(user: &str) -> &str {
     user.split_once(':').map_or(user, |(account, _)| account)
 }
 

@@ -15,8 +15,10 @@ use crate::limiter::Limiter;
 use crate::mobility::{STREAM_GRACE, Tickets};
 use crate::nonce::Nonces;
 use crate::path::PathUpdate;
+use crate::ports::BusyPorts;
 use crate::quota::Quotas;
 use crate::reservation::Reservations;
+use crate::usage::Usages;
 use crate::{Config, Credentials, PeerPolicy, Refusal, Stats};
 
 /// How a client reaches the relay.
@@ -197,7 +199,9 @@ pub struct Relay {
     pub(crate) next_number: u64,
     pub(crate) allocation_by_relayed: HashMap<SocketAddr, usize>,
     pub(crate) quotas: Quotas,
+    pub(crate) usages: Usages,
     pub(crate) reservations: Reservations,
+    pub(crate) busy_ports: BusyPorts,
     /// When each Allocation ends, earliest first.
     pub(crate) deadlines: BTreeSet<(Instant, usize)>,
     pub(crate) outputs: VecDeque<Output>,
@@ -216,7 +220,7 @@ impl Relay {
         now: Instant,
         unix_now: Duration,
     ) -> Relay {
-        config.own_relayed_addresses();
+        config.peers = config.peer_policy();
         let mut nonce_secret = [0; 32];
         rng.fill_bytes(&mut nonce_secret);
         let mut ticket_secret = [0; 16];
@@ -239,7 +243,9 @@ impl Relay {
             next_number: 0,
             allocation_by_relayed: HashMap::new(),
             quotas: Quotas::new(now),
+            usages: Usages::default(),
             reservations: Reservations::default(),
+            busy_ports: BusyPorts::default(),
             deadlines: BTreeSet::new(),
             outputs: VecDeque::new(),
             stats: Stats::default(),
@@ -356,7 +362,7 @@ impl Relay {
             addresses: before.addresses.clone(),
             ..config
         };
-        self.config.own_relayed_addresses();
+        self.config.peers = self.config.peer_policy();
         let limits = &self.config.limits;
         self.strangers
             .set_rate(limits.stranger_answers_per_second_max);
@@ -408,10 +414,14 @@ impl Relay {
     /// A snapshot of the counters.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        Stats {
+        let mut stats = Stats {
             allocations: self.allocations.len(),
             ..self.stats.clone()
+        };
+        for (_, held) in &self.allocations {
+            stats.allocations_by_transport[held.five_tuple.transport.index()] += 1;
         }
+        stats
     }
 
     /// The place of the Allocation of this 5-tuple.
@@ -445,7 +455,9 @@ impl Relay {
         self.deadlines.remove(&(allocation.expires, index));
         self.allocation_by_five_tuple.remove(&allocation.five_tuple);
         self.allocation_by_number.remove(&allocation.number);
-        self.quotas.release(allocation.identity.user());
+        let user = allocation.identity.user();
+        self.quotas.release(user);
+        self.usages.end(user, allocation.tally.clone());
         for address in allocation.addresses() {
             self.close_port(index, address);
         }

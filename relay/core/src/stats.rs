@@ -26,6 +26,8 @@ impl Traffic {
 pub struct Stats {
     /// Allocations that live now.
     pub allocations: usize,
+    /// The same by [`Transport::index`].
+    pub allocations_by_transport: [usize; Transport::COUNT],
     /// Allocations granted since the start.
     pub allocations_granted: u64,
     /// Binding requests answered since the start.
@@ -40,8 +42,9 @@ pub struct Stats {
     pub to_clients: [Traffic; Transport::COUNT],
     /// Handed from one Allocation to another without touching the network.
     pub handed_over: Traffic,
-    /// Refusals and dropped packets, by [`Refusal::cause`].
-    pub refusals: BTreeMap<&'static str, u64>,
+    /// Refusals and dropped packets, by [`Refusal::cause`] and the code of the answer, 0 where
+    /// silence was the answer.
+    pub refusals: BTreeMap<(&'static str, u16), u64>,
 }
 
 impl AddAssign<&Stats> for Stats {
@@ -53,11 +56,12 @@ impl AddAssign<&Stats> for Stats {
         self.bindings += other.bindings;
         self.handed_over += other.handed_over;
         for index in 0..Transport::COUNT {
+            self.allocations_by_transport[index] += other.allocations_by_transport[index];
             self.from_clients[index] += other.from_clients[index];
             self.to_clients[index] += other.to_clients[index];
         }
         for (cause, count) in &other.refusals {
-            *self.refusals.entry(cause).or_default() += count;
+            *self.refusals.entry(*cause).or_default() += count;
         }
     }
 }
@@ -71,6 +75,7 @@ impl AddAssign for Traffic {
 
 impl Stats {
     pub(crate) fn refuse(&mut self, refusal: Refusal) {
-        *self.refusals.entry(refusal.cause()).or_default() += 1;
+        let code = refusal.code().map_or(0, |code| code.0);
+        *self.refusals.entry((refusal.cause(), code)).or_default() += 1;
     }
 }

@@ -40,7 +40,16 @@ fn publish_stats(stats: &Stats) {
     }
     counter!("relay_handed_over_packets_total").absolute(stats.handed_over.packets);
     counter!("relay_handed_over_bytes_total").absolute(stats.handed_over.bytes);
-    for (cause, count) in &stats.refusals {
-        counter!("relay_refusals_total", "cause" => *cause).absolute(*count);
+    for ((cause, code), count) in &stats.refusals {
+        counter!("relay_refusals_total", "cause" => *cause, "code" => code_name(*code))
+            .absolute(*count);
+    }
+}
+
+/// The code of an answer as a label.
+fn code_name(code: u16) -> String {
+    match code {
+        0 => "none".to_owned(), // Silence.
+        code => code.to_string(),
     }
 }

@@ -11,5 +11,7 @@ mod extras;
 mod mobility;
 mod model;
 mod peers;
+mod ports;
 mod property;
+mod usage;
 mod world;

@@ -28,6 +28,8 @@ pub(crate) struct World {
     pub(crate) credentials: Credentials,
     /// Ports the relay holds open, by index.
     pub(crate) ports: Vec<Option<RelayPort>>,
+    /// Ports that other programs hold.
+    pub(crate) busy_ports: Vec<u16>,
     /// Whether the next ports can't be bound.
     pub(crate) ports_fail: bool,
     /// Whether the next IPv6 ports can't be bound.
@@ -123,6 +125,7 @@ impl World {
             start,
             credentials,
             ports: Vec::new(),
+            busy_ports: Vec::new(),
             ports_fail: false,
             v6_ports_fail: false,
             sent: Vec::new(),
@@ -320,7 +323,9 @@ impl World {
     }
 
     pub(crate) fn refusals(&self, cause: &str) -> u64 {
-        self.relay.stats().refusals.get(cause).copied().unwrap_or(0)
+        let refusals = self.relay.stats().refusals;
+        let of_cause = refusals.iter().filter(|((held, _), _)| *held == cause);
+        of_cause.map(|(_, count)| count).sum()
     }
 
     /// Does what a driver does.
@@ -329,7 +334,9 @@ impl World {
             match output {
                 Output::Send { to, bytes } => self.sent.push((to, bytes)),
                 Output::OpenPort(port)
-                    if self.ports_fail || self.v6_ports_fail && port.address.is_ipv6() =>
+                    if self.ports_fail
+                        || self.v6_ports_fail && port.address.is_ipv6()
+                        || self.busy_ports.contains(&port.address.port()) =>
                 {
                     self.relay.handle_port_failed(self.now, port);
                 }
