@@ -74,6 +74,13 @@ impl AddAssign for Traffic {
 }
 
 impl Stats {
+    /// How often was refused by `cause`, whatever the answer.
+    #[must_use]
+    pub fn refused(&self, cause: &str) -> u64 {
+        let of_cause = self.refusals.iter().filter(|((held, _), _)| *held == cause);
+        of_cause.map(|(_, count)| count).sum()
+    }
+
     pub(crate) fn refuse(&mut self, refusal: Refusal) {
         let code = refusal.code().map_or(0, |code| code.0);
         *self.refusals.entry((refusal.cause(), code)).or_default() += 1;

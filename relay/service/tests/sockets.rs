@@ -315,7 +315,7 @@ async fn other_settings_hold_for_what_lives_and_end_nothing() {
         config.peers_deny = vec!["nonsense".to_owned()];
         let error = reconfigure(&config).await.unwrap_err();
         assert!(format!("{error:#}").contains("`peers_deny`"), "{error:#}");
-        let refused = async |cause: &str| relay.stats().await.refusals.get(cause).copied();
+        let refused = async |cause: &str| relay.stats().await.refused(cause);
         let before = refused("forbidden_deny_list").await;
         client.send_channel(0x4001, b"denied still").await.unwrap();
         until(async || refused("forbidden_deny_list").await > before).await;

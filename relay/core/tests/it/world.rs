@@ -323,9 +323,7 @@ impl World {
     }
 
     pub(crate) fn refusals(&self, cause: &str) -> u64 {
-        let refusals = self.relay.stats().refusals;
-        let of_cause = refusals.iter().filter(|((held, _), _)| *held == cause);
-        of_cause.map(|(_, count)| count).sum()
+        self.relay.stats().refused(cause)
     }
 
     /// Does what a driver does.
