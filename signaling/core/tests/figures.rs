@@ -6,7 +6,7 @@
 )]
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::cell::Cell;
 use std::time::Instant;
 
 use model::{AccountId, DeviceId, Grants, NodeId, Timestamp};
@@ -22,7 +22,7 @@ fn an_idle_session_is_small() {
     const SESSIONS: u64 = 10_000;
 
     let mut core = core();
-    let before = HELD.load(Ordering::Relaxed);
+    let before = HELD.get();
     for n in 0..SESSIONS {
         core.handle_hello(
             NOW,
@@ -31,20 +31,19 @@ fn an_idle_session_is_small() {
         );
         while core.poll_output().is_some() {}
     }
-    let each = (HELD.load(Ordering::Relaxed) - before) / usize::try_from(SESSIONS).unwrap();
+    let each = (HELD.get() - before) / usize::try_from(SESSIONS).unwrap();
 
     println!("{each} bytes per idle Session");
     assert!(each < SESSION_BYTES_MAX, "{each} bytes");
 }
 
 #[test]
-#[ignore = "a figure of the machine it runs on"]
 #[expect(
     clippy::disallowed_methods,
     reason = "this measures, it does not decide"
 )]
-fn messages_are_relayed_fast() {
-    const MESSAGES: u64 = 200_000;
+fn each_message_is_relayed_with_one_ok() {
+    const MESSAGES: u64 = 20_000;
 
     let (mut core, call) = active_call();
     let candidate =
@@ -130,10 +129,12 @@ fn hello(account: u64, user: &str, device: u64) -> VerifiedHello {
     }
 }
 
-/// Counts what is held.
+/// Counts what each thread holds: a test's own thread, that is, whatever runs beside it.
 struct Counting;
 
-static HELD: AtomicUsize = AtomicUsize::new(0);
+thread_local! {
+    static HELD: Cell<usize> = const { Cell::new(0) };
+}
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -141,13 +142,13 @@ static ALLOCATOR: Counting = Counting;
 // SAFETY: every call is passed on unchanged to the system's allocator; counting touches no memory it manages.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        HELD.fetch_add(layout.size(), Ordering::Relaxed);
+        HELD.set(HELD.get().wrapping_add(layout.size()));
         // SAFETY: the caller keeps the contract of `alloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        HELD.fetch_sub(layout.size(), Ordering::Relaxed);
+        HELD.set(HELD.get().wrapping_sub(layout.size()));
         // SAFETY: the caller keeps the contract of `dealloc`.
         unsafe { System.dealloc(pointer, layout) }
     }
