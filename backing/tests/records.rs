@@ -27,7 +27,11 @@ async fn accounts_and_api_keys_are_there_after_opening_again() {
 
     assert_eq!(t.records.api_key(key.id).await.unwrap(), Some(key.clone()));
 
+    let since = key.created_at;
+    let revoked = || t.records.api_keys_revoked_since(since, 10);
+    assert_eq!(revoked().await.unwrap(), []);
     assert!(t.records.revoke_api_key(key.id).await.unwrap());
+    assert_eq!(revoked().await.unwrap(), [(key.id, key.account)]);
     let first = t.records.api_key(key.id).await.unwrap().unwrap().revoked_at;
     assert!(first.is_some());
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ::signaling_core::{
     Answer, ConnectionId, Counts, Limits, Output, QueryId, SealSecret, Signaling, VerifiedHello,
 };
-use model::{AccountId, DeviceId, Grants, MessageId, NodeId, Timestamp};
+use model::{AccountId, ApiKeyId, DeviceId, Grants, MessageId, NodeId, Timestamp};
 use serde_json::{Value, json};
 use signaling_wire::{DeviceInfo, Resume};
 
@@ -143,6 +143,7 @@ impl World {
             });
         let hello = VerifiedHello {
             id: None,
+            api_key: ApiKeyId::from_u128(1),
             account: AccountId::from_u128(1),
             user: USERS[who].parse().expect("a name is an id"),
             name: None,

@@ -107,6 +107,8 @@ ulid_id! {
     MessageId,
     /// One process of the server.
     NodeId,
+    /// What an Account's backend signs access tokens with: the `iss` of a token.
+    ApiKeyId,
 }
 
 /// A person in an Account: the `sub` of the access token, 1 to [`USER_ID_LEN_MAX`] bytes without control characters.

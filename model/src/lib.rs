@@ -10,7 +10,7 @@ pub mod record;
 pub mod time;
 
 pub use call::{CallState, End, EndReason, Media, Party, Phase, Transfer};
-pub use id::{AccountId, CallId, DeviceId, MessageId, NodeId, SessionId, UserId};
+pub use id::{AccountId, ApiKeyId, CallId, DeviceId, MessageId, NodeId, SessionId, UserId};
 pub use people::{Availability, Grants, Status};
 pub use record::{CallRecord, RecordChange};
 pub use time::{Millis, Timestamp};

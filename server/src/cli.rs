@@ -108,6 +108,31 @@ pub enum AccountCommand {
     },
     /// List all Accounts.
     List,
+    /// The API keys of an Account: two hold at a time while a backend changes from one to the other.
+    #[command(subcommand)]
+    Key(KeyCommand),
+}
+
+/// What about API keys.
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Make another API key; the secret is shown this once.
+    Create {
+        /// The Account; needed when there are several.
+        #[arg(long)]
+        account: Option<String>,
+    },
+    /// List the keys of an Account, without their secrets.
+    List {
+        /// The Account; needed when there are several.
+        #[arg(long)]
+        account: Option<String>,
+    },
+    /// Revoke a key: within seconds its tokens are refused, and who is connected with one must show one of another key.
+    Revoke {
+        /// The key's id.
+        key: String,
+    },
 }
 
 /// What to check.

@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 use anyhow::{Context, bail};
 use backing::records::{ApiKey, Records};
 use jiff::Timestamp;
-use model::{AccountId, Grants};
+use model::{AccountId, ApiKeyId, Grants};
 use signaling_service::tokens::{self, Claims};
 
-use crate::cli::{AccountCommand, TokenOptions};
+use crate::cli::{AccountCommand, KeyCommand, TokenOptions};
 use crate::config::Config;
 use crate::state::DataDir;
 
@@ -47,12 +47,7 @@ pub async fn account(config: &Config, command: &AccountCommand) -> anyhow::Resul
         AccountCommand::Create { name } => {
             let records = records(&DataDir::open(&config.data_dir)?).await?;
             let account = records.create_account(name).await?;
-            let key = records.create_api_key(account.account).await?;
-            Ok(format!(
-                "account  {}\nkey      {}\nsecret   {}\n\n\
-                 Your backend signs access tokens (JWT, HS256) with the secret and names the key in `iss`.\n",
-                account.account, key.id, key.secret
-            ))
+            new_key(&records, account.account).await
         }
         AccountCommand::List => {
             let records = records(&DataDir::open_existing(&config.data_dir)?).await?;
@@ -65,7 +60,62 @@ pub async fn account(config: &Config, command: &AccountCommand) -> anyhow::Resul
             }
             Ok(out)
         }
+        AccountCommand::Key(command) => {
+            let records = records(&DataDir::open_existing(&config.data_dir)?).await?;
+            key(&records, command).await
+        }
     }
+}
+
+/// Makes, lists or revokes API keys; returns the words for standard output.
+async fn key(records: &Records, command: &KeyCommand) -> anyhow::Result<String> {
+    match command {
+        KeyCommand::Create { account } => {
+            let account = account_of(records, account.as_deref()).await?;
+            new_key(records, account).await
+        }
+        KeyCommand::List { account } => {
+            let account = account_of(records, account.as_deref()).await?;
+            let mut out = String::new();
+            for key in records.api_keys(account).await? {
+                let made = moment(key.created_at)?;
+                match key.revoked_at {
+                    None => writeln!(out, "{}  made {made}", key.id)?,
+                    Some(at) => writeln!(out, "{}  made {made}, revoked {}", key.id, moment(at)?)?,
+                }
+            }
+            if out.is_empty() {
+                out.push_str(
+                    "The Account has no API key; `offhook account key create` makes one.\n",
+                );
+            }
+            Ok(out)
+        }
+        KeyCommand::Revoke { key } => {
+            let id: ApiKeyId = key
+                .parse()
+                .with_context(|| format!("`{key}` is no API key"))?;
+            if !records.revoke_api_key(id).await? {
+                bail!("there is no API key {id}; `offhook account key list` shows them");
+            }
+            Ok(format!("{id} is revoked.\n"))
+        }
+    }
+}
+
+async fn new_key(records: &Records, account: AccountId) -> anyhow::Result<String> {
+    let key = records.create_api_key(account).await?;
+    Ok(format!(
+        "account  {account}\nkey      {}\nsecret   {}\n\n\
+         Your backend signs access tokens (JWT, HS256) with the secret and names the key in `iss`.\n",
+        key.id, key.secret
+    ))
+}
+
+/// To the second, in UTC.
+fn moment(at: model::Timestamp) -> anyhow::Result<Timestamp> {
+    let millis = i64::try_from(at.as_millis())?;
+    Ok(Timestamp::from_second(millis / 1_000)?)
 }
 
 async fn records(data: &DataDir) -> anyhow::Result<Records> {

@@ -5,9 +5,9 @@
 
 use futures_util::future::BoxFuture;
 use model::record::{HistoryEntry, Named, OpenCallsCursor};
-use model::{AccountId, CallRecord, RecordChange, Timestamp, UserId};
+use model::{AccountId, ApiKeyId, CallRecord, RecordChange, Timestamp, UserId};
 
-use super::{Account, ApiKey, ApiKeyId, HistoryCursor};
+use super::{Account, ApiKey, HistoryCursor};
 
 /// Why changes were not written.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +33,12 @@ pub(super) trait Engine: Send + Sync + 'static {
     fn api_key(&self, id: ApiKeyId) -> BoxFuture<'_, anyhow::Result<Option<ApiKey>>>;
     /// Whether there is such a key.
     fn revoke_api_key(&self, id: ApiKeyId, at: Timestamp) -> BoxFuture<'_, anyhow::Result<bool>>;
+    /// Those revoked at `since` or later, the latest first.
+    fn api_keys_revoked_since(
+        &self,
+        since: Timestamp,
+        limit: u32,
+    ) -> BoxFuture<'_, anyhow::Result<Vec<(ApiKeyId, AccountId)>>>;
 
     /// Newest first.
     fn history<'a>(

@@ -21,13 +21,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use model::record::{HistoryEntry, Named, OpenCallsCursor};
-use model::{AccountId, CallId, CallRecord, RecordChange, Timestamp, UserId};
+use model::{AccountId, ApiKeyId, CallId, CallRecord, RecordChange, Timestamp, UserId};
 use tokio::sync::{mpsc, oneshot};
 
 use engine::Engine;
 use writer::Job;
 
-pub use people::{Account, ApiKey, ApiKeyId};
+pub use people::{Account, ApiKey};
 
 /// How many changes may wait to be written.
 pub const QUEUE_LEN_MAX: usize = 4_096;
@@ -255,6 +255,15 @@ impl Records {
         self.engine.revoke_api_key(id, now()).await
     }
 
+    /// The API keys of all Accounts that were revoked at `since` or later, with their Accounts, at most `limit`, the latest first.
+    pub async fn api_keys_revoked_since(
+        &self,
+        since: Timestamp,
+        limit: u32,
+    ) -> anyhow::Result<Vec<(ApiKeyId, AccountId)>> {
+        self.engine.api_keys_revoked_since(since, limit).await
+    }
+
     /// A page of the history of `user`: Calls older than `before`, at most `limit` and [`HISTORY_PAGE_MAX`].
     ///
     /// Sees every change recorded before, unless the disk is stuck.
@@ -393,6 +402,14 @@ mod tests {
 
         fn revoke_api_key(&self, _: ApiKeyId, _: Timestamp) -> BoxFuture<'_, anyhow::Result<bool>> {
             ready(Ok(false)).boxed()
+        }
+
+        fn api_keys_revoked_since(
+            &self,
+            _: Timestamp,
+            _: u32,
+        ) -> BoxFuture<'_, anyhow::Result<Vec<(ApiKeyId, AccountId)>>> {
+            ready(Ok(Vec::new())).boxed()
         }
 
         fn history<'a>(

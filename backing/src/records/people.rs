@@ -1,12 +1,10 @@
 //! Accounts and their API keys.
 
 use std::fmt;
-use std::str::FromStr;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use model::{AccountId, Timestamp};
-use ulid::Ulid;
+use model::{AccountId, ApiKeyId, Timestamp};
 
 /// How many random bytes a secret has: as many as HMAC-SHA256 can use (RFC 7518 §3.2).
 const SECRET_LEN: usize = 32;
@@ -20,28 +18,6 @@ pub struct Account {
     pub name: String,
     /// When it was made.
     pub created_at: Timestamp,
-}
-
-/// The id of an [`ApiKey`]: the `iss` of an access token. A ULID as text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ApiKeyId(Ulid);
-
-impl fmt::Display for ApiKeyId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl FromStr for ApiKeyId {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> anyhow::Result<Self> {
-        let id = Ulid::from_string(text).map_err(|_| anyhow::anyhow!("not an API key's id"))?;
-
-        // Only the canonical spelling: an id is compared and cached as text, too.
-        anyhow::ensure!(id.to_string() == text, "not an API key's id");
-        Ok(Self(id))
-    }
 }
 
 /// What an Account's backend signs access tokens with.
@@ -64,7 +40,7 @@ impl ApiKey {
         let secret: [u8; SECRET_LEN] = rand::random();
 
         Self {
-            id: ApiKeyId(Ulid::from_parts(now.as_millis(), rand::random())),
+            id: ApiKeyId::from_parts(now, rand::random()),
             account,
             secret: BASE64_URL_SAFE_NO_PAD.encode(secret),
             created_at: now,
@@ -77,7 +53,7 @@ impl ApiKey {
 impl fmt::Debug for ApiKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ApiKey")
-            .field("id", &self.id.to_string())
+            .field("id", &self.id)
             .field("account", &self.account)
             .field("created_at", &self.created_at)
             .field("revoked_at", &self.revoked_at)

@@ -227,3 +227,40 @@ fn an_account_has_a_key_and_its_users_get_tokens() {
         "{token:?}"
     );
 }
+
+#[test]
+fn a_backend_changes_its_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let says = |args: &[&str]| {
+        let output = run(dir.path(), args);
+        let text = [output.stdout, output.stderr].concat();
+        String::from_utf8(text).unwrap()
+    };
+    let key_of = |made: &str| {
+        let line = made.lines().find(|line| line.starts_with("key"));
+        line.unwrap().split_whitespace().nth(1).unwrap().to_owned()
+    };
+    let old = key_of(&says(&["account", "create", "Acme"]));
+    let new = key_of(&says(&["account", "key", "create"]));
+
+    assert_eq!(
+        says(&["account", "key", "revoke", &old]),
+        format!("{old} is revoked.\n")
+    );
+    let list = says(&["account", "key", "list"]);
+    let [first, second] = list.lines().collect::<Vec<_>>()[..] else {
+        panic!("{list}");
+    };
+    assert!(
+        first.starts_with(&old) && first.contains("revoked"),
+        "{list}"
+    );
+    assert!(
+        second.starts_with(&new) && !second.contains("revoked"),
+        "{list}"
+    );
+
+    let unknown = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
+    assert!(says(&["account", "key", "revoke", unknown]).contains("there is no API key"));
+    assert!(says(&["account", "key", "revoke", "nonsense"]).contains("`nonsense` is no API key"));
+}

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use model::bus::{Message, Target};
 use model::record::{HistoryEntry, Named, OpenCallsCursor};
-use model::{AccountId, CallRecord, Grants, MessageId, RecordChange, Timestamp, UserId};
+use model::{AccountId, ApiKeyId, CallRecord, Grants, MessageId, RecordChange, Timestamp, UserId};
 use signaling_wire::{CloseCode, DeviceInfo, IceServer, Resume};
 
 /// A WebSocket, named by the driver; never used twice.
@@ -15,6 +15,8 @@ pub struct ConnectionId(pub u64);
 pub struct VerifiedHello {
     /// The frame's id, which the answer repeats.
     pub id: Option<MessageId>,
+    /// The API key that signed the token.
+    pub api_key: ApiKeyId,
     /// The Account of the API key.
     pub account: AccountId,
     /// The token's `sub`.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use model::{AccountId, DeviceId, Grants, Millis, SessionId, Timestamp, UserId};
+use model::{AccountId, ApiKeyId, DeviceId, Grants, Millis, SessionId, Timestamp, UserId};
 
 use crate::bucket::Bucket;
 use crate::io::ConnectionId;
@@ -31,6 +31,8 @@ pub(crate) struct Session {
     pub(crate) device: DeviceId,
     pub(crate) device_key: Box<str>,
     pub(crate) grants: Grants,
+    /// The API key behind its newest token.
+    pub(crate) api_key: ApiKeyId,
     /// The WebSocket; `None` while the client is away.
     pub(crate) connection: Option<ConnectionId>,
     /// Since when the client is away.

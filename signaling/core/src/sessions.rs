@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use model::{AccountId, DeviceId, MessageId, Millis, RecordChange, SessionId, UserId};
+use model::{AccountId, ApiKeyId, DeviceId, MessageId, Millis, RecordChange, SessionId, UserId};
 use signaling_wire::{CloseCode, Empty, ErrorCode, ErrorData, Head, ServerFrame, Welcome, encode};
 use slab::Slab;
 
@@ -174,6 +174,7 @@ impl Signaling {
             session.key_confirmed = shown;
         }
         session.outbox.acknowledge(ack);
+        session.api_key = hello.api_key;
         if !hello.expired {
             session.grants = hello.grants;
         }
@@ -228,6 +229,7 @@ impl Signaling {
             device: hello.device.id,
             device_key: hello.device.key.as_str().into(),
             grants: hello.grants,
+            api_key: hello.api_key,
             connection: None,
             detached_at: now,
             key_latest: 0,
@@ -305,6 +307,24 @@ impl Signaling {
         };
         let text = encode(frame.kind(), &head, &frame.data()).into();
         self.output(Output::send(connection, text));
+    }
+
+    /// Closes the sockets whose tokens `api_key` signed. Whoever comes back in time with a token of another key loses
+    /// nothing: that is how keys are changed.
+    pub(crate) fn on_key_revoked(&mut self, account: AccountId, api_key: ApiKeyId) {
+        let Some(account) = self.accounts.get(&account) else {
+            return;
+        };
+        let of_key: Vec<SessionKey> = account
+            .users
+            .values()
+            .flat_map(|user| user.sessions.iter().copied())
+            .filter(|key| self.sessions.get(*key).api_key == api_key)
+            .collect();
+
+        for key in of_key {
+            self.close(key, CloseCode::Unauthorized, "the API key was revoked");
+        }
     }
 
     /// Closes the socket; the Session waits for the client to come back.

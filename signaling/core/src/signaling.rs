@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use model::bus::Message;
-use model::{AccountId, NodeId, Phase, Timestamp};
+use model::{AccountId, ApiKeyId, NodeId, Phase, Timestamp};
 use signaling_wire::{CloseCode, Goaway, ServerFrame};
 
 use crate::bucket::AddressBuckets;
@@ -94,6 +94,12 @@ impl Signaling {
         if let Some(key) = self.sessions.of_connection(connection) {
             self.detach(key);
         }
+    }
+
+    /// Takes the revocation of an API key: closes the WebSockets whose tokens it signed. Told again, it changes nothing.
+    pub fn handle_key_revoked(&mut self, now: Timestamp, account: AccountId, api_key: ApiKeyId) {
+        self.now = now;
+        self.on_key_revoked(account, api_key);
     }
 
     /// Takes a message of another node.

@@ -9,7 +9,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::time::Instant;
 
-use model::{AccountId, DeviceId, Grants, NodeId, Timestamp};
+use model::{AccountId, ApiKeyId, DeviceId, Grants, NodeId, Timestamp};
 use serde_json::json;
 use signaling_core::{ConnectionId, Limits, Output, SealSecret, Signaling, VerifiedHello};
 use signaling_wire::DeviceInfo;
@@ -113,6 +113,7 @@ fn active_call() -> (Signaling, String) {
 fn hello(account: u64, user: &str, device: u64) -> VerifiedHello {
     VerifiedHello {
         id: None,
+        api_key: ApiKeyId::from_u128(1),
         account: AccountId::from_u128(u128::from(account)),
         user: user.parse().unwrap(),
         name: Some("Somebody Important".into()),

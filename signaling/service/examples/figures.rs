@@ -147,7 +147,7 @@ async fn measure() {
 struct Server {
     process: Child,
     address: SocketAddr,
-    key: backing::records::ApiKeyId,
+    key: model::ApiKeyId,
     secret: String,
 }
 

@@ -22,7 +22,7 @@ use crate::figures::Figures;
 use crate::http::{self, origin::Origins};
 use crate::ice::IceServers;
 use crate::shard::{Input, Shards, Surroundings};
-use crate::tokens::Verifier;
+use crate::tokens::{self, Verifier};
 
 /// How much of a drain is left for closing sockets and writing records, at most.
 const CLOSING: Duration = Duration::from_secs(5);
@@ -51,7 +51,7 @@ pub(crate) struct Inner {
     /// Cancelled when a shard has ended.
     broken: CancellationToken,
     pub(crate) demo: Option<Demo>,
-    records: Records,
+    pub(crate) records: Records,
     bus: Arc<dyn Bus>,
     node: NodeId,
     ready: AtomicBool,
@@ -120,9 +120,9 @@ impl Service {
             config,
         };
 
-        Ok(Self {
-            inner: Arc::new(inner),
-        })
+        let inner = Arc::new(inner);
+        tokio::spawn(tokens::watch(Arc::downgrade(&inner)));
+        Ok(Self { inner })
     }
 
     /// `/v1/calls` and `/v1/schema/…`; in demo mode `/demo/…`, too. Every request needs a

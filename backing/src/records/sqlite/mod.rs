@@ -15,14 +15,14 @@ use anyhow::Context;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use model::record::{HistoryEntry, Named, OpenCallsCursor};
-use model::{AccountId, CallRecord, RecordChange, Timestamp, UserId};
+use model::{AccountId, ApiKeyId, CallRecord, RecordChange, Timestamp, UserId};
 use sqlx::SqlitePool;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
 
 use super::engine::{Engine, WriteError};
-use super::{Account, ApiKey, ApiKeyId, HistoryCursor};
+use super::{Account, ApiKey, HistoryCursor};
 use row::millis;
 
 /// How many questions can be answered at once.
@@ -142,6 +142,24 @@ impl Engine for Sqlite {
 
         let update = sqlx::query(SQL).bind(millis(at)).bind(id.to_string());
         async { Ok(update.execute(&self.writer).await?.rows_affected() > 0) }.boxed()
+    }
+
+    fn api_keys_revoked_since(
+        &self,
+        since: Timestamp,
+        limit: u32,
+    ) -> BoxFuture<'_, anyhow::Result<Vec<(ApiKeyId, AccountId)>>> {
+        const SQL: &str = "SELECT api_key_id, account_id FROM api_keys
+            WHERE revoked_at >= ? ORDER BY revoked_at DESC LIMIT ?";
+
+        let select = sqlx::query(SQL).bind(millis(since)).bind(limit);
+        async {
+            all(
+                select.fetch_all(&self.readers).await?,
+                row::api_key_and_account,
+            )
+        }
+        .boxed()
     }
 
     fn history<'a>(

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use anyhow::Context;
 use model::record::{Named, Participant};
-use model::{CallRecord, EndReason, Media, Timestamp};
+use model::{AccountId, ApiKeyId, CallRecord, EndReason, Media, Timestamp};
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde::de::value::Error as TextError;
@@ -30,6 +30,10 @@ pub(super) fn api_key(row: &SqliteRow) -> anyhow::Result<ApiKey> {
         created_at: moment(row, "created_at")?,
         revoked_at: optional_moment(row, "revoked_at")?,
     })
+}
+
+pub(super) fn api_key_and_account(row: &SqliteRow) -> anyhow::Result<(ApiKeyId, AccountId)> {
+    Ok((parsed(row, "api_key_id")?, parsed(row, "account_id")?))
 }
 
 pub(super) fn named(row: &SqliteRow) -> anyhow::Result<Named> {

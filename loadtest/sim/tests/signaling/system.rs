@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use model::record::Named;
-use model::{AccountId, Grants, NodeId as ServerId, Timestamp};
+use model::{AccountId, ApiKeyId, Grants, NodeId as ServerId, Timestamp};
 use serde_json::Value;
 use signaling_core::{
     Answer, ConnectionId, Counts, Limits, Output, QueryId, Question, SealSecret, Signaling,
@@ -260,6 +260,7 @@ fn hello(text: &str) -> VerifiedHello {
     let read = |value: &Value| (!value.is_null()).then(|| value.clone());
     VerifiedHello {
         id: frame["id"].as_str().unwrap().parse().ok(),
+        api_key: ApiKeyId::from_u128(1),
         account: AccountId::from_u128(1),
         user: data["token"].as_str().unwrap().parse().unwrap(),
         name: Some(data["token"].as_str().unwrap().to_uppercase()),

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use model::bus::{Body, Message, Target};
 use model::record::{Named, OpenCallsCursor};
-use model::{AccountId, CallId, CallRecord, Grants, Millis, NodeId, RecordChange, Timestamp};
+use model::{
+    AccountId, ApiKeyId, CallId, CallRecord, Grants, Millis, NodeId, RecordChange, Timestamp,
+};
 use serde_json::{Value, json};
 use signaling_core::{
     Answer, ConnectionId, Limits, Output, QueryId, Question, SealSecret, Signaling, VerifiedHello,
@@ -38,6 +40,7 @@ pub(crate) struct TestDevice {
     pub(crate) core: usize,
     pub(crate) id: String,
     pub(crate) grants: Grants,
+    pub(crate) api_key: ApiKeyId,
     pub(crate) address: Option<u64>,
     pub(crate) connection: Option<ConnectionId>,
     pub(crate) closed: Option<u16>,
@@ -123,6 +126,7 @@ impl TestSignaling {
                 core: 0,
                 id,
                 grants: Grants::default(),
+                api_key: ApiKeyId::from_u128(1),
                 address: None,
                 connection: None,
                 closed: None,
@@ -156,6 +160,7 @@ impl TestSignaling {
         });
         let hello = VerifiedHello {
             id: None,
+            api_key: device.api_key,
             account: device.account,
             user: device.user.parse().unwrap(),
             name: Some(device.user.to_uppercase()),
@@ -185,6 +190,15 @@ impl TestSignaling {
         let (core, connection) = (device.core, device.connection.take());
         if let Some(connection) = connection {
             self.cores[core].handle_disconnect(now, connection);
+        }
+        self.pump();
+    }
+
+    /// The API key signs nothing any more.
+    pub(crate) fn revoke(&mut self, account: AccountId, api_key: ApiKeyId) {
+        let now = self.now;
+        for core in &mut self.cores {
+            core.handle_key_revoked(now, account, api_key);
         }
         self.pump();
     }

@@ -1,5 +1,6 @@
 //! Sessions outlive their sockets; nothing is lost or doubled.
 
+use model::ApiKeyId;
 use serde_json::{Value, json};
 
 use crate::harness::TestSignaling;
@@ -50,6 +51,30 @@ fn a_session_ends_a_minute_after_its_socket() {
     assert_eq!(t.connect("bob")["resumed"], false);
     let invite = t.invite("alice", "bob");
     assert_eq!(t.seen("bob", &invite)["phase"], "ringing");
+}
+
+#[test]
+fn a_revoked_key_closes_its_sockets_and_a_new_one_loses_nothing() {
+    let mut t = TestSignaling::people(&["alice", "bob"]);
+    let call = t.talk("alice", "bob");
+    let (account, old, new) = (
+        t.device("bob").account,
+        t.device("bob").api_key,
+        ApiKeyId::from_u128(2),
+    );
+    t.device("alice").api_key = new;
+    t.disconnect("alice");
+    assert_eq!(t.connect("alice")["resumed"], true);
+
+    t.revoke(account, old);
+    assert_eq!(t.device("bob").closed, Some(4003));
+    assert_eq!(t.device("alice").closed, None, "her key holds");
+
+    t.device("bob").api_key = new;
+    assert_eq!(t.connect("bob")["resumed"], true);
+    t.revoke(account, old);
+    assert_eq!(t.device("bob").closed, None);
+    assert_eq!(t.seen("alice", &call)["phase"], "active");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use backing::bus::Bus;
 use backing::records::Records;
 use bytes::Bytes;
 use model::bus::{Body, Message, Target};
-use model::{AccountId, NodeId, RecordChange};
+use model::{AccountId, ApiKeyId, NodeId, RecordChange};
 use signaling_core::{Answer, ConnectionId, Output, QueryId, Question, Signaling, VerifiedHello};
 use signaling_wire::{ErrorCode, ErrorData};
 use tokio::sync::{mpsc, oneshot};
@@ -50,6 +50,11 @@ pub(crate) enum Input {
     },
     /// Its socket is gone.
     Gone { connection: ConnectionId },
+    /// An API key that signs nothing any more.
+    KeyRevoked {
+        account: AccountId,
+        api_key: ApiKeyId,
+    },
     /// Ask all clients to go elsewhere within so many milliseconds.
     Drain { in_ms: u64 },
     /// Close all sockets, then say so.
@@ -289,6 +294,10 @@ impl Shard {
             Input::Gone { connection } => {
                 self.connections.remove(&connection);
                 self.core.handle_disconnect(now, connection);
+                self.apply(None).await;
+            }
+            Input::KeyRevoked { account, api_key } => {
+                self.core.handle_key_revoked(now, account, api_key);
                 self.apply(None).await;
             }
             Input::Drain { in_ms } => {

@@ -94,6 +94,7 @@ async fn hand_over(
     ahead: Vec<Utf8Bytes>,
 ) -> Greeted {
     let Verified {
+        api_key,
         account,
         claims,
         expired,
@@ -105,6 +106,7 @@ async fn hand_over(
 
     let hello = VerifiedHello {
         id,
+        api_key,
         account,
         user: claims.sub,
         name: claims.name,

@@ -1,12 +1,13 @@
 //! Access tokens: JWTs signed with HS256 by an Account's API key.
 
+mod revocations;
 mod verifier;
 
-use backing::records::ApiKeyId;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use model::{Grants, UserId};
+use model::{ApiKeyId, Grants, UserId};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use revocations::watch;
 pub use verifier::TokenRefusal;
 pub(crate) use verifier::{Verified, Verifier};
 

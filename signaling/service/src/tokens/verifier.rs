@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use backing::records::{ApiKeyId, Records};
+use backing::records::Records;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
-use model::{AccountId, Timestamp};
+use model::{AccountId, ApiKeyId, Timestamp};
 use serde::Deserialize;
 
 use super::Claims;
@@ -44,6 +44,8 @@ pub enum TokenRefusal {
 /// What a right token says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Verified {
+    /// The API key that signed it.
+    pub(crate) api_key: ApiKeyId,
     /// The Account of the API key.
     pub(crate) account: AccountId,
     pub(crate) claims: Claims,
@@ -86,7 +88,8 @@ impl Verifier {
             return Err(TokenRefusal::Algorithm);
         }
 
-        let key = self.key(issuer(token)?).await?;
+        let api_key = issuer(token)?;
+        let key = self.key(api_key).await?;
         let claims = jsonwebtoken::decode::<Claims>(token, &key.key, &validation())
             .map_err(|error| refusal(&error))?
             .claims;
@@ -97,10 +100,17 @@ impl Verifier {
         }
 
         Ok(Verified {
+            api_key,
             account: key.account,
             expired: claims.exp.saturating_add(LEEWAY_SECS) <= now_secs,
             claims,
         })
+    }
+
+    /// Reads a key anew when it is next named.
+    pub(super) fn forget(&self, id: ApiKeyId) {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.remove(&id);
     }
 
     async fn key(&self, id: ApiKeyId) -> Result<Cached, TokenRefusal> {

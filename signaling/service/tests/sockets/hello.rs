@@ -53,6 +53,33 @@ async fn a_wrong_token_is_refused_with_a_reason() {
 }
 
 #[tokio::test]
+async fn a_revoked_key_is_felt_by_those_who_are_connected() {
+    let t = TestService::start().await;
+    let second = t.records.create_api_key(t.key.account).await.unwrap();
+    let mut bob = t.connect().await;
+    bob.hello(&token(&second, "bob", now_secs() + 60), None)
+        .await;
+    bob.next("welcome").await;
+    let mut alice = t.join("alice").await;
+    let resume = alice.resume();
+
+    t.records.revoke_api_key(t.key.id).await.unwrap();
+    assert_eq!(alice.closed().await.0, 4003);
+
+    // Her old token is refused, one of another key finds the Session.
+    let mut back = t.connect().await;
+    back.take_over(&alice);
+    back.hello(&t.token("alice"), Some(resume.clone())).await;
+    assert_eq!(back.refused().await, ("unauthorized".to_owned(), 4003));
+    let mut back = t.connect().await;
+    back.take_over(&alice);
+    back.hello(&token(&second, "alice", now_secs() + 60), Some(resume))
+        .await;
+    assert_eq!(back.next("welcome").await["data"]["resumed"], true);
+    bob.ask("presence.set", json!({})).await;
+}
+
+#[tokio::test]
 async fn another_accounts_users_and_calls_do_not_exist() {
     let t = TestService::start().await;
     let other = t.records.create_account("Other").await.unwrap();
