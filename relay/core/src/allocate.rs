@@ -9,6 +9,7 @@ use relay_stun::{AddressFamily, AttributeType, Class, ErrorCode, IntegrityKind, 
 
 use crate::allocation::{Allocation, Channels, EvenPort, Opening, Permissions};
 use crate::authentication::Authenticated;
+use crate::icmp::Pace;
 use crate::path::PathUpdate;
 use crate::relay::{FiveTuple, Output, Relay, RelayPort, Transport};
 use crate::requests::seconds_of;
@@ -124,7 +125,7 @@ impl Relay {
             return Ok(());
         }
 
-        // 3: the transport toward peers. (4, DONT-FRAGMENT, was not understood.)
+        // 3: the transport toward peers. (4: every driver can do what DONT-FRAGMENT asks for.)
         match request.requested_transport() {
             None => return Err(Refusal::BadRequest),
             Some(TRANSPORT_UDP) => {}
@@ -254,6 +255,7 @@ impl Relay {
             opening: Some(opening),
             permissions: Permissions::default(),
             channels: Channels::default(),
+            icmp_pace: Pace::default(),
         });
         if wanted.mobile {
             self.allocation_by_number.insert(self.next_number, index);

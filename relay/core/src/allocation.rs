@@ -8,6 +8,7 @@ use relay_stun::{
 };
 
 use crate::credentials::Identity;
+use crate::icmp::Pace;
 use crate::quota::Budget;
 use crate::relay::FiveTuple;
 use crate::reservation::Token;
@@ -42,6 +43,7 @@ pub(crate) struct Allocation {
     pub(crate) opening: Option<Opening>,
     pub(crate) permissions: Permissions,
     pub(crate) channels: Channels,
+    pub(crate) icmp_pace: Pace,
 }
 
 /// Where an address stands in a table by family: 0 for IPv4, 1 for IPv6.

@@ -33,7 +33,7 @@ impl Relay {
             .ok_or(Refusal::NoChannel)?;
         let payload = CHANNEL_DATA_HEADER_LEN..CHANNEL_DATA_HEADER_LEN + data.payload.len();
 
-        self.relay_to_peer(now, index, peer, payload)
+        self.relay_to_peer(now, index, peer, payload, false)
     }
 
     /// Relays a Send indication (RFC 8656 §11.2); what it refuses is dropped in silence.
@@ -43,13 +43,17 @@ impl Relay {
         from: FiveTuple,
         message: &Message<'_>,
     ) -> Result<Forward, Refusal> {
-        let (peer, payload) = sent_payload(message)?;
+        let Sent {
+            peer,
+            payload,
+            dont_fragment,
+        } = Sent::of(message)?;
         let index = self.index_of(&from).ok_or(Refusal::NoAllocation)?;
         if !self.allocations[index].permissions.permits(now, peer.ip()) {
             return Err(Refusal::NoPermission);
         }
 
-        self.relay_to_peer(now, index, peer, payload)
+        self.relay_to_peer(now, index, peer, payload, dont_fragment)
     }
 
     /// Relays what a peer sent to a relayed port (RFC 8656 §11.3, §12.7).
@@ -83,6 +87,7 @@ impl Relay {
         index: usize,
         peer: SocketAddr,
         payload: Range<usize>,
+        dont_fragment: bool,
     ) -> Result<Forward, Refusal> {
         let held = &self.allocations[index];
         let transport = held.five_tuple.transport;
@@ -111,6 +116,7 @@ impl Relay {
                 port: RelayPort::new(index, relayed),
                 to: peer,
                 payload,
+                dont_fragment,
             }),
         }
     }
@@ -159,27 +165,39 @@ impl Relay {
     }
 }
 
-/// The peer of a Send indication and its payload's place (RFC 8656 §11.2).
-///
-/// # Errors
-///
-/// [`Refusal::Malformed`].
-pub(crate) fn sent_payload(message: &Message<'_>) -> Result<(SocketAddr, Range<usize>), Refusal> {
-    // Attributes that must be understood and are not make us drop the whole indication.
-    if message
-        .attributes()
-        .any(|(a, _)| a.comprehension_required() && !understood(a))
-    {
-        return Err(Refusal::Malformed);
+/// What a Send indication asks for (RFC 8656 §11.2).
+pub(crate) struct Sent {
+    pub(crate) peer: SocketAddr,
+    /// The payload's place in the message.
+    pub(crate) payload: Range<usize>,
+    pub(crate) dont_fragment: bool,
+}
+
+impl Sent {
+    /// # Errors
+    ///
+    /// [`Refusal::Malformed`].
+    pub(crate) fn of(message: &Message<'_>) -> Result<Sent, Refusal> {
+        // Attributes that must be understood and are not make us drop the whole indication.
+        if message
+            .attributes()
+            .any(|(a, _)| a.comprehension_required() && !understood(a))
+        {
+            return Err(Refusal::Malformed);
+        }
+        let (Some(peer), Some(data)) = (
+            message.xor_address(AttributeType::XOR_PEER_ADDRESS),
+            message.attribute(AttributeType::DATA),
+        ) else {
+            return Err(Refusal::Malformed);
+        };
+        let start = data.as_ptr() as usize - message.bytes().as_ptr() as usize;
+        Ok(Sent {
+            peer,
+            payload: start..start + data.len(),
+            dont_fragment: message.attribute(AttributeType::DONT_FRAGMENT).is_some(),
+        })
     }
-    let (Some(peer), Some(data)) = (
-        message.xor_address(AttributeType::XOR_PEER_ADDRESS),
-        message.attribute(AttributeType::DATA),
-    ) else {
-        return Err(Refusal::Malformed);
-    };
-    let start = data.as_ptr() as usize - message.bytes().as_ptr() as usize;
-    Ok((peer, start..start + data.len()))
 }
 
 /// Wraps what came from `from` for a client: as ChannelData where a Channel leads back, else as a
@@ -196,7 +214,7 @@ pub(crate) fn payload_to_client(
     new_id: impl FnOnce() -> TransactionId,
 ) -> Result<Forward, Refusal> {
     let len = u16::try_from(payload.len()).map_err(|_| Refusal::TooLong)?;
-    let mut bytes = [0; DATA_INDICATION_PREFIX_MAX];
+    let mut bytes = [0; Prefix::LEN_MAX];
 
     let (prefix_len, padding) = match channel {
         Some(channel) => {
@@ -208,7 +226,10 @@ pub(crate) fn payload_to_client(
             (CHANNEL_DATA_HEADER_LEN, padding)
         }
         None => {
-            let prefix_len = write_data_indication(&mut bytes, new_id(), from, len);
+            let head = bytes
+                .first_chunk_mut::<DATA_INDICATION_PREFIX_MAX>()
+                .expect("no prefix is longer than LEN_MAX");
+            let prefix_len = write_data_indication(head, new_id(), from, len);
             (
                 prefix_len.ok_or(Refusal::TooLong)?,
                 padding_len(payload.len()),

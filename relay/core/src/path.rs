@@ -24,11 +24,13 @@ use foldhash::fast::RandomState;
 use rand::Rng;
 use rand::rngs::StdRng;
 use relay_stun::{
-    AddressFamily, CHANNEL_DATA_HEADER_LEN, ChannelData, Message, PacketKind, classify,
+    AddressFamily, CHANNEL_DATA_HEADER_LEN, ChannelData, Icmp, Message, PacketKind, TransactionId,
+    classify,
 };
 
 use crate::allocation::{Channels, Permissions};
-use crate::data::{payload_to_client, sent_payload};
+use crate::data::{Sent, payload_to_client};
+use crate::icmp::{self, Pace};
 use crate::relay::{FiveTuple, Forward, RelayPort};
 use crate::{Budget, PeerPolicy, Refusal, RelayAddresses, Route, Stats, Tally};
 
@@ -179,6 +181,7 @@ struct Flow {
     channels: Channels,
     budget: Budget,
     tally: Tally,
+    icmp_pace: Pace,
 }
 
 impl Flow {
@@ -292,6 +295,7 @@ impl Path {
                 channels: Channels::default(),
                 budget,
                 tally,
+                icmp_pace: Pace::default(),
             })
         });
         self.flow_by_five_tuple.remove(&flow.five_tuple);
@@ -363,6 +367,19 @@ impl Path {
         self.count_refusal(way)
     }
 
+    /// Takes what ICMP said about a datagram that was sent from `port` to `peer`; see
+    /// [`Relay::handle_icmp`](crate::Relay::handle_icmp). Never fails.
+    pub fn handle_icmp(
+        &mut self,
+        now: Instant,
+        port: RelayPort,
+        peer: SocketAddr,
+        icmp: Icmp,
+    ) -> Way {
+        let way = self.on_icmp(now, port, peer, icmp);
+        self.count_refusal(way)
+    }
+
     /// A snapshot of the counters of media; what requests count is the Relay's.
     #[must_use]
     pub fn stats(&self) -> &Stats {
@@ -385,12 +402,16 @@ impl Path {
         flow.budget.admit(now, data.payload.len())?;
         let payload = CHANNEL_DATA_HEADER_LEN..CHANNEL_DATA_HEADER_LEN + data.payload.len();
 
-        self.relay_to_peer(now, allocation, port, peer, payload)
+        self.relay_to_peer(now, allocation, port, peer, payload, false)
     }
 
     fn on_send(&mut self, now: Instant, from: FiveTuple, packet: &[u8]) -> Result<Way, Refusal> {
         let message = Message::parse(packet).map_err(|_| Refusal::Malformed)?;
-        let (peer, payload) = sent_payload(&message)?;
+        let Sent {
+            peer,
+            payload,
+            dont_fragment,
+        } = Sent::of(&message)?;
         let (allocation, flow) = self.flow_of(&from)?;
         if !flow.permissions.permits(now, peer.ip()) {
             return Err(Refusal::NoPermission);
@@ -398,7 +419,7 @@ impl Path {
         let port = flow.port_toward(peer).ok_or(Refusal::NoAllocation)?;
         flow.budget.admit(now, payload.len())?;
 
-        self.relay_to_peer(now, allocation, port, peer, payload)
+        self.relay_to_peer(now, allocation, port, peer, payload, dont_fragment)
     }
 
     fn on_peer_datagram(
@@ -418,6 +439,23 @@ impl Path {
         self.relay_to_client(now, allocation, from, 0..len)
     }
 
+    fn on_icmp(
+        &mut self,
+        now: Instant,
+        port: RelayPort,
+        peer: SocketAddr,
+        icmp: Icmp,
+    ) -> Result<Way, Refusal> {
+        let id = new_id(&mut self.rng);
+        let allocation = self.flow_by_port.get(port.index).copied().flatten();
+        let flow = allocation.and_then(|allocation| self.flow_mut(allocation));
+        let flow = flow.ok_or(Refusal::NoAllocation)?;
+        let (to, permissions, pace) = (flow.five_tuple, &flow.permissions, &mut flow.icmp_pace);
+        let forward = icmp::tell(now, to, permissions, pace, (peer, icmp), || id)?;
+        self.stats.icmp_indications += 1;
+        Ok(Way::Forward(forward))
+    }
+
     fn relay_to_peer(
         &mut self,
         now: Instant,
@@ -425,6 +463,7 @@ impl Path {
         port: RelayPort,
         peer: SocketAddr,
         payload: Range<usize>,
+        dont_fragment: bool,
     ) -> Result<Way, Refusal> {
         let mut owner = None;
         let route = self.peers.check(peer, |address| {
@@ -452,6 +491,7 @@ impl Path {
                 port,
                 to: peer,
                 payload,
+                dont_fragment,
             })),
         }
     }
@@ -486,11 +526,7 @@ impl Path {
         let to = flow.five_tuple;
         let channel = flow.channels.number(now, from);
         let rng = &mut self.rng;
-        let new_id = || {
-            let mut id = [0; 12];
-            rng.fill_bytes(&mut id);
-            id
-        };
+        let new_id = || new_id(rng);
         let len = payload.len();
         let forward = payload_to_client(to, channel, from, payload, new_id)?;
         flow.tally.count_to_clients(1, len as u64);
@@ -512,6 +548,12 @@ impl Path {
             Way::Nowhere
         })
     }
+}
+
+fn new_id(rng: &mut StdRng) -> TransactionId {
+    let mut id = [0; 12];
+    rng.fill_bytes(&mut id);
+    id
 }
 
 /// Whether `packet`, which begins as STUN does, is a Send indication: the one message of a client

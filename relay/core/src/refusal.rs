@@ -106,6 +106,9 @@ pub enum Refusal {
     /// The Account has relayed as much as allowed.
     #[error("account rate reached")]
     AccountRate,
+    /// The client is told as much of ICMP as allowed.
+    #[error("icmp rate reached")]
+    IcmpRate,
     /// A payload that does not fit one message.
     #[error("payload too long")]
     TooLong,
@@ -149,6 +152,7 @@ impl Refusal {
             | Refusal::NoChannel
             | Refusal::UserRate
             | Refusal::AccountRate
+            | Refusal::IcmpRate
             | Refusal::TooLong => return None,
         })
     }
@@ -177,6 +181,7 @@ impl Refusal {
             Refusal::UnknownReservation => "unknown_reservation",
             Refusal::UserRate => "user_rate",
             Refusal::AccountRate => "account_rate",
+            Refusal::IcmpRate => "icmp_rate",
             Refusal::AllocationsExhausted => "allocations_exhausted",
             Refusal::PortsExhausted => "ports_exhausted",
             Refusal::PermissionsExhausted => "permissions_exhausted",

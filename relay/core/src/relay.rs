@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use rand::Rng;
 use rand::rngs::StdRng;
-use relay_stun::{DATA_INDICATION_PREFIX_MAX, Icmp, PacketKind, TransactionId, classify};
+use relay_stun::{Icmp, PacketKind, TransactionId, classify};
 use slab::Slab;
 
 use crate::allocation::{Allocation, family_index};
+use crate::icmp::INDICATION_LEN_MAX;
 use crate::limiter::Limiter;
 use crate::mobility::{STREAM_GRACE, Tickets};
 use crate::nonce::Nonces;
@@ -140,6 +141,9 @@ pub enum Forward {
         to: SocketAddr,
         /// The payload's place in the packet.
         payload: Range<usize>,
+        /// Nobody may take the datagram apart: it goes with DF set, or not at all. All others go
+        /// with DF clear (RFC 8656 §15, alternate behavior).
+        dont_fragment: bool,
     },
     /// Send the payload to a client, with `prefix` in front and `padding` zero bytes behind.
     ToClient {
@@ -154,15 +158,18 @@ pub enum Forward {
     },
 }
 
-/// What stands in front of a payload: a ChannelData header, or all of a Data indication but its
-/// payload. At most [`DATA_INDICATION_PREFIX_MAX`] bytes.
+/// What stands in front of a payload: a ChannelData header, all of a Data indication but its
+/// payload, or a whole Data indication that has none. At most [`Prefix::LEN_MAX`] bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Prefix {
-    pub(crate) bytes: [u8; DATA_INDICATION_PREFIX_MAX],
+    pub(crate) bytes: [u8; Prefix::LEN_MAX],
     pub(crate) len: usize,
 }
 
 impl Prefix {
+    /// The longest there is, in bytes: an indication of what ICMP said.
+    pub const LEN_MAX: usize = INDICATION_LEN_MAX;
+
     /// The bytes to write.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
@@ -296,14 +303,19 @@ impl Relay {
         self.count_refusal(handled)
     }
 
-    /// Takes what ICMP said about a datagram that was sent from `port` to `peer`, and tells the
-    /// client (RFC 8656 §11.5). The driver must have seen that it was about a UDP datagram of
-    /// this port: a socket's own error queue does.
-    pub fn handle_icmp(&mut self, now: Instant, port: RelayPort, peer: SocketAddr, icmp: Icmp) {
+    /// Takes what ICMP said about a datagram that was sent from `port` to `peer`; what is returned
+    /// tells the client (RFC 8656 §11.5) and has no payload. The driver must have seen that it was
+    /// about a UDP datagram of this port: a socket's own error queue does.
+    pub fn handle_icmp(
+        &mut self,
+        now: Instant,
+        port: RelayPort,
+        peer: SocketAddr,
+        icmp: Icmp,
+    ) -> Option<Forward> {
         self.expire(now);
-        if let Err(refusal) = self.on_icmp(now, port, peer, icmp) {
-            self.stats.refuse(refusal);
-        }
+        let handled = self.on_icmp(now, port, peer, icmp).map(Some);
+        self.count_refusal(handled)
     }
 
     /// Takes the driver's word that `port` is bound, which grants its Allocation.

@@ -13,8 +13,7 @@ use crate::peer_address::Denial;
 use crate::relay::{FiveTuple, Forward, Relay};
 use crate::{Refusal, Route};
 
-/// Whether the relay understands an attribute that must be understood. DONT-FRAGMENT is not among
-/// them: 420 tells a client to do without (RFC 8656 §7.2).
+/// Whether the relay understands an attribute that must be understood.
 pub(crate) fn understood(attribute: AttributeType) -> bool {
     matches!(
         attribute,
@@ -30,6 +29,7 @@ pub(crate) fn understood(attribute: AttributeType) -> bool {
             | AttributeType::REQUESTED_ADDRESS_FAMILY
             | AttributeType::EVEN_PORT
             | AttributeType::REQUESTED_TRANSPORT
+            | AttributeType::DONT_FRAGMENT
             | AttributeType::RESERVATION_TOKEN
             | AttributeType::PRIORITY
             | AttributeType::USE_CANDIDATE

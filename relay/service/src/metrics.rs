@@ -18,6 +18,8 @@ pub(crate) async fn publish(shard: &Shard) {
     counter!("relay_dropped_total", "cause" => "requests_full").absolute(figures.requests_full);
     counter!("relay_dropped_total", "cause" => "queue_full")
         .absolute(shard.dropped.queue_full.get());
+    counter!("relay_dropped_total", "cause" => "too_long")
+        .absolute(shard.dropped.too_long.get() + figures.too_long);
     counter!("relay_streams_refused_total").absolute(shard.dropped.streams.get());
 }
 
@@ -40,6 +42,7 @@ fn publish_stats(stats: &Stats) {
     }
     counter!("relay_handed_over_packets_total").absolute(stats.handed_over.packets);
     counter!("relay_handed_over_bytes_total").absolute(stats.handed_over.bytes);
+    counter!("relay_icmp_indications_total").absolute(stats.icmp_indications);
     for ((cause, code), count) in &stats.refusals {
         counter!("relay_refusals_total", "cause" => *cause, "code" => code_name(*code))
             .absolute(*count);

@@ -11,21 +11,22 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use relay_core::{
-    Credentials, FiveTuple, Forward, Output, Owners, PathUpdate, RelayPort, Transport,
+    Credentials, FiveTuple, Forward, Output, Owners, PathUpdate, Prefix, RelayPort, Transport,
 };
-use relay_stun::DATA_INDICATION_PREFIX_MAX;
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::burst;
 use crate::config::Settings;
+use crate::icmp::{self, Said};
 use crate::sender::Sender;
 use crate::udp;
 use crate::worker::{Batch, Command, Event, Figures, Listener, Remote};
 
 /// Room in front of every received packet for the longest prefix a core writes there.
-pub(crate) const HEADROOM: usize = DATA_INDICATION_PREFIX_MAX;
+pub(crate) const HEADROOM: usize = Prefix::LEN_MAX;
 
 /// Room behind for padding.
 pub(crate) const TAILROOM: usize = 3;
@@ -74,6 +75,8 @@ pub(crate) struct Shard {
 pub(crate) struct Dropped {
     /// A UDP socket refused them.
     pub(crate) udp: Cell<u64>,
+    /// Datagrams to be kept whole that no interface takes.
+    pub(crate) too_long: Cell<u64>,
     /// The queue of a stream was full.
     pub(crate) queue_full: Cell<u64>,
     /// Streams refused since there were too many.
@@ -186,6 +189,40 @@ impl Shard {
             self.forward(&forward, &mut buffer, HEADROOM);
         }
         Ok(true)
+    }
+
+    /// Takes in what ICMP said at a relayed port, as far as its turn goes; with it what this
+    /// machine said of the datagram to `tried` that it did not send.
+    pub(crate) fn receive_errors(
+        self: &Rc<Self>,
+        port: RelayPort,
+        socket: &UdpSocket,
+        tried: Option<SocketAddr>,
+    ) {
+        let mut tried = tried;
+        for _ in 0..icmp::TURN_MAX {
+            let (peer, icmp) = match (icmp::receive(socket), tried) {
+                (None, _) => {
+                    // Nothing more until the runtime hears of something new.
+                    let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+                    socket.try_io(Interest::ERROR, nothing).ok();
+                    return;
+                }
+                (Some(Said::Icmp(peer, icmp)), _) => (peer, icmp),
+                (Some(Said::TooLong(mtu)), Some(peer)) => {
+                    tried = None; // Each datagram is tried twice.
+                    (peer, icmp::too_long(peer, mtu))
+                }
+                (Some(_), _) => continue,
+            };
+            let now = Instant::now();
+            let forward = self.relay.borrow_mut().handle_icmp(now, port, peer, icmp);
+            self.apply_outputs();
+            if let Some(forward) = forward {
+                let mut buffer = [0; HEADROOM + TAILROOM];
+                self.forward(&forward, &mut buffer, HEADROOM);
+            }
+        }
     }
 
     /// Hands on one message of `len` bytes at `start` of `buffer`, which has [`HEADROOM`] in front
@@ -358,7 +395,7 @@ impl Shard {
             IpAddr::V6(_) => settings.bind_v6.map(IpAddr::V6),
         };
         let ip = ip.ok_or(io::ErrorKind::AddrNotAvailable)?;
-        let socket = udp::bind(SocketAddr::new(ip, port.address.port()), None, false)?;
+        let socket = udp::bind_relayed(SocketAddr::new(ip, port.address.port()))?;
         let owner = match self.serving.get() {
             Some(worker) => {
                 burst::receive_bursts(&socket);
@@ -408,15 +445,25 @@ impl Shard {
         Some(worker)
     }
 
-    fn forward(&self, forward: &Forward, buffer: &mut [u8], start: usize) {
+    fn forward(self: &Rc<Self>, forward: &Forward, buffer: &mut [u8], start: usize) {
         match forward {
-            Forward::ToPeer { port, to, payload } => {
+            Forward::ToPeer {
+                port,
+                to,
+                payload,
+                dont_fragment,
+            } => {
                 let ports = self.ports.borrow();
                 let Some(Some(open)) = ports.get(port.index) else {
                     return;
                 };
+                let socket = open.socket.clone();
+                drop(ports);
                 let bytes = &buffer[start + payload.start..start + payload.end];
-                self.send_datagram(&*open.socket, *to, bytes);
+                match dont_fragment {
+                    false => self.send_datagram(&*socket, *to, bytes),
+                    true => self.send_whole(*port, &socket, *to, bytes),
+                }
             }
             Forward::ToClient {
                 to,
@@ -448,6 +495,26 @@ impl Shard {
             && !sender.push(bytes, is_media)
         {
             self.dropped.queue_full.update(|count| count + 1);
+        }
+    }
+
+    /// Sends a datagram that nobody may take apart.
+    fn send_whole(
+        self: &Rc<Self>,
+        port: RelayPort,
+        socket: &UdpSocket,
+        to: SocketAddr,
+        bytes: &[u8],
+    ) {
+        let Err(error) = udp::send_whole(socket, to, bytes) else {
+            return;
+        };
+        tracing::trace!(%error, "Datagram not sent whole");
+        if udp::is_too_long(&error) {
+            self.dropped.too_long.update(|count| count + 1);
+            self.receive_errors(port, socket, Some(to));
+        } else {
+            self.dropped.udp.update(|count| count + 1);
         }
     }
 

@@ -1,12 +1,18 @@
-//! UDP sockets: binding them, and receiving from those that belong to streams.
+//! UDP sockets: binding them, sending from them, and receiving from those that belong to streams.
+//!
+//! Datagrams leave with DF clear, whatever their size, so that routers may take them apart, and what
+//! ICMP says of a path's MTU changes nothing here (RFC 8656 §15). A client that wants to find the
+//! MTU itself says so with each datagram ([`send_whole`]).
 
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::AsFd;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
 
+use nix::sys::socket::{setsockopt, sockopt};
 use relay_core::RelayPort;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
 use crate::shard::{HEADROOM, Shard, TAILROOM};
@@ -58,10 +64,53 @@ pub(crate) fn bind(
         socket.set_recv_buffer_size(bytes).ok();
         socket.set_send_buffer_size(bytes).ok();
     }
+    // IPv6 has no DF: the sender alone takes datagrams apart, and is told to by default.
+    if address.is_ipv4()
+        && let Err(error) = set_mtu_discovery(&socket, libc::IP_PMTUDISC_OMIT)
+    {
+        tracing::debug!(%error, "Datagrams leave with DF set");
+    }
     socket.set_nonblocking(true)?;
     socket.set_reuse_port(shared)?;
     socket.bind(&address.into())?;
     Ok(socket.into())
+}
+
+/// Binds a relayed port, which is told of ICMP about what it sent ([`crate::icmp`]).
+pub(crate) fn bind_relayed(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
+    let socket = bind(address, None, false)?;
+    let told = match address.ip() {
+        IpAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4RecvErr, &true),
+        IpAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6RecvErr, &true),
+    };
+    if let Err(error) = told {
+        tracing::debug!(%error, "Clients are not told of ICMP");
+    }
+    Ok(socket)
+}
+
+/// Says what an IPv4 socket does about DF (ip(7), IP_MTU_DISCOVER).
+fn set_mtu_discovery(socket: &impl AsFd, value: libc::c_int) -> io::Result<()> {
+    let fd = socket.as_fd().as_raw_fd();
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "an int is shorter than 4 GB"
+    )]
+    let len = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the value is an int that outlives the call.
+    let set = unsafe {
+        libc::setsockopt(
+            fd,
+            libc::IPPROTO_IP,
+            libc::IP_MTU_DISCOVER,
+            (&raw const value).cast(),
+            len,
+        )
+    };
+    match set {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Receives one datagram behind [`HEADROOM`]; `None` once nothing is there.
@@ -80,33 +129,98 @@ pub(crate) fn receive(
 /// Sends one datagram at once or not at all. It asks the socket itself: what the runtime knows
 /// about a new socket's readiness is that there is none.
 pub(crate) fn send(socket: &impl AsFd, to: SocketAddr, bytes: &[u8]) -> io::Result<()> {
-    SockRef::from(socket).send_to(bytes, &to.into()).map(|_| ())
+    let (socket, to) = (SockRef::from(socket), to.into());
+    send_again(|| socket.send_to(bytes, &to).map(|_| ()))
 }
 
-/// Receives from peers until the port is closed, which ends the task.
+/// Sends one datagram with DF set, in one piece or not at all; IPv6 alike. The socket must be this
+/// thread's alone, for it does the same to others meanwhile.
+///
+/// # Errors
+///
+/// [`is_too_long`] tells whether the interface takes no such datagram.
+pub(crate) fn send_whole(socket: &impl AsFd, to: SocketAddr, bytes: &[u8]) -> io::Result<()> {
+    if to.is_ipv6() {
+        setsockopt(socket, sockopt::Ipv6DontFrag, &true)?;
+        let sent = send(socket, to, bytes);
+        setsockopt(socket, sockopt::Ipv6DontFrag, &false)?;
+        return sent;
+    }
+    // What was learned of the path before counts for nothing, for it may be forged: a router that
+    // can't pass this one on says so.
+    set_mtu_discovery(socket, libc::IP_PMTUDISC_PROBE)?;
+    let sent = send(socket, to, bytes);
+    set_mtu_discovery(socket, libc::IP_PMTUDISC_OMIT)?;
+    sent
+}
+
+/// Sends what `send` sends, and once more where it failed: a socket that is told of ICMP says so in
+/// place of the sending, and the datagram is not to blame for what became of an earlier one.
+pub(crate) fn send_again(send: impl Fn() -> io::Result<()>) -> io::Result<()> {
+    match send() {
+        Err(error) if !is_full(&error) => send(),
+        sent => sent,
+    }
+}
+
+/// Whether a socket has no room for what was to be sent.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory
+    )
+}
+
+/// Whether an interface takes no datagram of this length in one piece.
+pub(crate) fn is_too_long(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EMSGSIZE)
+}
+
+/// Receives from peers, and what ICMP says of them, until the port is closed, which ends the task.
 pub(crate) async fn receive_from_peers(shard: Rc<Shard>, port: RelayPort, socket: Rc<UdpSocket>) {
-    receive_all(&socket, || shard.receive_from_peer(port, &socket)).await;
-}
-
-async fn receive_all(socket: &UdpSocket, mut receive_one: impl FnMut() -> io::Result<bool>) {
     loop {
-        if socket.readable().await.is_err() {
+        let Ok(ready) = socket.ready(Interest::READABLE | Interest::ERROR).await else {
             return; // The runtime is ending.
+        };
+        if ready.is_error() {
+            shard.receive_errors(port, &socket, None);
         }
         let mut emptied = false;
         for _ in 0..BURST_MAX {
-            match receive_one() {
+            match shard.receive_from_peer(port, &socket) {
                 Ok(true) => {}
                 Ok(false) => {
                     emptied = true;
                     break;
                 }
-                // An ICMP error about a datagram sent before; the socket itself is fine.
+                // What ICMP said, which is in its queue too; the socket itself is fine.
                 Err(error) => tracing::trace!(%error, "Datagram not received"),
             }
         }
         if !emptied {
             tokio::task::yield_now().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_failed_is_tried_once_more_unless_there_is_no_room() {
+        let check = |errors: &[io::ErrorKind], expected: (bool, usize)| {
+            let calls = std::cell::Cell::new(0);
+            let sent = send_again(|| {
+                let call = calls.replace(calls.get() + 1);
+                errors.get(call).map_or(Ok(()), |kind| Err((*kind).into()))
+            });
+            assert_eq!((sent.is_ok(), calls.get()), expected, "{errors:?}");
+        };
+        let refused = io::ErrorKind::ConnectionRefused;
+        check(&[], (true, 1));
+        check(&[refused], (true, 2));
+        check(&[refused, refused], (false, 2));
+        check(&[io::ErrorKind::WouldBlock], (false, 1));
     }
 }

@@ -27,7 +27,10 @@ use relay_core::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use crate::burst::{self, BURST_LEN_MAX, Inbox, RECEIVED_MAX, SEGMENTS_MAX};
+use crate::burst::{Inbox, RECEIVED_MAX};
+use crate::icmp::{self, Said};
+use crate::outgoing::{Exit, Outgoing};
+use crate::udp;
 
 /// How many sockets one call tells about.
 const EVENTS_MAX: usize = 256;
@@ -107,6 +110,8 @@ pub(crate) struct Figures {
     pub(crate) handed_over_full: u64,
     /// Requests the control thread had no room for.
     pub(crate) requests_full: u64,
+    /// Datagrams to be kept whole that no interface takes.
+    pub(crate) too_long: u64,
 }
 
 impl Figures {
@@ -115,6 +120,7 @@ impl Figures {
         self.socket_full += other.socket_full;
         self.handed_over_full += other.handed_over_full;
         self.requests_full += other.requests_full;
+        self.too_long += other.too_long;
     }
 }
 
@@ -319,7 +325,15 @@ impl Worker {
                     token if token >= LISTENERS => {
                         received += self.receive_from_clients(place(token), now, &mut inbox);
                     }
-                    token => received += self.receive_from_peers(place(token), now, &mut inbox),
+                    token => {
+                        let happened = event.events();
+                        if happened.contains(EpollFlags::EPOLLERR) {
+                            self.receive_errors(place(token), now, None);
+                        }
+                        if happened.contains(EpollFlags::EPOLLIN) {
+                            received += self.receive_from_peers(place(token), now, &mut inbox);
+                        }
+                    }
                 }
             }
             self.flush();
@@ -448,12 +462,59 @@ impl Worker {
         datagrams
     }
 
+    /// Takes in what ICMP said at a relayed port, as far as its turn goes; with it what this
+    /// machine said of the datagram to `tried` that it did not send.
+    fn receive_errors(&mut self, index: usize, now: Instant, tried: Option<SocketAddr>) {
+        let mut tried = tried;
+        for _ in 0..icmp::TURN_MAX {
+            let Some(Some(open)) = self.ports.get(index) else {
+                return;
+            };
+            let port = open.port;
+            let (peer, icmp) = match (icmp::receive(&open.socket), tried) {
+                (None, _) => return,
+                (Some(Said::Icmp(peer, icmp)), _) => (peer, icmp),
+                (Some(Said::TooLong(mtu)), Some(peer)) => {
+                    tried = None; // Each datagram is tried twice.
+                    (peer, icmp::too_long(peer, mtu))
+                }
+                (Some(_), _) => continue,
+            };
+            let way = self.path.handle_icmp(now, port, peer, icmp);
+            self.follow(way, &[]);
+        }
+    }
+
+    /// Sends a datagram that nobody may take apart, in its turn.
+    fn send_whole(&mut self, port: RelayPort, to: SocketAddr, payload: &[u8]) {
+        self.flush();
+        let Some(Some(open)) = self.ports.get(port.index) else {
+            return;
+        };
+        let Err(error) = udp::send_whole(&open.socket, to, payload) else {
+            return;
+        };
+        tracing::trace!(%error, "Datagram not sent whole");
+        if !udp::is_too_long(&error) {
+            self.figures.socket_full += 1;
+            return;
+        }
+        self.figures.too_long += 1;
+        self.receive_errors(port.index, Instant::now(), Some(to));
+    }
+
     /// Sends a packet the way it has to go.
     fn follow(&mut self, way: Way, packet: &[u8]) {
         match way {
-            Way::Forward(Forward::ToPeer { port, to, payload }) => {
-                self.put(Exit::Port(port.index), to, &[&packet[payload]]);
-            }
+            Way::Forward(Forward::ToPeer {
+                port,
+                to,
+                payload,
+                dont_fragment: false,
+            }) => self.put(Exit::Port(port.index), to, &[&packet[payload]]),
+            Way::Forward(Forward::ToPeer {
+                port, to, payload, ..
+            }) => self.send_whole(port, to, &packet[payload]),
             Way::Forward(Forward::ToClient {
                 to,
                 prefix,
@@ -512,7 +573,7 @@ impl Worker {
 
     fn flush(&mut self) {
         let outgoing = &mut self.outgoing;
-        let socket = match outgoing.exit {
+        let socket = match outgoing.exit() {
             Exit::Nowhere => return,
             Exit::Listener(at) => Some(&self.listeners[at].socket),
             Exit::Port(index) => {
@@ -600,138 +661,9 @@ impl Rate {
     }
 }
 
-/// The socket a datagram leaves from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Exit {
-    #[default]
-    Nowhere,
-    /// By its place.
-    Listener(usize),
-    /// By [`RelayPort::index`].
-    Port(usize),
-}
-
-/// Datagrams of equal length for one receiver, one behind the other; the last may be shorter.
-struct Outgoing {
-    exit: Exit,
-    to: SocketAddr,
-    bytes: Vec<u8>,
-    /// The length of each.
-    segment: usize,
-    count: usize,
-    /// A shorter one is the last.
-    is_complete: bool,
-}
-
-impl Default for Outgoing {
-    fn default() -> Outgoing {
-        Outgoing {
-            exit: Exit::Nowhere,
-            to: SocketAddr::from(([0, 0, 0, 0], 0)),
-            bytes: Vec::with_capacity(BURST_LEN_MAX),
-            segment: 0,
-            count: 0,
-            is_complete: false,
-        }
-    }
-}
-
-impl Outgoing {
-    /// Adds the datagram made of `parts`; `false` where it can't be sent in one call with those
-    /// that wait. The first is always taken.
-    fn add(&mut self, exit: Exit, to: SocketAddr, parts: &[&[u8]]) -> bool {
-        let len = parts.iter().map(|part| part.len()).sum();
-        if self.exit == Exit::Nowhere {
-            self.exit = exit;
-            self.to = to;
-            self.segment = len;
-            // Nothing can follow an empty datagram: its length would say nothing.
-            self.is_complete = len == 0;
-        } else {
-            let fits = self.exit == exit
-                && self.to == to
-                && !self.is_complete
-                && (1..=self.segment).contains(&len)
-                && self.count < SEGMENTS_MAX
-                && self.bytes.len() + len <= BURST_LEN_MAX;
-            if !fits {
-                return false;
-            }
-            self.is_complete = len < self.segment;
-        }
-        for part in parts {
-            self.bytes.extend_from_slice(part);
-        }
-        self.count += 1;
-        true
-    }
-
-    /// Sends all at once, or one by one where that can't be; returns how many were refused.
-    fn send(&self, socket: &UdpSocket) -> u64 {
-        let Err(error) = burst::send(socket, &self.bytes, self.segment.max(1), self.to) else {
-            return 0;
-        };
-        tracing::trace!(%error, "Datagrams not sent");
-        let is_full = matches!(
-            error.kind(),
-            io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory
-        );
-        if is_full || self.count == 1 {
-            return self.count as u64;
-        }
-        // Longer than the way's MTU, or an interface that can't compute checksums.
-        let each = self.bytes.chunks(self.segment);
-        let refused =
-            each.filter(|datagram| burst::send(socket, datagram, self.segment, self.to).is_err());
-        refused.count() as u64
-    }
-
-    fn clear(&mut self) {
-        self.exit = Exit::Nowhere;
-        self.bytes.clear();
-        self.count = 0;
-        self.is_complete = false;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_equal_datagrams_for_one_receiver_leave_together() {
-        let to: SocketAddr = "192.0.2.1:5000".parse().unwrap();
-        let other: SocketAddr = "192.0.2.1:5001".parse().unwrap();
-        let exit = Exit::Port(3);
-        let check = |first: usize, then: (Exit, SocketAddr, usize), expected: bool| {
-            let mut outgoing = Outgoing::default();
-            assert!(outgoing.add(exit, to, &[&vec![1; first]]));
-            let (exit, to, len) = then;
-            assert_eq!(
-                outgoing.add(exit, to, &[&vec![1; len]]),
-                expected,
-                "{then:?}"
-            );
-        };
-        check(100, (exit, to, 100), true);
-        check(100, (exit, to, 40), true);
-        check(100, (exit, to, 101), false);
-        check(100, (exit, to, 0), false);
-        check(0, (exit, to, 0), false);
-        check(100, (exit, other, 100), false);
-        check(100, (Exit::Port(4), to, 100), false);
-        check(100, (Exit::Listener(3), to, 100), false);
-        check(40_000, (exit, to, 40_000), false);
-
-        let mut outgoing = Outgoing::default();
-        for len in [100, 100, 40] {
-            assert!(outgoing.add(exit, to, &[&vec![1; len]]));
-        }
-        assert!(
-            !outgoing.add(exit, to, &[&[1; 40]]),
-            "behind a shorter one comes nothing"
-        );
-    }
 
     #[test]
     fn a_worker_naps_only_under_load() {

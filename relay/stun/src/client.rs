@@ -275,10 +275,31 @@ impl Client {
 
     /// A Send indication that carries `payload` to `peer`; `None` where it is too long.
     pub fn send_indication(&mut self, peer: SocketAddr, payload: &[u8]) -> Option<Vec<u8>> {
+        self.send_indication_with(peer, payload, false)
+    }
+
+    /// A Send indication whose payload the peer gets in one piece or not at all (DONT-FRAGMENT);
+    /// `None` where `payload` is too long.
+    #[must_use]
+    pub fn send_indication_whole(&mut self, peer: SocketAddr, payload: &[u8]) -> Option<Vec<u8>> {
+        self.send_indication_with(peer, payload, true)
+    }
+
+    fn send_indication_with(
+        &mut self,
+        peer: SocketAddr,
+        payload: &[u8],
+        dont_fragment: bool,
+    ) -> Option<Vec<u8>> {
         let transaction_id = self.next_transaction_id();
         let mut buffer = vec![0; 128 + payload.len()];
-        let len = MessageWriter::new(&mut buffer, Class::Indication, Method::SEND, transaction_id)
-            .xor_address(AttributeType::XOR_PEER_ADDRESS, peer)
+        let mut writer =
+            MessageWriter::new(&mut buffer, Class::Indication, Method::SEND, transaction_id)
+                .xor_address(AttributeType::XOR_PEER_ADDRESS, peer);
+        if dont_fragment {
+            writer = writer.attribute(AttributeType::DONT_FRAGMENT, &[]);
+        }
+        let len = writer
             .attribute(AttributeType::DATA, payload)
             .finish()
             .ok()?

@@ -7,7 +7,7 @@ use relay_core::{Rates, Transport};
 use relay_stun::client::{AllocateOptions, Request};
 use relay_stun::{AddressFamily, ErrorCode, Icmp};
 
-use crate::world::{OTHER_PEER, PEER, PEER_V6, Phone, World, peer_reads};
+use crate::world::{Delivered, OTHER_PEER, PEER, PEER_V6, Phone, World, peer_reads};
 
 const BOTH: AllocateOptions = AllocateOptions {
     family: None,
@@ -361,41 +361,84 @@ fn other_rates_hold_at_once_for_what_lives() {
 
 #[test]
 fn what_icmp_says_reaches_the_client() {
+    for transport in [Transport::Udp, Transport::Tcp] {
+        let mut world = World::new();
+        let mut alice = world.phone("alice", 1000, transport);
+        world.allocate_with(&mut alice, BOTH).unwrap();
+        world.permit(&mut alice, PEER).unwrap();
+        world.permit(&mut alice, PEER_V6).unwrap();
+
+        let mut check = |peer: &str, kind: u8, code: u8, data: u32, expected: Option<&str>| {
+            let icmp = Icmp { kind, code, data };
+            let delivered = world.icmp_says(&alice, peer, icmp);
+            let said = alice.reads(delivered);
+            let expected = expected.map(|said| format!("{peer} {said}"));
+            assert_eq!(said, expected, "{peer} {kind}/{code}");
+        };
+
+        check(PEER, 3, 3, 9, Some("3/3 0")); // Port unreachable.
+        check(PEER, 3, 4, 1280, Some("3/4 1280")); // Fragmentation needed.
+        check(PEER, 11, 0, 0, Some("11/0 0")); // Time exceeded.
+        check(PEER, 5, 0, 0, None); // A redirect is for routers.
+        check(PEER, 0, 0, 0, None);
+        check(PEER_V6, 1, 4, 0, Some("1/4 0"));
+        check(PEER_V6, 2, 0, 1280, Some("2/0 1280"));
+        check(PEER_V6, 3, 0, 7, Some("3/0 0"));
+        check(PEER_V6, 11, 0, 0, None);
+        check(OTHER_PEER, 3, 3, 0, None); // Nobody she may talk to.
+        assert_eq!(world.refusals("no_permission"), 1);
+        assert_eq!(world.relay.stats().icmp_indications, 6);
+        assert_eq!(world.sent, vec![], "it goes the way of media");
+    }
+}
+
+#[test]
+fn whoever_sends_much_icmp_has_little_of_it_told() {
     let mut world = World::new();
-    let mut alice = world.phone("alice", 1000, Transport::Udp);
-    world.allocate_with(&mut alice, BOTH).unwrap();
+    let mut alice = world.allocated("alice", 1000);
+    let mut bob = world.allocated("bob", 1001);
     world.permit(&mut alice, PEER).unwrap();
-    world.permit(&mut alice, PEER_V6).unwrap();
-
-    let mut check = |peer: &str, kind: u8, code: u8, data: u32, expected: Option<&str>| {
-        let to = peer.parse().unwrap();
-        let port = *world
-            .ports
-            .iter()
-            .flatten()
-            .find(|port| port.address.is_ipv4() == peer.starts_with(|c: char| c != '['))
-            .unwrap();
-        let icmp = Icmp { kind, code, data };
-        world.relay.handle_icmp(world.now, port, to, icmp);
-        world.drain();
-        let said = world.sent.pop().map(|(to, packet)| {
-            let delivered = crate::world::Delivered::Client { to, packet };
-            alice.reads(Some(delivered)).unwrap()
-        });
-        let expected = expected.map(|said| format!("{peer} {said}"));
-        assert_eq!(said, expected, "{peer} {kind}/{code}");
+    world.permit(&mut bob, PEER).unwrap();
+    let unreachable = Icmp {
+        kind: 3,
+        code: 3,
+        data: 0,
     };
+    let told = |world: &mut World, phone: &Phone| {
+        let said = |_: &i32| world.icmp_says(phone, PEER, unreachable).is_some();
+        (0..1000).filter(said).count()
+    };
+    assert_eq!(told(&mut world, &alice), 8);
+    assert_eq!(world.refusals("icmp_rate"), 992);
+    assert_eq!(told(&mut world, &bob), 8, "each Allocation has its own");
+    world.advance(Duration::from_secs(1));
+    assert_eq!(told(&mut world, &alice), 8);
+    world.advance(Duration::from_millis(125));
+    assert_eq!(told(&mut world, &alice), 1);
+}
 
-    check(PEER, 3, 3, 9, Some("3/3 0")); // Port unreachable.
-    check(PEER, 3, 4, 1280, Some("3/4 1280")); // Fragmentation needed.
-    check(PEER, 11, 0, 0, Some("11/0 0")); // Time exceeded.
-    check(PEER, 5, 0, 0, None); // A redirect is for routers.
-    check(PEER, 0, 0, 0, None);
-    check(PEER_V6, 1, 4, 0, Some("1/4 0"));
-    check(PEER_V6, 2, 0, 1280, Some("2/0 1280"));
-    check(PEER_V6, 3, 0, 7, Some("3/0 0"));
-    check(PEER_V6, 11, 0, 0, None);
-    check(OTHER_PEER, 3, 3, 0, None); // Nobody she may talk to.
-    assert_eq!(world.refusals("no_permission"), 1);
-    assert_eq!(world.relay.stats().icmp_indications, 6);
+#[test]
+fn what_is_to_stay_whole_says_so_and_nothing_else_does() {
+    for transport in [Transport::Udp, Transport::Tcp] {
+        let mut world = World::new();
+        let mut alice = world.phone("alice", 1000, transport);
+        let options = AllocateOptions {
+            dont_fragment: true,
+            ..AllocateOptions::default()
+        };
+        world.allocate_with(&mut alice, options).unwrap();
+        world.bind(&mut alice, 0x4000, PEER).unwrap();
+        let whole = |delivered| match delivered {
+            Some(Delivered::Peer { whole, .. }) => whole,
+            other => panic!("{other:?}"),
+        };
+        let peer = PEER.parse().unwrap();
+        let packet = alice
+            .conversation
+            .send_indication_whole(peer, b"x")
+            .unwrap();
+        assert!(whole(world.client_sends(&alice, &packet)));
+        assert!(!whole(world.send(&mut alice, PEER, "x")));
+        assert!(!whole(world.send_channel(&alice, 0x4000, "x")));
+    }
 }

@@ -11,7 +11,7 @@ use relay_core::{
     PeerPolicy, Relay, RelayAddresses, RelayPort, Secret, Transport, Way,
 };
 use relay_stun::client::{AllocateOptions, Client, Event, Request};
-use relay_stun::{AddressFamily, AttributeType, ErrorCode, Message};
+use relay_stun::{AddressFamily, AttributeType, ErrorCode, Icmp, Message};
 
 /// The time since 1970 when a world begins.
 pub(crate) const UNIX_START: Duration = Duration::from_secs(1_800_000_000);
@@ -70,6 +70,8 @@ pub(crate) enum Delivered {
         from: SocketAddr,
         to: SocketAddr,
         payload: Vec<u8>,
+        /// In one piece or not at all.
+        whole: bool,
     },
     Client {
         to: FiveTuple,
@@ -322,6 +324,25 @@ impl World {
         forward.map(|forward| deliver(forward, payload.as_bytes()))
     }
 
+    /// ICMP says something about a datagram that went from the relayed address of `phone` to
+    /// `peer`.
+    pub(crate) fn icmp_says(&mut self, phone: &Phone, peer: &str, icmp: Icmp) -> Option<Delivered> {
+        let peer: SocketAddr = peer.parse().unwrap();
+        let relayed = [phone.relayed, phone.relayed_v6];
+        let port = *self.ports.iter().flatten().find(|port| {
+            relayed.contains(&Some(port.address)) && port.address.is_ipv4() == peer.is_ipv4()
+        })?;
+        self.advance(Duration::ZERO);
+        let way = self.path.handle_icmp(self.now, port, peer, icmp);
+        let forward = self.relay.handle_icmp(self.now, port, peer, icmp);
+        match phone.at.transport {
+            Transport::Udp => assert_same(way, forward.as_ref(), &[]),
+            _ => assert_eq!(way, Way::Nowhere),
+        }
+        self.drain();
+        forward.map(|forward| deliver(forward, &[]))
+    }
+
     pub(crate) fn refusals(&self, cause: &str) -> u64 {
         self.relay.stats().refused(cause)
     }
@@ -422,7 +443,9 @@ impl Phone {
 /// What a peer reads: who sent it, and what.
 pub(crate) fn peer_reads(delivered: Option<Delivered>) -> Option<String> {
     match delivered? {
-        Delivered::Peer { from, to, payload } => Some(format!("{from} → {to} {}", text(&payload))),
+        Delivered::Peer {
+            from, to, payload, ..
+        } => Some(format!("{from} → {to} {}", text(&payload))),
         Delivered::Client { .. } => None,
     }
 }
@@ -443,8 +466,9 @@ fn assert_same(way: Way, forward: Option<&Forward>, packet: &[u8]) {
         Delivered::Client { to, packet } => match Message::parse(&packet) {
             Ok(message) => {
                 let peer = message.xor_address(AttributeType::XOR_PEER_ADDRESS);
-                let data = message.attribute(AttributeType::DATA).unwrap();
-                let said = format!("{:?} {peer:?} ", message.method());
+                let data = message.attribute(AttributeType::DATA).unwrap_or_default();
+                let icmp = message.icmp();
+                let said = format!("{:?} {peer:?} {icmp:?} ", message.method());
                 let packet = [said.as_bytes(), data].concat();
                 Delivered::Client { to, packet }
             }
@@ -461,10 +485,16 @@ fn assert_same(way: Way, forward: Option<&Forward>, packet: &[u8]) {
 
 fn deliver(forward: Forward, packet: &[u8]) -> Delivered {
     match forward {
-        Forward::ToPeer { port, to, payload } => Delivered::Peer {
+        Forward::ToPeer {
+            port,
+            to,
+            payload,
+            dont_fragment,
+        } => Delivered::Peer {
             from: port.address,
             to,
             payload: packet[payload].to_vec(),
+            whole: dont_fragment,
         },
         Forward::ToClient {
             to,
