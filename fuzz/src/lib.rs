@@ -8,6 +8,7 @@ mod relay;
 mod server;
 mod signaling;
 mod signaling_core;
+mod stun_differential;
 
 /// Feeds `data` to the code under test.
 pub type Target = fn(&[u8]);
@@ -21,6 +22,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("proxy_v2", server::proxy_v2),
     ("relay_core_input", relay::relay_core_input),
     ("sdp_fingerprints", signaling::sdp_fingerprints),
+    ("stun_differential", stun_differential::stun_differential),
     ("stun_message", relay::stun_message),
     ("turn_stream", relay::turn_stream),
 ];

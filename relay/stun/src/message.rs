@@ -177,8 +177,11 @@ impl ErrorCode {
     /// The server has nothing left to give (RFC 8656 §19).
     pub const INSUFFICIENT_CAPACITY: ErrorCode = ErrorCode(508);
 
+    /// Five bits in front of the class are reserved and ignored (RFC 8489 §14.8).
     fn from_class_and_number(class: u8, number: u8) -> Option<ErrorCode> {
-        (number < 100).then(|| ErrorCode(u16::from(class & 0x07) * 100 + u16::from(number)))
+        let class = class & 0x07;
+        let is_code = (3..=6).contains(&class) && number < 100;
+        is_code.then(|| ErrorCode(u16::from(class) * 100 + u16::from(number)))
     }
 
     /// The hundreds digit and the rest, as ERROR-CODE holds them (RFC 8489 §14.8).
