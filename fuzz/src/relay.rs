@@ -44,7 +44,11 @@ pub(crate) fn stun_message(data: &[u8]) {
         message.requested_transport(),
         message.requested_address_family(),
     ));
-    assert!(message.error_code().is_none_or(|code| (300..700).contains(&code.0)));
+    assert!(
+        message
+            .error_code()
+            .is_none_or(|code| (300..700).contains(&code.0))
+    );
     assert!(!message.verify_integrity(&IntegrityKey::short_term("not in any input")));
 
     let mut buffer = vec![0; data.len() + 8];

@@ -10,8 +10,8 @@
 use std::net::SocketAddr;
 
 use relay_stun::{
-    AttributeType, DecodeError, HEADER_LEN, IntegrityKey, IntegrityKind, Message,
-    MessageWriter, PasswordAlgorithm, TransactionId,
+    AttributeType, DecodeError, HEADER_LEN, IntegrityKey, IntegrityKind, Message, MessageWriter,
+    PasswordAlgorithm, TransactionId,
 };
 use stun::message::Getter as _;
 use stun_types::attribute::{self as typed, Attribute as _};
@@ -389,10 +389,7 @@ mod tests {
             "stun-types",
         );
         // A limit of ours.
-        check(
-            message(&[SOFTWARE; ATTRIBUTES_MAX + 1]),
-            "stun, stun-types",
-        );
+        check(message(&[SOFTWARE; ATTRIBUTES_MAX + 1]), "stun, stun-types");
         // A malformed attribute behind one that does not count (§6.3).
         check(
             changed(message(&[MI, SOFTWARE, SOFTWARE]), |bytes| {

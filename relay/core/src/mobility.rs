@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::{constant_time, hmac};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::Refusal;
 use crate::authentication::Authenticated;
@@ -15,13 +17,14 @@ use crate::relay::{FiveTuple, Relay};
 /// another network.
 pub(crate) const STREAM_GRACE: Duration = Duration::from_secs(60);
 
-const TAG_LEN: usize = 16;
+const TAG_LEN: usize = 12;
 
 /// Number (8) and stay (4).
-const PLAIN_LEN: usize = 12;
+const CLAIM_LEN: usize = 12;
 
-/// The length of a ticket, in bytes.
-pub(crate) const TICKET_LEN: usize = NONCE_LEN + PLAIN_LEN + TAG_LEN;
+/// The length of a ticket, in bytes: its text in base64, since coturn's client takes a ticket for a
+/// C string, and has room for no more than 32.
+pub(crate) const TICKET_LEN: usize = (CLAIM_LEN + TAG_LEN) / 3 * 4;
 
 /// What a ticket names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,61 +35,73 @@ struct Claim {
     stay: u32,
 }
 
-/// Seals tickets and opens them.
+/// Seals tickets and opens them: the claim, hidden, and a tag of it, which is also what hides it
+/// (as RFC 5297 §2.6 does). One claim makes one ticket, so nothing needs to be random.
 #[derive(Debug)]
 pub(crate) struct Tickets {
-    key: LessSafeKey,
+    tag_key: hmac::Key,
+    mask_key: hmac::Key,
 }
 
 impl Tickets {
     pub(crate) fn new(secret: &[u8; 16]) -> Tickets {
-        let key = UnboundKey::new(&AES_128_GCM, secret).expect("the key has 16 bytes");
+        let secret = hmac::Key::new(hmac::HMAC_SHA256, secret);
+        let derive = |purpose: &[u8]| {
+            hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&secret, purpose).as_ref())
+        };
         Tickets {
-            key: LessSafeKey::new(key),
+            tag_key: derive(b"tag"),
+            mask_key: derive(b"mask"),
         }
     }
 
-    /// `nonce` must be random: one key makes few tickets, so 96 bits never meet again.
-    fn seal(&self, nonce: [u8; NONCE_LEN], claim: Claim) -> [u8; TICKET_LEN] {
+    fn seal(&self, claim: Claim) -> [u8; TICKET_LEN] {
+        let mut sealed = [0; CLAIM_LEN + TAG_LEN];
+        let (hidden, tag) = sealed.split_at_mut(CLAIM_LEN);
+        hidden[..8].copy_from_slice(&claim.number.to_be_bytes());
+        hidden[8..].copy_from_slice(&claim.stay.to_be_bytes());
+        tag.copy_from_slice(&hmac::sign(&self.tag_key, hidden).as_ref()[..TAG_LEN]);
+        self.mask(hidden, tag);
         let mut ticket = [0; TICKET_LEN];
-        let (head, rest) = ticket.split_at_mut(NONCE_LEN);
-        let (plain, tag_room) = rest.split_at_mut(PLAIN_LEN);
-        head.copy_from_slice(&nonce);
-        plain[..8].copy_from_slice(&claim.number.to_be_bytes());
-        plain[8..].copy_from_slice(&claim.stay.to_be_bytes());
-        let nonce = Nonce::assume_unique_for_key(nonce);
-        let tag = self
-            .key
-            .seal_in_place_separate_tag(nonce, Aad::empty(), plain)
-            .expect("a ticket is far below the cipher's limit");
-        tag_room.copy_from_slice(tag.as_ref());
+        URL_SAFE_NO_PAD
+            .encode_slice(sealed, &mut ticket)
+            .expect("three bytes make four characters");
         ticket
     }
 
     fn open(&self, ticket: &[u8]) -> Option<Claim> {
-        let mut ticket: [u8; TICKET_LEN] = ticket.try_into().ok()?;
-        let (nonce, sealed) = ticket.split_at_mut(NONCE_LEN);
-        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-        let plain = self.key.open_in_place(nonce, Aad::empty(), sealed).ok()?;
-        let (number, stay) = plain.split_at(8);
+        let ticket: &[u8; TICKET_LEN] = ticket.try_into().ok()?;
+        let mut sealed = [0; CLAIM_LEN + TAG_LEN];
+        URL_SAFE_NO_PAD.decode_slice(ticket, &mut sealed).ok()?;
+        let (claim, tag) = sealed.split_at_mut(CLAIM_LEN);
+        self.mask(claim, tag);
+        let expected = hmac::sign(&self.tag_key, claim);
+        constant_time::verify_slices_are_equal(&expected.as_ref()[..TAG_LEN], tag).ok()?;
+        let (number, stay) = claim.split_at(8);
         Some(Claim {
             number: u64::from_be_bytes(number.try_into().ok()?),
             stay: u32::from_be_bytes(stay.try_into().ok()?),
         })
     }
+
+    /// Hides a claim, and shows a hidden one.
+    fn mask(&self, claim: &mut [u8], tag: &[u8]) {
+        let mask = hmac::sign(&self.mask_key, tag);
+        for (byte, mask) in claim.iter_mut().zip(mask.as_ref()) {
+            *byte ^= mask;
+        }
+    }
 }
 
 impl Relay {
     /// A ticket for the present stay of an Allocation; `None` where it asked for none.
-    pub(crate) fn ticket_of(&mut self, index: usize) -> Option<[u8; TICKET_LEN]> {
+    pub(crate) fn ticket_of(&self, index: usize) -> Option<[u8; TICKET_LEN]> {
         let held = &self.allocations[index];
         let claim = Claim {
             number: held.number,
             stay: held.stay?,
         };
-        let mut nonce = [0; NONCE_LEN];
-        rand::Rng::fill_bytes(&mut self.rng, &mut nonce);
-        Some(self.tickets.seal(nonce, claim))
+        Some(self.tickets.seal(claim))
     }
 
     /// The Allocation a ticket names, if it has not moved since.
@@ -135,9 +150,12 @@ mod tests {
     fn a_ticket_reads_back_and_no_changed_one_does() {
         let tickets = Tickets::new(&[7; 16]);
         let claim = Claim { number: 5, stay: 2 };
-        let ticket = tickets.seal([9; NONCE_LEN], claim);
+        let ticket = tickets.seal(claim);
         assert_eq!(tickets.open(&ticket), Some(claim));
         assert_eq!(Tickets::new(&[8; 16]).open(&ticket), None);
+        let next = tickets.seal(Claim { number: 5, stay: 3 });
+        let same = ticket.iter().zip(next).filter(|(one, other)| *one == other);
+        assert!(same.count() < 8, "one claim says nothing of the next");
         for bit in 0..TICKET_LEN * 8 {
             let mut changed = ticket;
             changed[bit / 8] ^= 1 << (bit % 8);

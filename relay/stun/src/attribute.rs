@@ -108,6 +108,9 @@ attribute_types! {
     THIRD_PARTY_AUTHORIZATION = 0x802E;
     /// What an Allocation moves to another address with (RFC 8016 §4).
     MOBILITY_TICKET = 0x8030;
+    /// ADDITIONAL-ADDRESS-FAMILY as draft-martinsen-tram-ssoda numbered it, and coturn's client
+    /// still does.
+    ADDITIONAL_ADDRESS_FAMILY_OF_A_DRAFT = 0x8032;
 }
 
 impl AttributeType {

@@ -456,11 +456,12 @@ impl<'a> Message<'a> {
         self.family(AttributeType::REQUESTED_ADDRESS_FAMILY)
     }
 
-    /// The family in ADDITIONAL-ADDRESS-FAMILY (RFC 8656 §18.11): `None` where the attribute is
-    /// missing, `Some(None)` where it names no family we know.
+    /// The family in ADDITIONAL-ADDRESS-FAMILY (RFC 8656 §18.11), by its number or by that of the
+    /// draft: `None` where the attribute is missing, `Some(None)` where it names no family we know.
     #[must_use]
     pub fn additional_address_family(&self) -> Option<Option<AddressFamily>> {
         self.family(AttributeType::ADDITIONAL_ADDRESS_FAMILY)
+            .or_else(|| self.family(AttributeType::ADDITIONAL_ADDRESS_FAMILY_OF_A_DRAFT))
     }
 
     fn family(&self, attribute: AttributeType) -> Option<Option<AddressFamily>> {

@@ -323,17 +323,16 @@ fn the_checks_of_allocate_have_their_codes() {
         ],
         Some(ErrorCode::BAD_REQUEST),
     );
-    for family in [0, 1, 3] {
-        check(
-            &[
-                transport.clone(),
-                (
-                    AttributeType::ADDITIONAL_ADDRESS_FAMILY,
-                    vec![family, 0, 0, 0],
-                ),
-            ],
-            Some(ErrorCode::BAD_REQUEST),
-        );
+    for additional in [
+        AttributeType::ADDITIONAL_ADDRESS_FAMILY,
+        AttributeType::ADDITIONAL_ADDRESS_FAMILY_OF_A_DRAFT,
+    ] {
+        for family in [0, 1, 3] {
+            check(
+                &[transport.clone(), (additional, vec![family, 0, 0, 0])],
+                Some(ErrorCode::BAD_REQUEST),
+            );
+        }
     }
     check(
         &[transport.clone(), (AttributeType(0x7ABC), vec![])],
