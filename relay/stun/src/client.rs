@@ -14,6 +14,9 @@ use crate::{
 /// The protocol number of UDP in REQUESTED-TRANSPORT (RFC 8656 §18.7).
 pub const TRANSPORT_UDP: u8 = 17;
 
+/// The protocol number of TCP in REQUESTED-TRANSPORT (RFC 6062 §4.1).
+pub const TRANSPORT_TCP: u8 = 6;
+
 /// How often a challenge is answered before the credentials count as wrong: once for the missing
 /// nonce, once for a nonce that became stale meanwhile.
 const CHALLENGES_MAX: u8 = 2;
@@ -25,6 +28,8 @@ pub struct Client {
     password: String,
     /// Knows RFC 5389 only.
     legacy: bool,
+    /// What a third party granted, and the key it comes with.
+    token: Option<(Vec<u8>, IntegrityKey)>,
     challenge: Option<Challenge>,
     transactions: u64,
     seed: u32,
@@ -106,6 +111,16 @@ pub enum Request {
         /// The peers.
         peers: Vec<SocketAddr>,
     },
+    /// Connect, on an Allocation that was made with [`AllocateOptions::tcp`].
+    Connect {
+        /// The peer to connect to.
+        peer: SocketAddr,
+    },
+    /// ConnectionBind, on a stream of its own, which belongs to the peer after its success.
+    ConnectionBind {
+        /// What the connection is known by.
+        connection_id: u32,
+    },
     /// ChannelBind.
     ChannelBind {
         /// The channel number.
@@ -118,6 +133,8 @@ pub enum Request {
 /// What an Allocate request may ask for (RFC 8656 §7.1).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AllocateOptions {
+    /// Peers are reached over TCP (RFC 6062).
+    pub tcp: bool,
     /// The wanted family of the relayed address.
     pub family: Option<AddressFamily>,
     /// An IPv6 relayed address besides the IPv4 one.
@@ -136,10 +153,11 @@ pub struct AllocateOptions {
 
 impl AllocateOptions {
     fn write<'b>(&self, mut writer: MessageWriter<'b>) -> MessageWriter<'b> {
-        writer = writer.attribute(
-            AttributeType::REQUESTED_TRANSPORT,
-            &[TRANSPORT_UDP, 0, 0, 0],
-        );
+        let transport = match self.tcp {
+            true => TRANSPORT_TCP,
+            false => TRANSPORT_UDP,
+        };
+        writer = writer.attribute(AttributeType::REQUESTED_TRANSPORT, &[transport, 0, 0, 0]);
         if let Some(family) = self.family {
             let value = [family.byte(), 0, 0, 0];
             writer = writer.attribute(AttributeType::REQUESTED_ADDRESS_FAMILY, &value);
@@ -177,6 +195,8 @@ impl Request {
             }
             Request::CreatePermission { .. } => Method::CREATE_PERMISSION,
             Request::ChannelBind { .. } => Method::CHANNEL_BIND,
+            Request::Connect { .. } => Method::CONNECT,
+            Request::ConnectionBind { .. } => Method::CONNECTION_BIND,
         }
     }
 }
@@ -211,6 +231,13 @@ pub enum Event<'a> {
         /// What the peer sent.
         payload: &'a [u8],
     },
+    /// A peer has connected; [`Request::ConnectionBind`] takes it.
+    ConnectionAttempt {
+        /// What the connection is known by.
+        connection_id: u32,
+        /// The peer.
+        peer: SocketAddr,
+    },
     /// Nothing of ours: malformed, forged, or the answer to a request given up.
     Ignored,
 }
@@ -232,6 +259,8 @@ pub struct Answer {
     pub ticket: Option<Vec<u8>>,
     /// The lifetime granted, in seconds.
     pub lifetime: Option<u32>,
+    /// What the connection to a peer is known by.
+    pub connection_id: Option<u32>,
 }
 
 impl Client {
@@ -243,6 +272,7 @@ impl Client {
             username: username.to_owned(),
             password: password.to_owned(),
             legacy: false,
+            token: None,
             challenge: None,
             transactions: 0,
             seed,
@@ -255,6 +285,16 @@ impl Client {
     pub fn legacy(mut self) -> Client {
         self.legacy = true;
         self
+    }
+
+    /// A client with a token of a third party in place of a password (RFC 7635): `kid` names the
+    /// key that `token` is sealed with, `mac_key` is the key inside of it.
+    #[must_use]
+    pub fn third_party(kid: &str, token: &[u8], mac_key: &[u8], seed: u32) -> Client {
+        Client {
+            token: Some((token.to_vec(), IntegrityKey::raw(mac_key))),
+            ..Client::new(kid, "", seed)
+        }
     }
 
     /// Begins `request`, giving up the one before; returns the bytes to send.
@@ -347,6 +387,18 @@ impl Client {
                 _ => Event::Ignored,
             };
         }
+        if message.class() == Class::Indication && message.method() == Method::CONNECTION_ATTEMPT {
+            return match (
+                message.u32(AttributeType::CONNECTION_ID),
+                message.xor_address(AttributeType::XOR_PEER_ADDRESS),
+            ) {
+                (Some(connection_id), Some(peer)) => Event::ConnectionAttempt {
+                    connection_id,
+                    peer,
+                },
+                _ => Event::Ignored,
+            };
+        }
         let ours = |pending: &mut Pending| {
             pending.transaction_id == message.transaction_id()
                 && pending.request.method() == message.method()
@@ -384,6 +436,7 @@ impl Client {
                     .attribute(AttributeType::MOBILITY_TICKET)
                     .map(<[u8]>::to_vec),
                 lifetime: message.u32(AttributeType::LIFETIME),
+                connection_id: message.u32(AttributeType::CONNECTION_ID),
             });
         }
 
@@ -438,13 +491,17 @@ impl Client {
         let algorithm = algorithms
             .as_ref()
             .map_or_else(PasswordAlgorithm::default, |(_, chosen)| *chosen);
+        let key = match &self.token {
+            Some((_, key)) => key.clone(),
+            None => IntegrityKey::long_term(algorithm, &self.username, realm, &self.password),
+        };
         Ok(Challenge {
+            key,
             realm: realm.to_owned(),
             nonce: nonce.to_vec(),
             userhash: features
                 .username_anonymity
                 .then(|| userhash(&self.username, realm)),
-            key: IntegrityKey::long_term(algorithm, &self.username, realm, &self.password),
             algorithms,
         })
     }
@@ -484,6 +541,10 @@ impl Client {
             Request::CreatePermission { peers } => peers.iter().fold(writer, |writer, peer| {
                 writer.xor_address(AttributeType::XOR_PEER_ADDRESS, *peer)
             }),
+            Request::Connect { peer } => writer.xor_address(AttributeType::XOR_PEER_ADDRESS, *peer),
+            Request::ConnectionBind { connection_id } => {
+                writer.u32(AttributeType::CONNECTION_ID, *connection_id)
+            }
             Request::ChannelBind { channel, peer } => writer
                 .u32(AttributeType::CHANNEL_NUMBER, u32::from(*channel) << 16)
                 .xor_address(AttributeType::XOR_PEER_ADDRESS, *peer),
@@ -500,6 +561,12 @@ impl Client {
                 writer = writer
                     .attribute(AttributeType::PASSWORD_ALGORITHMS, offered)
                     .attribute(AttributeType::PASSWORD_ALGORITHM, &chosen.value());
+            }
+            // The server keeps the key of a token for what else is asked (RFC 7635 §4).
+            if let (Some((token, _)), Method::ALLOCATE | Method::REFRESH) =
+                (&self.token, request.method())
+            {
+                writer = writer.attribute(AttributeType::ACCESS_TOKEN, token);
             }
             writer = writer.integrity(challenge.integrity(), &challenge.key);
         }

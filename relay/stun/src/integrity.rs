@@ -112,7 +112,7 @@ pub struct IntegrityKey {
 enum KeyBytes {
     Md5([u8; 16]),
     Sha256([u8; 32]),
-    Password(Box<[u8]>),
+    Raw(Box<[u8]>),
 }
 
 impl IntegrityKey {
@@ -143,7 +143,15 @@ impl IntegrityKey {
     #[must_use]
     pub fn short_term(password: &str) -> IntegrityKey {
         IntegrityKey {
-            bytes: KeyBytes::Password(password.as_bytes().into()),
+            bytes: KeyBytes::Raw(password.as_bytes().into()),
+        }
+    }
+
+    /// A key that is given as it is, such as that of a third party's token (RFC 7635 §6.2).
+    #[must_use]
+    pub fn raw(bytes: &[u8]) -> IntegrityKey {
+        IntegrityKey {
+            bytes: KeyBytes::Raw(bytes.into()),
         }
     }
 
@@ -151,7 +159,7 @@ impl IntegrityKey {
         match &self.bytes {
             KeyBytes::Md5(bytes) => bytes,
             KeyBytes::Sha256(bytes) => bytes,
-            KeyBytes::Password(bytes) => bytes,
+            KeyBytes::Raw(bytes) => bytes,
         }
     }
 

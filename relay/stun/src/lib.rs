@@ -9,6 +9,7 @@
 //! TCP bytes ─▶ next_frame ─▶ the same
 //! ```
 
+mod access_token;
 mod attribute;
 mod channel_data;
 pub mod client;
@@ -18,6 +19,7 @@ mod nonce;
 mod stream;
 mod writer;
 
+pub use access_token::{ACCESS_TOKEN_LEN_MAX, AccessToken, TokenAlgorithm, TokenError, TokenKey};
 pub use attribute::{AddressFamily, AttributeType, Attributes, decode_address, decode_xor_address};
 pub use channel_data::{CHANNEL_DATA_HEADER_LEN, CHANNEL_MAX, CHANNEL_MIN, ChannelData};
 pub use integrity::{
