@@ -15,6 +15,7 @@ pub type Target = fn(&[u8]);
 
 /// All targets by name, which is also the name of the folder of their seeds. A new target is one line here.
 pub const TARGETS: &[(&str, Target)] = &[
+    ("access_token", relay::access_token),
     ("channel_data", relay::channel_data),
     ("client_frame", signaling::client_frame),
     ("core_frames", signaling_core::core_frames),

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use relay_core::{
-    Alternates, Config, Credentials, Discovery, FiveTuple, Forward, Limits, Output, PeerPolicy,
-    Rates, Relay, RelayAddresses, RelayPort, Secret, Transport,
+    Alternates, Config, ConnectionId, Credentials, Direction, Discovery, FiveTuple, Forward,
+    Limits, Output, PeerPolicy, Rates, Relay, RelayAddresses, RelayPort, Secret, Transport,
 };
 use relay_stun::client::{AllocateOptions, Client, Event, Request};
 use relay_stun::{
-    AddressFamily, AttributeType, CHANNEL_MAX, CHANNEL_MIN, ChannelData, Class, Icmp, IntegrityKey,
-    Message, MessageWriter, STREAM_FRAME_LEN_MAX, next_frame,
+    AccessToken, AddressFamily, AttributeType, CHANNEL_MAX, CHANNEL_MIN, ChannelData, Class,
+    ErrorCode, Icmp, IntegrityKey, Message, MessageWriter, Method, STREAM_FRAME_LEN_MAX,
+    TokenAlgorithm, TokenKey, next_frame,
 };
 
 /// The longest response of a relay with a short realm, in bytes.
@@ -78,6 +79,26 @@ pub(crate) fn channel_data(data: &[u8]) {
         assert!((CHANNEL_MIN..=CHANNEL_MAX).contains(&channel));
         let len = u16::try_from(payload.len()).expect("the header's field has 16 bits");
         assert!(data.starts_with(&ChannelData::header(channel, len)));
+    }
+}
+
+/// An access token, sealed and as it was before: one that opens is the only way to seal what it
+/// grants, and what can be sealed reads back.
+pub(crate) fn access_token(data: &[u8]) {
+    const SERVER_NAME: &str = "turn.example.com";
+    let key = TokenKey::new(TokenAlgorithm::A128Gcm, b"1234567890123456");
+    let key = key.expect("the key has 16 bytes");
+    if let Ok(token) = key.open(SERVER_NAME, data) {
+        let nonce = data[2..14].try_into().expect("12 bytes");
+        let again = key.seal(SERVER_NAME, nonce, &token);
+        assert_eq!(again.as_deref(), Some(data));
+    }
+    if let Ok(token) = AccessToken::parse(data) {
+        std::hint::black_box(token.issued());
+        assert_eq!(token.plain().as_deref(), Some(data));
+        let sealed = key.seal(SERVER_NAME, [1; 12], &token);
+        let sealed = sealed.expect("what was read can be written");
+        assert_eq!(key.open(SERVER_NAME, &sealed), Ok(token));
     }
 }
 
@@ -185,6 +206,7 @@ pub(crate) fn relay_core_input(data: &[u8]) {
             11 => {
                 let asked = byte();
                 let options = AllocateOptions {
+                    tcp: asked & 128 != 0,
                     family: [None, Some(AddressFamily::V6)][usize::from(asked & 1)],
                     additional: asked & 2 != 0,
                     lifetime: None,
@@ -213,6 +235,10 @@ pub(crate) fn relay_core_input(data: &[u8]) {
                     world.check(forward, 0);
                 }
             }
+            14 => {
+                let (what, which) = (byte(), byte());
+                world.tcp(what, which);
+            }
             _ => {
                 let len = usize::from(byte());
                 let packet: Vec<u8> = input.by_ref().take(len).collect();
@@ -223,16 +249,20 @@ pub(crate) fn relay_core_input(data: &[u8]) {
         let open = world.ports.iter().flatten().count();
         let allocations = world.relay.stats().allocations;
         assert!((allocations..=2 * allocations).contains(&open));
+        assert_eq!(world.relay.stats().connections, world.connections.len());
     }
 }
 
 struct World {
     relay: Relay,
     now: Instant,
-    clients: [(FiveTuple, Client); 2],
+    /// The last makes data connections for the one before.
+    clients: [(FiveTuple, Client); 3],
     ports: Vec<Option<RelayPort>>,
     ports_fail: bool,
     answers: Vec<(FiveTuple, Vec<u8>)>,
+    /// Connections that live.
+    connections: Vec<ConnectionId>,
     /// What a port is kept under, for whoever wants to try it.
     token: Option<[u8; 8]>,
 }
@@ -259,8 +289,14 @@ impl World {
                 },
                 permissions_per_allocation_max: 3,
                 channels_per_allocation_max: 2,
+                connections_max: 4,
+                connections_per_allocation_max: 3,
+                connections_unbound_per_allocation_max: 2,
+                connections_per_user_max: 3,
                 stranger_answers_per_second_max: 0,
             },
+            tcp_allocations: true,
+            connection_idle: Duration::from_secs(3600),
             lifetime_default: Duration::from_secs(600),
             lifetime_max: Duration::from_secs(3600),
             mobility: true,
@@ -287,6 +323,7 @@ impl World {
             clients: [
                 client("alice", 1, Transport::Udp),
                 client("bob", 2, Transport::Tcp),
+                client("bob", 3, Transport::Tls),
             ],
             relay: Relay::new(
                 config,
@@ -299,6 +336,7 @@ impl World {
             ports: Vec::new(),
             ports_fail: false,
             answers: Vec::new(),
+            connections: Vec::new(),
             token: None,
         }
     }
@@ -311,6 +349,45 @@ impl World {
             3 => ([0x2600, 0, 0, 0, 0, 0, 0, 1], 5000).into(),
             _ => ([127, 0, 0, 1], 50_000 + u16::from(byte & 3)).into(),
         }
+    }
+
+    /// What may happen to TCP Allocations.
+    fn tcp(&mut self, what: u8, which: u8) {
+        let live = self.connections.get(usize::from(which >> 4));
+        let id = live.copied().unwrap_or(ConnectionId(which.into()));
+        let peer = self.peer(which);
+        match what & 7 {
+            0 => {
+                let tcp = AllocateOptions {
+                    tcp: true,
+                    additional: which & 1 != 0,
+                    ..AllocateOptions::default()
+                };
+                self.ask(1, Request::AllocateWith(tcp));
+            }
+            1 => self.ask(1, Request::Connect { peer }),
+            2 => self.relay.handle_connected(self.now, id),
+            3 => self.relay.handle_connect_failed(self.now, id),
+            4 => {
+                if let Some(Some(port)) = self.ports.get(usize::from(what >> 4)).copied() {
+                    let taken = self.relay.handle_peer_connection(self.now, port, peer);
+                    self.connections.extend(taken);
+                }
+            }
+            5 => {
+                let connection_id = id.0;
+                self.ask(2, Request::ConnectionBind { connection_id });
+            }
+            6 => {
+                let direction = [Direction::ToPeer, Direction::ToClient][usize::from(what >> 7)];
+                let len = usize::from(which) * 64;
+                self.relay
+                    .handle_connection_data(self.now, id, direction, len);
+            }
+            _ => self.relay.handle_connection_closed(self.now, id),
+        }
+        self.drain();
+        self.answers.clear();
     }
 
     fn ask(&mut self, client: usize, request: Request) {
@@ -379,15 +456,25 @@ impl World {
             match output {
                 Output::Send { to, bytes } => {
                     let message = Message::parse(&bytes).expect("what we write, we read");
+                    assert!(bytes.len() <= RESPONSE_LEN_MAX);
+                    if message.method() == Method::CONNECTION_ATTEMPT {
+                        continue;
+                    }
+                    // What became of a Connect request comes when another may be under way.
+                    let failed = ErrorCode::CONNECTION_TIMEOUT_OR_FAILURE;
+                    if message.method() == Method::CONNECT
+                        && message.error_code().is_none_or(|code| code == failed)
+                    {
+                        continue;
+                    }
                     let answer = matches!(message.class(), Class::Success | Class::Error);
                     assert!(answer);
-                    assert!(bytes.len() <= RESPONSE_LEN_MAX);
                     self.answers.push((to, bytes));
                 }
-                Output::OpenPort(port) if self.ports_fail => {
+                Output::OpenPort(port) | Output::Listen(port) if self.ports_fail => {
                     self.relay.handle_port_failed(self.now, port);
                 }
-                Output::OpenPort(port) => {
+                Output::OpenPort(port) | Output::Listen(port) => {
                     if self.ports.len() <= port.index {
                         self.ports.resize(port.index + 1, None);
                     }
@@ -399,6 +486,17 @@ impl World {
                         *open = None;
                     }
                 }
+                Output::Connect { id, peer, .. } => {
+                    let allowed = [self.peer(0).ip(), self.peer(3).ip()];
+                    assert!(allowed.contains(&peer.ip()), "not allowed");
+                    self.connections.push(id);
+                }
+                Output::Pair { one, other } => self.connections.extend([one, other]),
+                Output::Splice { id, client } => {
+                    assert!(self.connections.contains(&id));
+                    assert!(!self.relay.has_allocation(&client));
+                }
+                Output::Close(id) => self.connections.retain(|held| *held != id),
                 Output::Path(_) => {} // This driver has one thread, and no Path.
             }
         }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use rand::{Rng, RngExt};
-use relay_stun::client::TRANSPORT_UDP;
+use relay_stun::client::{TRANSPORT_TCP, TRANSPORT_UDP};
 use relay_stun::{AddressFamily, AttributeType, Class, ErrorCode, IntegrityKind, Message, Method};
 
 use crate::allocation::{Allocation, Channels, EvenPort, Opening, Permissions};
@@ -15,6 +15,7 @@ use crate::relay::{FiveTuple, Output, Relay, RelayPort, Transport};
 use crate::requests::seconds_of;
 use crate::reservation::{Reservation, Token};
 use crate::responses::{Head, has_fingerprint};
+use crate::tcp::ensure_tcp_allocation;
 use crate::{Refusal, Tally};
 
 /// How many ports the driver may fail to bind before an Allocate is refused.
@@ -25,6 +26,8 @@ const PORT_DRAWS_MAX: u32 = 16;
 
 /// The relayed addresses a request asks for.
 struct Wanted {
+    /// Peers are to be reached over TCP.
+    tcp: bool,
     families: Families,
     even_port: EvenPort,
     reservation: Option<Token>,
@@ -40,7 +43,7 @@ enum Families {
 
 impl Wanted {
     /// Reads what is asked for; the checks are 5 to 9 of RFC 8656 §7.2.
-    fn of(request: &Message<'_>) -> Result<Wanted, Refusal> {
+    fn of(request: &Message<'_>, tcp: bool) -> Result<Wanted, Refusal> {
         let even_port = match request.attribute(AttributeType::EVEN_PORT) {
             None => EvenPort::Any,
             Some([bits]) if bits & 0x80 == 0 => EvenPort::Even,
@@ -70,6 +73,7 @@ impl Wanted {
             _ => return Err(Refusal::BadRequest),
         };
         Ok(Wanted {
+            tcp,
             families,
             even_port,
             reservation,
@@ -126,14 +130,18 @@ impl Relay {
         }
 
         // 3: the transport toward peers. (4: every driver can do what DONT-FRAGMENT asks for.)
-        match request.requested_transport() {
+        let tcp = match request.requested_transport() {
             None => return Err(Refusal::BadRequest),
-            Some(TRANSPORT_UDP) => {}
+            Some(TRANSPORT_UDP) => false,
+            Some(TRANSPORT_TCP) if self.config.tcp_allocations => {
+                ensure_tcp_allocation(from, request)?;
+                true
+            }
             Some(_) => return Err(Refusal::UnsupportedTransportProtocol),
-        }
+        };
 
         // 5 to 9: what is asked for, and whether it can be had.
-        let wanted = Wanted::of(request)?;
+        let wanted = Wanted::of(request, tcp)?;
         if wanted.mobile {
             self.ensure_mobile(from)?;
         }
@@ -224,7 +232,7 @@ impl Relay {
         found: &Found,
     ) {
         let user = authenticated.identity.user();
-        let expires = now + self.lifetime(request);
+        let expires = now + self.lifetime(now, request, authenticated);
         let opening = Opening {
             integrity: authenticated.integrity,
             fingerprint: has_fingerprint(request),
@@ -241,6 +249,8 @@ impl Relay {
         let index = self.allocations.insert(Allocation {
             five_tuple: from,
             relayed: found.relayed,
+            tcp: wanted.tcp,
+            connections: Vec::new(),
             missing,
             reservation,
             budget,
@@ -271,7 +281,10 @@ impl Relay {
     fn open_port(&mut self, index: usize, address: SocketAddr) {
         self.allocation_by_relayed.insert(address, index);
         let port = RelayPort::new(index, address);
-        self.outputs.push_back(Output::OpenPort(port));
+        self.outputs.push_back(match self.allocations[index].tcp {
+            true => Output::Listen(port),
+            false => Output::OpenPort(port),
+        });
     }
 
     /// Keeps a port for the next Allocation of `user`.

@@ -12,6 +12,7 @@ use crate::icmp::Pace;
 use crate::quota::Budget;
 use crate::relay::FiveTuple;
 use crate::reservation::Token;
+use crate::tcp::ConnectionId;
 use crate::{CHANNEL_LIFETIME, Limits, PERMISSION_LIFETIME, Refusal, Tally};
 
 /// What a client holds: a relayed address, and whom it may talk to through it.
@@ -20,6 +21,10 @@ pub(crate) struct Allocation {
     pub(crate) five_tuple: FiveTuple,
     /// The relayed addresses as clients and peers see them, by [`family_index`].
     pub(crate) relayed: [Option<SocketAddr>; 2],
+    /// Its peers are reached over TCP (RFC 6062).
+    pub(crate) tcp: bool,
+    /// The connections to them.
+    pub(crate) connections: Vec<ConnectionId>,
     /// Why one of two wanted families is missing.
     pub(crate) missing: Option<(AddressFamily, ErrorCode)>,
     /// Never used again, as the place in the table is.

@@ -64,21 +64,27 @@ impl Relay {
         // The user name is not valid: 401.
         let ticket = request.attribute(AttributeType::MOBILITY_TICKET);
         let moving = || ticket.and_then(|ticket| self.index_of_ticket(ticket));
-        let held = self.index_of(&from).or_else(moving);
+        let binding = || self.index_of_connection(request);
+        let held = self.index_of(&from).or_else(moving).or_else(binding);
         let held = held.map(|index| &self.allocations[index]);
-        let authenticated = match held.filter(|held| {
-            held.algorithm == algorithm && name.is(&held.identity.username, &self.config.realm)
-        }) {
+        let held = held.filter(|held| {
+            // The key of a token is not made from a password.
+            (held.algorithm == algorithm || held.identity.until().is_some())
+                && name.is(&held.identity.username, &self.config.realm)
+        });
+        let by_token = self.authenticate_token(now, request, name.plain());
+        let authenticated = match (by_token, held) {
+            (Some(by_token), _) => by_token?,
             // A client that allocated with this name is known, even after the name has expired: a
             // call is not cut because it lasts.
-            Some(held) if request.verify_integrity(&held.key) => Authenticated {
+            (None, Some(held)) if request.verify_integrity(&held.key) => Authenticated {
                 identity: held.identity.clone(),
                 algorithm,
                 key: held.key.clone(),
                 integrity,
             },
-            Some(_) => return Err(Refusal::WrongIntegrity),
-            None => {
+            (None, Some(_)) => return Err(Refusal::WrongIntegrity),
+            (None, None) => {
                 let username = match name {
                     Name::Plain(username) => username,
                     Name::Hash(hash) => {
@@ -121,6 +127,13 @@ impl<'m> Name<'m> {
     fn of(request: &Message<'m>) -> Option<Name<'m>> {
         let plain = request.text(AttributeType::USERNAME).map(Name::Plain);
         plain.or_else(|| request.attribute(AttributeType::USERHASH).map(Name::Hash))
+    }
+
+    fn plain(&self) -> Option<&'m str> {
+        match self {
+            Name::Plain(name) => Some(name),
+            Name::Hash(_) => None,
+        }
     }
 
     fn is(&self, username: &str, realm: &str) -> bool {

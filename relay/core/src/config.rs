@@ -30,6 +30,10 @@ pub struct Config {
     /// Whether Allocations may move to another address of their client (RFC 8016). Those of
     /// streams can; what a UDP client holds is bound to the thread its packets reach.
     pub mobility: bool,
+    /// Whether clients over TCP and TLS may have TCP Allocations (RFC 6062); without, 442.
+    pub tcp_allocations: bool,
+    /// How long a connection to a peer may carry nothing before it is closed.
+    pub connection_idle: Duration,
     /// Where clients find out how their NAT behaves (RFC 5780).
     pub discovery: Vec<Discovery>,
     /// Which peers may be reached.
@@ -98,6 +102,15 @@ pub struct Limits {
     pub permissions_per_allocation_max: usize,
     /// Channels of one Allocation; the next is refused with 508.
     pub channels_per_allocation_max: usize,
+    /// Connections to peers of all TCP Allocations together; the next is refused with 508, or closed
+    /// where a peer makes it.
+    pub connections_max: usize,
+    /// Connections of one TCP Allocation.
+    pub connections_per_allocation_max: usize,
+    /// Those of them that wait for the peer or for the client.
+    pub connections_unbound_per_allocation_max: usize,
+    /// Connections of one User; the next is refused with 486.
+    pub connections_per_user_max: usize,
     /// Answers over UDP to all clients of one network, an IPv4 /24 or an IPv6 /48, that have not
     /// authenticated, in each second; four seconds' worth may go out at once, and what is beyond
     /// gets silence. Zero: no bound.
@@ -114,6 +127,10 @@ impl Default for Limits {
             account_rates: Rates::default(),
             permissions_per_allocation_max: 64,
             channels_per_allocation_max: 64,
+            connections_max: 4_096,
+            connections_per_allocation_max: 64,
+            connections_unbound_per_allocation_max: 16,
+            connections_per_user_max: 256,
             stranger_answers_per_second_max: 256,
         }
     }

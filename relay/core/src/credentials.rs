@@ -6,11 +6,11 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use relay_stun::{IntegrityKey, PasswordAlgorithm, rest_password, userhash};
 
-use crate::Refusal;
+use crate::{Refusal, ThirdParty};
 
 /// How many secrets may be live at once: the current one, and the one before while user names made
 /// with it live on.
@@ -37,13 +37,14 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Who may allocate: whoever holds a password made with one of the live secrets, and the static
-/// users.
+/// Who may allocate: whoever holds a password made with one of the live secrets, the static
+/// users, and whoever holds a third party's token.
 #[derive(Debug, Clone, Default)]
 pub struct Credentials {
     secrets: Vec<Secret>,
     /// Passwords by user name.
     users: HashMap<Box<str>, Secret>,
+    third_party: Option<ThirdParty>,
     /// Static user names by USERHASH, under the realm of [`for_realm`](Self::for_realm).
     users_by_hash: HashMap<[u8; 32], Box<str>>,
 }
@@ -53,14 +54,46 @@ pub struct Credentials {
 pub(crate) struct Identity {
     /// The whole user name, as it goes into the key.
     pub(crate) username: Box<str>,
-    /// Where the User, `account:user`, begins in it.
-    user_at: usize,
+    whose: Whose,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Whose {
+    /// Where the User, `account:user`, begins in the user name.
+    UserAt(usize),
+    /// A third party's token, which speaks for an Account and for none of its Users in particular.
+    Token {
+        /// `account:`.
+        user: Box<str>,
+        /// When the token ends, and with it what was allocated by it.
+        until: Instant,
+    },
 }
 
 impl Identity {
-    /// `account:user`.
+    /// Who holds a token that was sealed with an Account's key of the name `kid`.
+    pub(crate) fn of_token(kid: &str, account: &str, until: Instant) -> Identity {
+        let user = format!("{account}:").into();
+        Identity {
+            username: kid.into(),
+            whose: Whose::Token { user, until },
+        }
+    }
+
+    /// `account:user`, or `account:` where it names no User.
     pub(crate) fn user(&self) -> &str {
-        &self.username[self.user_at..]
+        match &self.whose {
+            Whose::UserAt(at) => &self.username[*at..],
+            Whose::Token { user, .. } => user,
+        }
+    }
+
+    /// When all that was allocated has to end, unless a new token comes; `None` where it does not.
+    pub(crate) fn until(&self) -> Option<Instant> {
+        match self.whose {
+            Whose::UserAt(_) => None,
+            Whose::Token { until, .. } => Some(until),
+        }
     }
 }
 
@@ -86,6 +119,17 @@ impl Credentials {
         self
     }
 
+    /// The same with a third party besides, whose tokens grant access.
+    #[must_use]
+    pub fn with_third_party(mut self, third_party: ThirdParty) -> Credentials {
+        self.third_party = Some(third_party);
+        self
+    }
+
+    pub(crate) fn third_party(&self) -> Option<&ThirdParty> {
+        self.third_party.as_ref()
+    }
+
     /// The same, ready to find static users by their USERHASH (RFC 8489 §14.4).
     pub(crate) fn for_realm(mut self, realm: &str) -> Credentials {
         let names = self.users.keys();
@@ -98,7 +142,7 @@ impl Credentials {
     /// Whether every name that could allocate is found by its USERHASH. Names under a secret are
     /// not: nobody knows them before they are used.
     pub(crate) fn resolves_every_hash(&self) -> bool {
-        self.secrets.is_empty() && !self.users.is_empty()
+        self.secrets.is_empty() && !self.users.is_empty() && self.third_party.is_none()
     }
 
     /// The name behind a USERHASH.
@@ -133,7 +177,7 @@ impl Credentials {
         };
         Ok(Identity {
             username: username.into(),
-            user_at,
+            whose: Whose::UserAt(user_at),
         })
     }
 

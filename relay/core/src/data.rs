@@ -49,6 +49,9 @@ impl Relay {
             dont_fragment,
         } = Sent::of(message)?;
         let index = self.index_of(&from).ok_or(Refusal::NoAllocation)?;
+        if self.allocations[index].tcp {
+            return Err(Refusal::WrongAllocationTransport);
+        }
         if !self.allocations[index].permissions.permits(now, peer.ip()) {
             return Err(Refusal::NoPermission);
         }
@@ -158,10 +161,11 @@ impl Relay {
         Ok(forward)
     }
 
-    /// The Allocation behind a relayed address, once its port is open.
+    /// The Allocation behind a relayed address that takes datagrams, once its port is open.
     pub(crate) fn live_relayed(&self, address: SocketAddr) -> Option<usize> {
         let index = *self.allocation_by_relayed.get(&address)?;
-        self.allocations[index].opening.is_none().then_some(index)
+        let held = &self.allocations[index];
+        (!held.tcp && held.opening.is_none()).then_some(index)
     }
 }
 

@@ -35,6 +35,8 @@ mod requests;
 mod reservation;
 mod responses;
 mod stats;
+mod tcp;
+mod third_party;
 mod usage;
 
 pub use config::{Alternates, Config, Limits, REALM_LEN_MAX, RelayAddresses};
@@ -46,6 +48,8 @@ pub use quota::{Budget, Rates};
 pub use refusal::Refusal;
 pub use relay::{FiveTuple, Forward, Output, Prefix, Relay, RelayPort, Transport};
 pub use stats::{Stats, Traffic};
+pub use tcp::{ConnectionId, Direction, Pace};
+pub use third_party::{TOKEN_CLOCK_SKEW, ThirdParty, server_name_len_max};
 pub use usage::{AccountUsage, OTHERS, Tally, UsageByAccount};
 
 /// How long a Permission lives without a refresh (RFC 8656 §9).

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::{Limits, Refusal};
 
@@ -67,6 +67,28 @@ impl Budget {
         }
         Ok(())
     }
+
+    /// Charges a chunk of `len` bytes of a TCP connection at `now`, as one packet.
+    ///
+    /// # Errors
+    ///
+    /// How long to wait before asking again; nothing is charged then.
+    pub(crate) fn pace(&self, now: Instant, len: usize) -> Result<(), Duration> {
+        let Some(meters) = &self.meters else {
+            return Ok(());
+        };
+        let wait = meters.iter().map(|meter| meter.wait(now, len)).max();
+        match wait.unwrap_or_default() {
+            Duration::ZERO => {
+                for meter in meters.iter() {
+                    // Another thread may have been faster: then the next chunk waits for both.
+                    meter.admit(now, len);
+                }
+                Ok(())
+            }
+            wait => Err(wait),
+        }
+    }
 }
 
 /// One User's or Account's rates, as the virtual scheduling of GCRA: for each bound the time at
@@ -93,28 +115,65 @@ impl Meter {
         if self.rates.is_unbounded() {
             return true;
         }
-        let now = u64::try_from(now.saturating_duration_since(self.epoch).as_nanos());
-        let now = now.unwrap_or(u64::MAX);
-        let bits = (len as u64).saturating_mul(8);
+        let now = self.nanos(now);
         let Rates {
             bits_per_second_max,
             packets_per_second_max,
         } = self.rates;
         charge(&self.packets_paid_at, now, 1, packets_per_second_max)
-            && charge(&self.bits_paid_at, now, bits, bits_per_second_max)
+            && charge(&self.bits_paid_at, now, bits_of(len), bits_per_second_max)
     }
+
+    /// How long until [`admit`](Self::admit) admits; zero where it does now.
+    fn wait(&self, now: Instant, len: usize) -> Duration {
+        let now = self.nanos(now);
+        let wait = |paid_at: &AtomicU64, amount, per_second| {
+            let Some(cost) = cost(amount, per_second) else {
+                return 0;
+            };
+            let next = paid_at
+                .load(Ordering::Relaxed)
+                .max(now)
+                .saturating_add(cost);
+            next.saturating_sub(now.saturating_add(NANOS_PER_SECOND))
+        };
+        let packets = wait(&self.packets_paid_at, 1, self.rates.packets_per_second_max);
+        let bits = wait(
+            &self.bits_paid_at,
+            bits_of(len),
+            self.rates.bits_per_second_max,
+        );
+        Duration::from_nanos(packets.max(bits))
+    }
+
+    fn nanos(&self, now: Instant) -> u64 {
+        let nanos = now.saturating_duration_since(self.epoch).as_nanos();
+        u64::try_from(nanos).unwrap_or(u64::MAX)
+    }
+}
+
+fn bits_of(len: usize) -> u64 {
+    (len as u64).saturating_mul(8)
+}
+
+/// What `amount` of something costs that `per_second` may go of, in nanoseconds; `None` where
+/// nothing bounds it.
+fn cost(amount: u64, per_second: u64) -> Option<u64> {
+    let cost =
+        (u128::from(amount) * u128::from(NANOS_PER_SECOND)).checked_div(per_second.into())?;
+    // One packet larger than a second's worth passes where nothing else did.
+    Some(
+        u64::try_from(cost)
+            .unwrap_or(u64::MAX)
+            .min(NANOS_PER_SECOND),
+    )
 }
 
 /// Charges `amount` of something that `per_second` may go of, if it fits.
 fn charge(paid_at: &AtomicU64, now: u64, amount: u64, per_second: u64) -> bool {
-    if per_second == 0 {
+    let Some(cost) = cost(amount, per_second) else {
         return true;
-    }
-    let cost = u128::from(amount) * u128::from(NANOS_PER_SECOND) / u128::from(per_second);
-    // One packet larger than a second's worth passes where nothing else did.
-    let cost = u64::try_from(cost)
-        .unwrap_or(u64::MAX)
-        .min(NANOS_PER_SECOND);
+    };
     paid_at
         .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |paid_at| {
             let next = paid_at.max(now).saturating_add(cost);
@@ -134,6 +193,8 @@ pub(crate) struct Quotas {
 #[derive(Debug)]
 struct Holder {
     held: usize,
+    /// Connections of TCP Allocations.
+    connections: usize,
     meter: Arc<Meter>,
 }
 
@@ -156,7 +217,7 @@ impl Quotas {
         let held = |holders: &HashMap<Box<str>, Holder>, name: &str| {
             holders.get(name).map_or(0, |holder| holder.held)
         };
-        if held(&self.users, user) + more > limits.allocations_per_user_max {
+        if !is_nobody(user) && held(&self.users, user) + more > limits.allocations_per_user_max {
             return Err(Refusal::AllocationQuotaReached);
         }
         if held(&self.accounts, account_of(user)) + more > limits.allocations_per_account_max {
@@ -171,18 +232,19 @@ impl Quotas {
         let hold = |holders: &mut HashMap<Box<str>, Holder>, name: &str, rates| {
             let holder = holders.entry(name.into()).or_insert_with(|| Holder {
                 held: 0,
+                connections: 0,
                 meter: Arc::new(Meter::new(epoch, rates)),
             });
             holder.held += 1;
         };
-        hold(&mut self.users, user, limits.user_rates);
+        hold(&mut self.users, user, user_rates(user, limits));
         hold(&mut self.accounts, account_of(user), limits.account_rates);
         self.budget(user, limits)
     }
 
     /// What one more Allocation of `user`, who holds something, may relay.
     pub(crate) fn budget(&self, user: &str, limits: &Limits) -> Budget {
-        let is_bounded = [limits.user_rates, limits.account_rates]
+        let is_bounded = [user_rates(user, limits), limits.account_rates]
             .iter()
             .any(|rates| !rates.is_unbounded());
         let user = self
@@ -200,13 +262,12 @@ impl Quotas {
     /// [`budget`](Self::budget) is to be asked for anew.
     pub(crate) fn set_rates(&mut self, limits: &Limits) {
         let epoch = self.epoch;
-        let set = |holders: &mut HashMap<Box<str>, Holder>, rates| {
-            for holder in holders.values_mut() {
-                holder.meter = Arc::new(Meter::new(epoch, rates));
-            }
-        };
-        set(&mut self.users, limits.user_rates);
-        set(&mut self.accounts, limits.account_rates);
+        for (user, holder) in &mut self.users {
+            holder.meter = Arc::new(Meter::new(epoch, user_rates(user, limits)));
+        }
+        for holder in self.accounts.values_mut() {
+            holder.meter = Arc::new(Meter::new(epoch, limits.account_rates));
+        }
     }
 
     /// Counts one less for `user`.
@@ -221,6 +282,49 @@ impl Quotas {
         };
         release(&mut self.users, user);
         release(&mut self.accounts, account_of(user));
+    }
+}
+
+impl Quotas {
+    /// Whether `user`, who holds an Allocation, may hold one more connection.
+    pub(crate) fn ensure_connection_fits(
+        &self,
+        user: &str,
+        limits: &Limits,
+    ) -> Result<(), Refusal> {
+        let held = self.users.get(user).map_or(0, |holder| holder.connections);
+        match !is_nobody(user) && held >= limits.connections_per_user_max {
+            true => Err(Refusal::ConnectionQuotaReached),
+            false => Ok(()),
+        }
+    }
+
+    /// Counts one more connection for `user`.
+    pub(crate) fn hold_connection(&mut self, user: &str) {
+        if let Some(holder) = self.users.get_mut(user) {
+            holder.connections += 1;
+        }
+    }
+
+    /// Counts one connection less for `user`.
+    pub(crate) fn release_connection(&mut self, user: &str) {
+        if let Some(holder) = self.users.get_mut(user) {
+            holder.connections -= 1;
+        }
+    }
+}
+
+/// Whether `account:user` names no User, as behind a third party's token: what bounds it are the
+/// Account's limits alone.
+fn is_nobody(user: &str) -> bool {
+    user.ends_with(':')
+}
+
+/// What bounds a User beside the Account's rates.
+fn user_rates(user: &str, limits: &Limits) -> Rates {
+    match is_nobody(user) {
+        true => Rates::default(),
+        false => limits.user_rates,
     }
 }
 
@@ -275,6 +379,28 @@ mod tests {
             carol.admit(epoch + Duration::from_secs(60), 1),
             Err(Refusal::AccountRate)
         );
+    }
+
+    #[test]
+    fn a_connection_is_told_how_long_to_wait() {
+        let epoch = Instant::now();
+        let limits = Limits {
+            user_rates: Rates {
+                bits_per_second_max: 8_000,
+                packets_per_second_max: 0,
+            },
+            ..Limits::default()
+        };
+        let mut quotas = Quotas::new(epoch);
+        let alice = quotas.hold("acme:alice", &limits);
+        assert_eq!(alice.pace(epoch, 600), Ok(()));
+        assert_eq!(alice.pace(epoch, 600), Err(Duration::from_millis(200)));
+        let then = epoch + Duration::from_millis(199);
+        assert_eq!(alice.pace(then, 600), Err(Duration::from_millis(1)));
+        let then = epoch + Duration::from_millis(200);
+        assert_eq!(alice.pace(then, 600), Ok(()));
+        assert_eq!(alice.pace(then, 1), Err(Duration::from_millis(1)));
+        assert_eq!(quotas.hold("acme:", &limits).pace(then, 60_000), Ok(()));
     }
 
     #[test]

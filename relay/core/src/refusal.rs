@@ -22,6 +22,15 @@ pub enum Refusal {
     /// The message was made with another key.
     #[error("wrong message integrity")]
     WrongIntegrity,
+    /// No key for tokens has this name.
+    #[error("unknown token key")]
+    UnknownTokenKey,
+    /// A token that does not open with its key, or holds something else.
+    #[error("bad token")]
+    BadToken,
+    /// The token's time is over, or is yet to come.
+    #[error("token expired")]
+    TokenExpired,
     /// The nonce is not ours, not this client's, or too old.
     #[error("stale nonce")]
     StaleNonce,
@@ -37,6 +46,9 @@ pub enum Refusal {
     /// A transport other than UDP toward the peer.
     #[error("unsupported transport protocol")]
     UnsupportedTransportProtocol,
+    /// A request for peers over UDP on an Allocation for peers over TCP, or the reverse.
+    #[error("not for this allocation's transport")]
+    WrongAllocationTransport,
     /// No relayed address of that family here.
     #[error("address family not supported")]
     AddressFamilyNotSupported,
@@ -73,6 +85,27 @@ pub enum Refusal {
     /// The Allocation holds as many Channels as allowed.
     #[error("channels exhausted")]
     ChannelsExhausted,
+    /// The Allocation has a connection to this peer.
+    #[error("connection exists")]
+    ConnectionExists,
+    /// The peer could not be connected to, or not in time.
+    #[error("connection failed")]
+    ConnectionFailed,
+    /// The Allocation, or the relay, holds as many connections as allowed.
+    #[error("connections exhausted")]
+    ConnectionsExhausted,
+    /// The User holds as many connections as allowed.
+    #[error("connection quota reached")]
+    ConnectionQuotaReached,
+    /// No connection waits under this CONNECTION-ID.
+    #[error("unknown connection")]
+    UnknownConnection,
+    /// A peer was connected and the client did not want it in time.
+    #[error("connection not bound")]
+    ConnectionUnbound,
+    /// A connection carried nothing for too long.
+    #[error("connection idle")]
+    ConnectionIdle,
     /// The relay drains, and another takes its clients.
     #[error("redirected")]
     Redirected,
@@ -120,12 +153,17 @@ impl Refusal {
     pub fn code(self) -> Option<ErrorCode> {
         Some(match self {
             Refusal::Redirected => ErrorCode::TRY_ALTERNATE,
-            Refusal::BadRequest | Refusal::BadTicket => ErrorCode::BAD_REQUEST,
+            Refusal::BadRequest | Refusal::BadTicket | Refusal::UnknownConnection => {
+                ErrorCode::BAD_REQUEST
+            }
             Refusal::MobilityForbidden => ErrorCode::MOBILITY_FORBIDDEN,
             Refusal::CredentialsMissing
             | Refusal::UnknownUser
             | Refusal::CredentialsExpired
-            | Refusal::WrongIntegrity => ErrorCode::UNAUTHORIZED,
+            | Refusal::WrongIntegrity
+            | Refusal::UnknownTokenKey
+            | Refusal::BadToken
+            | Refusal::TokenExpired => ErrorCode::UNAUTHORIZED,
             Refusal::StaleNonce => ErrorCode::STALE_NONCE,
             Refusal::UnknownAttribute => ErrorCode::UNKNOWN_ATTRIBUTE,
             Refusal::AllocationMismatch => ErrorCode::ALLOCATION_MISMATCH,
@@ -133,14 +171,17 @@ impl Refusal {
             Refusal::UnsupportedTransportProtocol => ErrorCode::UNSUPPORTED_TRANSPORT_PROTOCOL,
             Refusal::AddressFamilyNotSupported => ErrorCode::ADDRESS_FAMILY_NOT_SUPPORTED,
             Refusal::PeerAddressFamilyMismatch => ErrorCode::PEER_ADDRESS_FAMILY_MISMATCH,
-            Refusal::Forbidden(_) => ErrorCode::FORBIDDEN,
-            Refusal::AllocationQuotaReached | Refusal::AccountQuotaReached => {
-                ErrorCode::ALLOCATION_QUOTA_REACHED
-            }
+            Refusal::Forbidden(_) | Refusal::WrongAllocationTransport => ErrorCode::FORBIDDEN,
+            Refusal::ConnectionExists => ErrorCode::CONNECTION_ALREADY_EXISTS,
+            Refusal::ConnectionFailed => ErrorCode::CONNECTION_TIMEOUT_OR_FAILURE,
+            Refusal::AllocationQuotaReached
+            | Refusal::AccountQuotaReached
+            | Refusal::ConnectionQuotaReached => ErrorCode::ALLOCATION_QUOTA_REACHED,
             Refusal::AllocationsExhausted
             | Refusal::PortsExhausted
             | Refusal::PermissionsExhausted
             | Refusal::ChannelsExhausted
+            | Refusal::ConnectionsExhausted
             | Refusal::UnknownReservation
             | Refusal::Draining => ErrorCode::INSUFFICIENT_CAPACITY,
             Refusal::RateLimited
@@ -153,6 +194,8 @@ impl Refusal {
             | Refusal::UserRate
             | Refusal::AccountRate
             | Refusal::IcmpRate
+            | Refusal::ConnectionUnbound
+            | Refusal::ConnectionIdle
             | Refusal::TooLong => return None,
         })
     }
@@ -166,11 +209,15 @@ impl Refusal {
             Refusal::UnknownUser => "unknown_user",
             Refusal::CredentialsExpired => "credentials_expired",
             Refusal::WrongIntegrity => "wrong_integrity",
+            Refusal::UnknownTokenKey => "unknown_token_key",
+            Refusal::BadToken => "bad_token",
+            Refusal::TokenExpired => "token_expired",
             Refusal::StaleNonce => "stale_nonce",
             Refusal::UnknownAttribute => "unknown_attribute",
             Refusal::AllocationMismatch => "allocation_mismatch",
             Refusal::WrongCredentials => "wrong_credentials",
             Refusal::UnsupportedTransportProtocol => "unsupported_transport_protocol",
+            Refusal::WrongAllocationTransport => "wrong_allocation_transport",
             Refusal::AddressFamilyNotSupported => "address_family_not_supported",
             Refusal::PeerAddressFamilyMismatch => "peer_address_family_mismatch",
             Refusal::Forbidden(denial) => denial.cause(),
@@ -186,6 +233,13 @@ impl Refusal {
             Refusal::PortsExhausted => "ports_exhausted",
             Refusal::PermissionsExhausted => "permissions_exhausted",
             Refusal::ChannelsExhausted => "channels_exhausted",
+            Refusal::ConnectionExists => "connection_exists",
+            Refusal::ConnectionFailed => "connection_failed",
+            Refusal::ConnectionsExhausted => "connections_exhausted",
+            Refusal::ConnectionQuotaReached => "connection_quota_reached",
+            Refusal::UnknownConnection => "unknown_connection",
+            Refusal::ConnectionUnbound => "connection_unbound",
+            Refusal::ConnectionIdle => "connection_idle",
             Refusal::Redirected => "redirected",
             Refusal::Draining => "draining",
             Refusal::RateLimited => "rate_limited",

@@ -19,6 +19,7 @@ use crate::path::PathUpdate;
 use crate::ports::BusyPorts;
 use crate::quota::Quotas;
 use crate::reservation::Reservations;
+use crate::tcp::{ConnectionId, Connections};
 use crate::usage::Usages;
 use crate::{Config, Credentials, PeerPolicy, Refusal, Stats};
 
@@ -123,7 +124,38 @@ pub enum Output {
     /// [`Relay::handle_port_failed`], and hand what arrives there to
     /// [`Relay::handle_peer_datagram`].
     OpenPort(RelayPort),
-    /// Release a relayed port, and [close](crate::Path::close_port) it on its client's Path.
+    /// Listen for TCP connections at a relayed port, with the same answers, and tell of each with
+    /// [`Relay::handle_peer_connection`].
+    Listen(RelayPort),
+    /// Connect to a peer from a relayed port over TCP, and say what came of it with
+    /// [`Relay::handle_connected`] or [`Relay::handle_connect_failed`].
+    Connect {
+        /// What the connection is known by.
+        id: ConnectionId,
+        /// The port to connect from.
+        port: RelayPort,
+        /// The peer.
+        peer: SocketAddr,
+    },
+    /// Connect two connections with one another in memory: each is the other's peer.
+    Pair {
+        /// The one that was asked for.
+        one: ConnectionId,
+        /// The one that was offered.
+        other: ConnectionId,
+    },
+    /// Pass bytes on between the peer of a connection and this client's stream, which carries no
+    /// messages any more, as [`Relay::handle_connection_data`] allows; what the client has sent
+    /// already belongs to the peer. The response before it is the last that the client is sent.
+    Splice {
+        /// The connection.
+        id: ConnectionId,
+        /// The client's data connection.
+        client: FiveTuple,
+    },
+    /// Close a connection on both sides, whatever its state.
+    Close(ConnectionId),
+    /// Release a relayed port of either kind, and [close](crate::Path::close_port) it on its client's Path.
     ClosePort(RelayPort),
     /// Tell the [`Path`](crate::Path) that serves the client, where there is one. Comes before the
     /// response that promises it, so what is sent to a client must leave after what was told.
@@ -209,6 +241,7 @@ pub struct Relay {
     pub(crate) usages: Usages,
     pub(crate) reservations: Reservations,
     pub(crate) busy_ports: BusyPorts,
+    pub(crate) connections: Connections,
     /// When each Allocation ends, earliest first.
     pub(crate) deadlines: BTreeSet<(Instant, usize)>,
     pub(crate) outputs: VecDeque<Output>,
@@ -253,6 +286,7 @@ impl Relay {
             usages: Usages::default(),
             reservations: Reservations::default(),
             busy_ports: BusyPorts::default(),
+            connections: Connections::default(),
             deadlines: BTreeSet::new(),
             outputs: VecDeque::new(),
             stats: Stats::default(),
@@ -403,7 +437,9 @@ impl Relay {
     /// When [`handle_timeout`](Self::handle_timeout) is next of use.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.deadlines.first().map(|(deadline, _)| *deadline)
+        let allocations = self.deadlines.first().map(|(deadline, _)| *deadline);
+        let connections = self.connections.deadline();
+        allocations.into_iter().chain(connections).min()
     }
 
     /// What the driver should do next; call until `None` after every `handle_*`.
@@ -428,6 +464,7 @@ impl Relay {
     pub fn stats(&self) -> Stats {
         let mut stats = Stats {
             allocations: self.allocations.len(),
+            connections: self.connections.len(),
             ..self.stats.clone()
         };
         for (_, held) in &self.allocations {
@@ -448,7 +485,8 @@ impl Relay {
     }
 
     /// Makes everything before `now` happen, so that no handler sees what has expired.
-    fn expire(&mut self, now: Instant) {
+    pub(crate) fn expire(&mut self, now: Instant) {
+        self.expire_connections(now);
         while let Some(&(deadline, index)) = self.deadlines.first()
             && deadline <= now
         {
@@ -461,9 +499,11 @@ impl Relay {
 
     /// Ends an Allocation: its ports, its place in the quota and all it holds.
     pub(crate) fn remove(&mut self, index: usize) {
-        let Some(allocation) = self.allocations.try_remove(index) else {
+        if !self.allocations.contains(index) {
             return;
-        };
+        }
+        self.end_connections(index, |_| true);
+        let allocation = self.allocations.remove(index);
         self.deadlines.remove(&(allocation.expires, index));
         self.allocation_by_five_tuple.remove(&allocation.five_tuple);
         self.allocation_by_number.remove(&allocation.number);

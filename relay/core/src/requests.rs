@@ -1,4 +1,4 @@
-//! Requests: Binding, Allocate, Refresh, CreatePermission, ChannelBind. Each handler keeps the
+//! Requests: Binding, Refresh, CreatePermission, ChannelBind, and the way to all others. Each handler keeps the
 //! order of the RFC's checks.
 
 use std::net::{IpAddr, SocketAddr};
@@ -11,6 +11,7 @@ use crate::discovery::is_of_discovery;
 use crate::path::PathUpdate;
 use crate::peer_address::Denial;
 use crate::relay::{FiveTuple, Forward, Relay};
+use crate::tcp::is_of;
 use crate::{Refusal, Route};
 
 /// Whether the relay understands an attribute that must be understood.
@@ -33,6 +34,7 @@ pub(crate) fn understood(attribute: AttributeType) -> bool {
             | AttributeType::RESERVATION_TOKEN
             | AttributeType::PRIORITY
             | AttributeType::USE_CANDIDATE
+            | AttributeType::CONNECTION_ID
     )
 }
 
@@ -57,7 +59,11 @@ impl Relay {
                     Method::ALLOCATE
                     | Method::REFRESH
                     | Method::CREATE_PERMISSION
-                    | Method::CHANNEL_BIND => self.on_authenticated_request(now, from, &message)?,
+                    | Method::CHANNEL_BIND
+                    | Method::CONNECT
+                    | Method::CONNECTION_BIND => {
+                        self.on_authenticated_request(now, from, &message)?;
+                    }
                     _ => return Err(Refusal::Unexpected),
                 }
                 Ok(None)
@@ -76,7 +82,7 @@ impl Relay {
         self.ensure_answer_due(now, from)?;
         let discovery = self.discovery_at(from);
         let unknown = |attribute| discovery.is_none() || !is_of_discovery(attribute);
-        let handled = match (not_understood(request).any(unknown), discovery) {
+        let handled = match (self.not_understood(request).any(unknown), discovery) {
             (true, _) => Err(Refusal::UnknownAttribute),
             (false, Some(discovery)) => self.on_discovery(from, request, discovery),
             (false, None) => {
@@ -111,14 +117,20 @@ impl Relay {
                 return Err(refusal);
             }
         };
-        let handled = ensure_understood(request).and_then(|()| match request.method() {
-            Method::ALLOCATE => self.on_allocate(now, from, request, &authenticated),
-            Method::REFRESH => self.on_refresh(now, from, request, &authenticated),
-            Method::CREATE_PERMISSION => {
-                self.on_create_permission(now, from, request, &authenticated)
-            }
-            _ => self.on_channel_bind(now, from, request, &authenticated),
-        });
+        let handled = self
+            .ensure_understood(request)
+            .and_then(|()| match request.method() {
+                Method::ALLOCATE => self.on_allocate(now, from, request, &authenticated),
+                Method::REFRESH => self.on_refresh(now, from, request, &authenticated),
+                Method::CREATE_PERMISSION => {
+                    self.on_create_permission(now, from, request, &authenticated)
+                }
+                Method::CONNECT => self.on_connect(now, from, request, &authenticated),
+                Method::CONNECTION_BIND => {
+                    self.on_connection_bind(now, from, request, &authenticated)
+                }
+                _ => self.on_channel_bind(now, from, request, &authenticated),
+            });
         if let Err(refusal) = handled {
             let protection = Some((authenticated.integrity, &authenticated.key));
             self.send_refusal(from, request, refusal, protection);
@@ -150,7 +162,7 @@ impl Relay {
 
         let lifetime = match request.u32(AttributeType::LIFETIME) {
             Some(0) => Duration::ZERO,
-            _ => self.lifetime(request),
+            _ => self.lifetime(now, request, authenticated),
         };
         let held = &mut self.allocations[index];
         match family {
@@ -160,6 +172,7 @@ impl Relay {
                 held.relayed[family as usize] = None;
                 held.permissions.forget(family);
                 held.channels.forget(family);
+                self.end_connections(index, is_of(family));
                 self.close_port(index, address);
             }
             _ if lifetime.is_zero() => self.remove(index),
@@ -232,6 +245,10 @@ impl Relay {
         authenticated: &Authenticated,
     ) -> Result<(), Refusal> {
         let index = self.own_allocation(from, authenticated)?;
+        // Nothing of TCP comes in messages (RFC 6062 §3).
+        if self.allocations[index].tcp {
+            return Err(Refusal::WrongAllocationTransport);
+        }
         let (Some(number), Some(peer)) = (
             request.channel_number(),
             request.xor_address(AttributeType::XOR_PEER_ADDRESS),
@@ -270,7 +287,7 @@ impl Relay {
     ///
     /// User names differ in their expiry as signaling renews them, so the User decides, and the
     /// newest name becomes the Allocation's.
-    fn own_allocation(
+    pub(crate) fn own_allocation(
         &mut self,
         from: FiveTuple,
         authenticated: &Authenticated,
@@ -304,12 +321,41 @@ impl Relay {
             .check(peer, |address| self.live_relayed(address).is_some())
     }
 
-    /// The lifetime a request is granted (RFC 8656 §7.2): what it asks for, within our bounds.
-    pub(crate) fn lifetime(&self, request: &Message<'_>) -> Duration {
+    /// The lifetime a request is granted (RFC 8656 §7.2): what it asks for, within our bounds and
+    /// those of a third party's token (RFC 7635 §9).
+    pub(crate) fn lifetime(
+        &self,
+        now: Instant,
+        request: &Message<'_>,
+        authenticated: &Authenticated,
+    ) -> Duration {
+        let until = authenticated.identity.until();
+        let remaining = until.map_or(Duration::MAX, |until| until.saturating_duration_since(now));
         let wanted = request.u32(AttributeType::LIFETIME).unwrap_or(0);
         Duration::from_secs(u64::from(wanted))
             .min(self.config.lifetime_max)
             .max(self.config.lifetime_default)
+            .min(remaining)
+    }
+
+    fn ensure_understood(&self, request: &Message<'_>) -> Result<(), Refusal> {
+        match self.not_understood(request).next() {
+            None => Ok(()),
+            Some(_) => Err(Refusal::UnknownAttribute),
+        }
+    }
+
+    /// The attributes of a request that must be understood and are not.
+    pub(crate) fn not_understood<'m>(
+        &self,
+        request: &Message<'m>,
+    ) -> impl Iterator<Item = AttributeType> + use<'m> {
+        let tokens = self.credentials.third_party().is_some();
+        request
+            .attributes()
+            .map(|(attribute, _)| attribute)
+            .filter(|attribute| attribute.comprehension_required() && !understood(*attribute))
+            .filter(move |attribute| !(tokens && *attribute == AttributeType::ACCESS_TOKEN))
     }
 
     /// The relay's own time, in whole seconds.
@@ -321,22 +367,6 @@ impl Relay {
         let (then, unix_then) = self.wall_clock;
         unix_then + now.saturating_duration_since(then)
     }
-}
-
-fn ensure_understood(request: &Message<'_>) -> Result<(), Refusal> {
-    match not_understood(request).next() {
-        None => Ok(()),
-        Some(_) => Err(Refusal::UnknownAttribute),
-    }
-}
-
-pub(crate) fn not_understood<'m>(
-    request: &Message<'m>,
-) -> impl Iterator<Item = AttributeType> + use<'m> {
-    request
-        .attributes()
-        .map(|(attribute, _)| attribute)
-        .filter(|attribute| attribute.comprehension_required() && !understood(*attribute))
 }
 
 pub(crate) fn seconds_of(duration: Duration) -> u32 {

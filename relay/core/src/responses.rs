@@ -11,7 +11,7 @@ use relay_stun::{
 
 use crate::authentication::Authenticated;
 use crate::relay::{FiveTuple, Output, Relay};
-use crate::requests::{not_understood, seconds_of};
+use crate::requests::seconds_of;
 use crate::{NONCE_LIFETIME, Refusal};
 
 /// The longest response we write, in bytes: a datagram of 1,500 with its headers. Only PADDING
@@ -19,7 +19,7 @@ use crate::{NONCE_LIFETIME, Refusal};
 pub(crate) const RESPONSE_LEN_MAX: usize = 1472;
 
 /// What a response takes over from its request.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Head {
     pub(crate) id: TransactionId,
     pub(crate) method: Method,
@@ -47,6 +47,8 @@ impl Relay {
         let expiry = self.seconds(now).saturating_add(seconds_of(NONCE_LIFETIME));
         let nonce = self.nonces.issue(features, expiry, to.client);
         let realm = self.config.realm.clone();
+        let third_party = self.credentials.third_party();
+        let server_name = third_party.map(|held| held.server_name().to_owned());
         let challenge = code != ErrorCode::BAD_REQUEST;
         self.send(to, request, Class::Error, None, |mut writer| {
             writer = writer.bare_error_code(code);
@@ -55,6 +57,10 @@ impl Relay {
                     .attribute(AttributeType::REALM, realm.as_bytes())
                     .attribute(AttributeType::NONCE, &nonce)
                     .attribute(AttributeType::PASSWORD_ALGORITHMS, &PasswordAlgorithm::BOTH);
+                if let Some(name) = server_name {
+                    let attribute = AttributeType::THIRD_PARTY_AUTHORIZATION;
+                    writer = writer.attribute(attribute, name.as_bytes());
+                }
             }
             writer
         });
@@ -75,7 +81,7 @@ impl Relay {
             _ => None,
         };
         let domain = self.config.alternates.domain.clone();
-        let unknown = not_understood(request);
+        let unknown = self.not_understood(request);
         self.send(to, request, Class::Error, protection, |mut writer| {
             writer = writer.error_code(code);
             if let Some(alternate) = alternate {

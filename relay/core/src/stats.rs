@@ -8,7 +8,7 @@ use crate::{Refusal, Transport};
 /// Packets and bytes of payload, since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Packets.
+    /// Packets; a chunk of a TCP connection (RFC 6062) counts as one.
     pub packets: u64,
     /// Bytes of application data, without headers.
     pub bytes: u64,
@@ -30,6 +30,10 @@ pub struct Stats {
     pub allocations_by_transport: [usize; Transport::COUNT],
     /// Allocations granted since the start.
     pub allocations_granted: u64,
+    /// Connections of TCP Allocations to peers that live now.
+    pub connections: usize,
+    /// Connections that a client bound, since the start.
+    pub connections_bound: u64,
     /// Binding requests answered since the start.
     pub bindings: u64,
     /// Allocations that moved to another address of their client, since the start.
@@ -53,6 +57,8 @@ impl AddAssign<&Stats> for Stats {
         self.allocations_granted += other.allocations_granted;
         self.allocations_moved += other.allocations_moved;
         self.icmp_indications += other.icmp_indications;
+        self.connections += other.connections;
+        self.connections_bound += other.connections_bound;
         self.bindings += other.bindings;
         self.handed_over += other.handed_over;
         for index in 0..Transport::COUNT {

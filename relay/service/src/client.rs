@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use relay_stun::client::{Answer, Client as Conversation, Event, Request};
+use relay_stun::client::{AllocateOptions, Answer, Client as Conversation, Event, Request};
 use relay_stun::{AddressFamily, ErrorCode, STREAM_FRAME_LEN_MAX, next_frame};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UdpSocket;
@@ -20,7 +20,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// After how long a request over UDP is sent again at first; the pause doubles (RFC 8489 §6.2.1).
 const RETRANSMIT_AFTER: Duration = Duration::from_millis(500);
 
-/// How many datagrams of peers may wait while a request is under way.
+/// How many datagrams and connections of peers may wait while a request is under way.
 const RECEIVED_MAX: usize = 1024;
 
 /// Why a request failed.
@@ -63,6 +63,8 @@ pub struct Client {
     conversation: Conversation,
     wire: Wire,
     received: VecDeque<Received>,
+    /// Peers that connected.
+    attempts: VecDeque<(u32, SocketAddr)>,
 }
 
 enum Wire {
@@ -109,6 +111,7 @@ impl Client {
             conversation,
             wire,
             received: VecDeque::new(),
+            attempts: VecDeque::new(),
         }
     }
 
@@ -132,6 +135,64 @@ impl Client {
             lifetime: None,
         })
         .await
+    }
+
+    /// Makes an Allocation whose peers are reached over TCP (RFC 6062); for clients on a stream.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub async fn allocate_tcp(&mut self) -> Result<Answer, ClientError> {
+        let options = AllocateOptions {
+            tcp: true,
+            ..AllocateOptions::default()
+        };
+        self.request(Request::AllocateWith(options)).await
+    }
+
+    /// Has the relay connect to `peer`; the answer's `connection_id` is for
+    /// [`bind_connection`](Self::bind_connection).
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub async fn connect(&mut self, peer: SocketAddr) -> Result<Answer, ClientError> {
+        self.request(Request::Connect { peer }).await
+    }
+
+    /// The next peer that connects, with the id of its connection, waited for without end. What
+    /// else arrives meanwhile is kept for [`receive`](Self::receive).
+    ///
+    /// # Errors
+    ///
+    /// The socket failed, or the server ended the stream.
+    pub async fn connection_attempt(&mut self) -> io::Result<(u32, SocketAddr)> {
+        loop {
+            if let Some(attempt) = self.attempts.pop_front() {
+                return Ok(attempt);
+            }
+            let packet = self.wire.read().await?;
+            let event = self.conversation.handle(&packet);
+            keep(&mut self.received, &mut self.attempts, &event);
+        }
+    }
+
+    /// Makes this stream, which has no Allocation, the data connection to a peer; gives back the
+    /// stream, and what the peer has sent so far.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub async fn bind_connection(
+        mut self,
+        connection_id: u32,
+    ) -> Result<(impl AsyncRead + AsyncWrite + Send + Unpin, Vec<u8>), ClientError> {
+        self.request(Request::ConnectionBind { connection_id })
+            .await?;
+        match self.wire {
+            Wire::Stream { stream, buffered } => Ok((stream, buffered)),
+            Wire::Udp(_) => Err(io::Error::from(io::ErrorKind::Unsupported).into()),
+        }
     }
 
     /// Refreshes the Allocation; zero seconds end it.
@@ -207,7 +268,7 @@ impl Client {
             }
             let packet = self.wire.read().await?;
             let event = self.conversation.handle(&packet);
-            keep(&mut self.received, &event);
+            keep(&mut self.received, &mut self.attempts, &event);
         }
     }
 
@@ -238,13 +299,25 @@ impl Client {
                 }
                 Event::Success(answer) => return Ok(answer),
                 Event::Refused(code) => return Err(ClientError::Refused(code)),
-                event => keep(&mut self.received, &event),
+                event => keep(&mut self.received, &mut self.attempts, &event),
             }
         }
     }
 }
 
-fn keep(received: &mut VecDeque<Received>, event: &Event<'_>) {
+fn keep(
+    received: &mut VecDeque<Received>,
+    attempts: &mut VecDeque<(u32, SocketAddr)>,
+    event: &Event<'_>,
+) {
+    if let Event::ConnectionAttempt {
+        connection_id,
+        peer,
+    } = event
+        && attempts.len() < RECEIVED_MAX
+    {
+        attempts.push_back((*connection_id, *peer));
+    }
     let (from, payload) = match event {
         Event::Data { peer, payload } => (Source::Peer(*peer), payload),
         Event::Channel { channel, payload } => (Source::Channel(*channel), payload),

@@ -5,12 +5,21 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use relay_core::{
-    Alternates, Discovery, Limits, Network, PeerPolicy, REALM_LEN_MAX, Rates, RelayAddresses,
-    Secret,
+    Alternates, Credentials, Discovery, Limits, Network, PeerPolicy, REALM_LEN_MAX, Rates,
+    RelayAddresses, Secret, ThirdParty, server_name_len_max,
 };
+use relay_stun::{TokenAlgorithm, TokenKey};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+/// The most keys of a third party that count at once.
+const THIRD_PARTY_KEYS_MAX: usize = 16;
+
+/// The longest name of such a key, in bytes.
+const KID_LEN_MAX: usize = 64;
 
 /// The most threads that relay for UDP clients.
 const THREADS_MAX: usize = 1024;
@@ -29,6 +38,69 @@ pub struct StaticUser {
 impl fmt::Debug for StaticUser {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "StaticUser({:?})", self.name)
+    }
+}
+
+/// The `[relay.third_party]` table: another server grants access by tokens of its own (RFC 7635),
+/// sealed for this relay with a key that both hold. Off while it has no key.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ThirdPartyConfig {
+    /// The name tokens are sealed for, which clients are told. It and `realm` stand in every answer to
+    /// a stranger, which must stay small: together they may have about 32 bytes.
+    #[schemars(extend("examples" = ["turn.example.com"]))]
+    pub server_name: Option<String>,
+    /// The keys shared with whoever grants access, such as `{ kid = "2026-11", account = "acme",
+    /// algorithm = "A256GCM", key = "…" }`. To change a key, name both for as long as tokens of the
+    /// old one live.
+    pub keys: Vec<ThirdPartyKey>,
+}
+
+/// A key that tokens of a third party are sealed with.
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ThirdPartyKey {
+    /// Its name, which clients give as their user name.
+    pub kid: String,
+    /// The Account that all its tokens act for. A token names no User, so the Account's limits alone
+    /// bound what they allocate.
+    pub account: String,
+    /// How tokens are sealed.
+    pub algorithm: ThirdPartyAlgorithm,
+    /// The key in base64, 16 bytes for A128GCM, 32 for A256GCM; never printed.
+    #[serde(skip_serializing)]
+    pub key: String,
+}
+
+/// How tokens of a third party are sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ThirdPartyAlgorithm {
+    /// AES-128-GCM.
+    #[serde(rename = "A128GCM")]
+    A128Gcm,
+    /// AES-256-GCM.
+    #[serde(rename = "A256GCM")]
+    A256Gcm,
+}
+
+impl fmt::Debug for ThirdPartyKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ThirdPartyKey({:?})", self.kid)
+    }
+}
+
+impl ThirdPartyKey {
+    fn token_key(&self) -> anyhow::Result<TokenKey> {
+        let algorithm = match self.algorithm {
+            ThirdPartyAlgorithm::A128Gcm => TokenAlgorithm::A128Gcm,
+            ThirdPartyAlgorithm::A256Gcm => TokenAlgorithm::A256Gcm,
+        };
+        let bytes = STANDARD.decode(&self.key).ok();
+        let key = bytes.and_then(|bytes| TokenKey::new(algorithm, &bytes));
+        key.with_context(|| {
+            let (kid, len) = (&self.kid, algorithm.key_len());
+            format!("`third_party.keys` has {kid:?} with a key that is not {len} bytes in base64")
+        })
     }
 }
 
@@ -79,6 +151,20 @@ pub struct Config {
     pub alternate_domain: Option<String>,
     /// Whether an Allocation of a TCP or TLS client may follow it to another address (RFC 8016).
     pub mobility: bool,
+    /// Whether clients over TCP and TLS may reach peers over TCP, too (RFC 6062). Calls need it only
+    /// where a peer takes nothing but TCP. It lets clients open TCP connections from this server to
+    /// any peer they are allowed to reach, so leave it off unless something asks for it.
+    pub tcp_allocations: bool,
+    /// How many TCP connections to peers there may be at once.
+    pub tcp_connections_max: usize,
+    /// How many of them one Allocation may hold.
+    pub tcp_connections_per_allocation_max: usize,
+    /// How many of those may wait, for the peer to answer or for the client to take them.
+    pub tcp_connections_unbound_per_allocation_max: usize,
+    /// How many of them one User may hold.
+    pub tcp_connections_per_user_max: usize,
+    /// After how long without a byte such a connection is closed, in seconds.
+    pub tcp_connection_idle_seconds: u64,
     /// Whether clients may find out how their NAT behaves (RFC 5780). `listen_udp` must name two
     /// addresses of one family with two ports each, all four as the internet sees them.
     pub nat_discovery: bool,
@@ -125,6 +211,9 @@ pub struct Config {
     /// How much may wait for a TCP, TLS or DTLS client that reads slowly, in bytes; media beyond is
     /// dropped, as a network would.
     pub stream_queue_bytes_max: usize,
+    /// Another server grants access by tokens of its own (RFC 7635), sealed for this relay with a key
+    /// that both hold. Off while it has no key.
+    pub third_party: ThirdPartyConfig,
 }
 
 impl Default for Config {
@@ -150,6 +239,13 @@ impl Default for Config {
             alternate_servers: Vec::new(),
             alternate_domain: None,
             mobility: true,
+            tcp_allocations: false,
+            tcp_connections_max: limits.connections_max,
+            tcp_connections_per_allocation_max: limits.connections_per_allocation_max,
+            tcp_connections_unbound_per_allocation_max: limits
+                .connections_unbound_per_allocation_max,
+            tcp_connections_per_user_max: limits.connections_per_user_max,
+            tcp_connection_idle_seconds: 3600,
             nat_discovery: false,
             peers_allow: Vec::new(),
             peers_deny: Vec::new(),
@@ -169,6 +265,7 @@ impl Default for Config {
             stream_idle_seconds: 15,
             stream_message_seconds: 10,
             stream_queue_bytes_max: 64 * 1024,
+            third_party: ThirdPartyConfig::default(),
         }
     }
 }
@@ -179,6 +276,8 @@ pub(crate) struct Settings {
     pub(crate) core: relay_core::Config,
     /// Names and passwords of static users.
     pub(crate) users: Vec<(String, Secret)>,
+    /// Whose tokens count.
+    pub(crate) third_party: Option<ThirdParty>,
     /// Where IPv4 ports are bound.
     pub(crate) bind_v4: Option<Ipv4Addr>,
     /// Where IPv6 ports are bound.
@@ -188,6 +287,17 @@ pub(crate) struct Settings {
     pub(crate) stream_idle: Duration,
     pub(crate) stream_message: Duration,
     pub(crate) stream_queue_bytes_max: usize,
+}
+
+impl Settings {
+    /// Adds those who may allocate by the configuration's word.
+    pub(crate) fn complete(&self, credentials: Credentials) -> Credentials {
+        let credentials = credentials.with_users(self.users.clone());
+        match &self.third_party {
+            Some(third_party) => credentials.with_third_party(third_party.clone()),
+            None => credentials,
+        }
+    }
 }
 
 impl Config {
@@ -236,6 +346,47 @@ impl Config {
     fn static_users(&self) -> Vec<(String, Secret)> {
         let user = |user: &StaticUser| (user.name.clone(), Secret::new(&user.password));
         self.users.iter().map(user).collect()
+    }
+
+    /// Whose tokens count, if anybody's do.
+    fn third_party(&self) -> anyhow::Result<Option<ThirdParty>> {
+        let ThirdPartyConfig { server_name, keys } = &self.third_party;
+        let Some(name) = server_name else {
+            ensure!(
+                keys.is_empty(),
+                "`third_party` has keys and no `server_name`"
+            );
+            return Ok(None);
+        };
+        let len_max = server_name_len_max(&self.realm);
+        ensure!(
+            !name.is_empty() && name.len() <= len_max,
+            "`third_party.server_name` has {} bytes; beside this `realm` it must have 1 to {len_max}",
+            name.len()
+        );
+        ensure!(
+            keys.len() <= THIRD_PARTY_KEYS_MAX,
+            "`third_party.keys` has {} keys; it can have {THIRD_PARTY_KEYS_MAX} at most",
+            keys.len()
+        );
+        let mut third_party = ThirdParty::new(name);
+        for (at, key) in keys.iter().enumerate() {
+            let ThirdPartyKey { kid, account, .. } = key;
+            ensure!(
+                !kid.is_empty() && kid.len() <= KID_LEN_MAX,
+                "`third_party.keys` has {kid:?}; a name has 1 to {KID_LEN_MAX} bytes"
+            );
+            ensure!(
+                keys[..at].iter().all(|other| other.kid != *kid),
+                "`third_party.keys` has {kid:?} twice"
+            );
+            ensure!(
+                !account.is_empty() && !account.contains(':'),
+                "`third_party.keys` has {kid:?} for the Account {account:?}, which is none"
+            );
+            third_party = third_party.with_key(kid, account, key.token_key()?);
+        }
+        Ok(Some(third_party).filter(|_| !keys.is_empty()))
     }
 
     pub(crate) fn settings(&self) -> anyhow::Result<Settings> {
@@ -289,6 +440,12 @@ impl Config {
             self.lifetime_seconds_max >= 600,
             "`lifetime_seconds_max` is {}; RFC 8656 wants at least 600",
             self.lifetime_seconds_max
+        );
+
+        ensure!(
+            self.tcp_connection_idle_seconds >= 60,
+            "`tcp_connection_idle_seconds` is {}; it must be at least 60",
+            self.tcp_connection_idle_seconds
         );
 
         for StaticUser { name, password } in &self.users {
@@ -349,11 +506,18 @@ impl Config {
                     },
                     permissions_per_allocation_max: self.permissions_per_allocation_max,
                     channels_per_allocation_max: self.channels_per_allocation_max,
+                    connections_max: self.tcp_connections_max,
+                    connections_per_allocation_max: self.tcp_connections_per_allocation_max,
+                    connections_unbound_per_allocation_max: self
+                        .tcp_connections_unbound_per_allocation_max,
+                    connections_per_user_max: self.tcp_connections_per_user_max,
                     stranger_answers_per_second_max: self.stranger_answers_per_second_max,
                 },
                 lifetime_default: Duration::from_secs(600),
                 lifetime_max: Duration::from_secs(self.lifetime_seconds_max),
                 mobility: self.mobility,
+                tcp_allocations: self.tcp_allocations,
+                connection_idle: Duration::from_secs(self.tcp_connection_idle_seconds),
                 discovery,
                 peers: PeerPolicy {
                     allow: networks(&self.peers_allow, "peers_allow")?,
@@ -366,6 +530,7 @@ impl Config {
                 },
             },
             users: self.static_users(),
+            third_party: self.third_party()?,
             bind_v4,
             bind_v6,
             streams_max: self.streams_max,
@@ -478,6 +643,50 @@ mod tests {
             "ok",
         );
         check("realm = ''", "`realm` has 0 bytes");
+        let third_party = |realm: usize, name: usize, keys: &str| {
+            let (realm, name) = ("r".repeat(realm), "n".repeat(name));
+            format!("realm = '{realm}'\n[third_party]\nserver_name = '{name}'\nkeys = [{keys}]")
+        };
+        let key = |kid: &str, algorithm: &str, key: &str| {
+            format!("{{ kid = '{kid}', account = 'a', algorithm = '{algorithm}', key = '{key}' }}")
+        };
+        let good = key("k", "A128GCM", "MTIzNDU2Nzg5MDEyMzQ1Ng==");
+        check(&third_party(7, 24, &good), "ok");
+        check(&third_party(32, 0, ""), "`third_party.server_name` has 0");
+        check(
+            &third_party(8, 25, &good),
+            "`third_party.server_name` has 25 bytes; beside this `realm` it must have 1 to 24",
+        );
+        check(
+            &third_party(36, 1, &good),
+            "`third_party.server_name` has 1",
+        );
+        check(
+            &format!("[third_party]\nkeys = [{good}]"),
+            "`third_party` has keys and no `server_name`",
+        );
+        check(
+            &third_party(7, 9, &format!("{good}, {good}")),
+            "`third_party.keys` has \"k\" twice",
+        );
+        for (algorithm, wrong) in [
+            ("A256GCM", "MTIzNDU2Nzg5MDEyMzQ1Ng=="),
+            ("A128GCM", "MTIzNDU2"),
+            ("A128GCM", "?"),
+        ] {
+            check(
+                &third_party(7, 9, &key("k", algorithm, wrong)),
+                "`third_party.keys` has \"k\" with a key that is not",
+            );
+        }
+        check(
+            &third_party(7, 9, &key("k", "A512", "x")),
+            "unknown variant `A512`",
+        );
+        check(
+            &third_party(7, 9, &key("", "A128GCM", "x")),
+            "`third_party.keys` has \"\"; a name",
+        );
         check("users = [{ name = 'acme:door', password = 'x' }]", "ok");
         check(
             "users = [{ name = '1:door', password = 'x' }]",
@@ -489,6 +698,10 @@ mod tests {
         );
         check("alternate_domain = ''", "`alternate_domain` has 0 bytes");
         check("lifetime_seconds_max = 5", "`lifetime_seconds_max` is 5");
+        check(
+            "tcp_connection_idle_seconds = 5",
+            "`tcp_connection_idle_seconds` is 5",
+        );
         check(
             "peers_allow = ['10.0.0.0/40']",
             "`peers_allow` is wrong: \"10.0.0.0/40\" is no",

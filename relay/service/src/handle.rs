@@ -98,7 +98,7 @@ impl Relay {
             .unwrap_or_default();
         let relay = relay_core::Relay::new(
             settings.core.clone(),
-            credentials.with_users(settings.users.clone()),
+            settings.complete(credentials),
             rng,
             Instant::now(),
             unix_now,

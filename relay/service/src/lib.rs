@@ -11,6 +11,9 @@
 //! DTLS sessions ─┘
 //! ```
 //!
+//! Peers of TCP Allocations (RFC 6062) are connected to the streams of their clients on the control
+//! thread, too.
+//!
 //! The control thread owns the core and the streams; the workers carry the media of UDP clients,
 //! as the core tells them. What happens on any of them takes no lock. [`Relay::start`] begins them,
 //! the [`Handle`] talks to the control thread.
@@ -26,10 +29,11 @@ mod outgoing;
 mod sender;
 mod shard;
 mod stream;
+mod tcp;
 mod udp;
 mod worker;
 
-pub use config::{Config, StaticUser};
+pub use config::{Config, StaticUser, ThirdPartyAlgorithm, ThirdPartyConfig, ThirdPartyKey};
 pub use dtls::{Certificate, Certificates};
 pub use handle::{Handle, Relay, StreamTransport};
 pub use relay_core::{Credentials, Secret, Stats};

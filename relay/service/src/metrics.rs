@@ -25,6 +25,8 @@ pub(crate) async fn publish(shard: &Shard) {
 
 fn publish_stats(stats: &Stats) {
     gauge!("relay_allocations").set(stats.allocations as f64);
+    gauge!("relay_tcp_connections").set(stats.connections as f64);
+    counter!("relay_tcp_connections_total").absolute(stats.connections_bound);
     counter!("relay_allocations_total").absolute(stats.allocations_granted);
     counter!("relay_bindings_total").absolute(stats.bindings);
     for transport in Transport::ALL {

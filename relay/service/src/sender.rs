@@ -22,6 +22,8 @@ pub(crate) struct Sender {
     more: Notify,
     /// A response found no room: the client reads nothing, and is not worth waiting for.
     overrun: Cell<bool>,
+    /// Nothing will follow what waits.
+    finished: Cell<bool>,
 }
 
 impl Sender {
@@ -31,7 +33,14 @@ impl Sender {
             bytes_max,
             more: Notify::new(),
             overrun: Cell::new(false),
+            finished: Cell::new(false),
         }
+    }
+
+    /// Has [`write_all`](Self::write_all) end once it has written what waits.
+    pub(crate) fn finish(&self) {
+        self.finished.set(true);
+        self.more.notify_one();
     }
 
     /// Queues one message; `false` where it was dropped since the queue is full. Media may fill
@@ -55,19 +64,20 @@ impl Sender {
         true
     }
 
-    /// Writes what is queued until the client is gone or reads too slowly. Over TLS each message
+    /// Writes what is queued until all of it is written and no more will come, which is `true`, or
+    /// the client is gone or reads too slowly. Over TLS each message
     /// becomes a record of its own: coturn's clients take one record for one message. Over DTLS it has
     /// to, for a record is a datagram.
     pub(crate) async fn write_all(
         &self,
         mut stream: impl AsyncWrite + Unpin,
         transport: Transport,
-    ) {
+    ) -> bool {
         let mut writing = Vec::new();
         loop {
             self.more.notified().await;
             if self.overrun.get() {
-                return;
+                return false;
             }
             std::mem::swap(&mut writing, &mut *self.waiting.borrow_mut());
             let written = timeout(WRITE_TIMEOUT, async {
@@ -83,7 +93,10 @@ impl Sender {
                 stream.flush().await
             });
             if !matches!(written.await, Ok(Ok(()))) {
-                return;
+                return false;
+            }
+            if self.finished.get() && self.waiting.borrow().is_empty() {
+                return true;
             }
             writing.clear();
             writing.shrink_to(BUFFER_KEPT_MAX);

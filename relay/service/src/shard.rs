@@ -22,6 +22,7 @@ use crate::burst;
 use crate::config::Settings;
 use crate::icmp::{self, Said};
 use crate::sender::Sender;
+use crate::tcp::Tcp;
 use crate::udp;
 use crate::worker::{Batch, Command, Event, Figures, Listener, Remote};
 
@@ -46,7 +47,7 @@ struct OpenPort {
 pub(crate) struct Shard {
     /// As they hold now; [`reconfigure`](Self::reconfigure) puts others in their place.
     settings: RefCell<Rc<Settings>>,
-    relay: RefCell<relay_core::Relay>,
+    pub(crate) relay: RefCell<relay_core::Relay>,
     /// Serve UDP clients, whose sockets here only send what a stream has for them.
     workers: Vec<Remote>,
     udp_listeners: Vec<Listener>,
@@ -63,6 +64,8 @@ pub(crate) struct Shard {
     worker_by_port: RefCell<Vec<Option<usize>>>,
     senders: RefCell<HashMap<FiveTuple, Rc<Sender>>>,
     streams_by_address: RefCell<HashMap<IpAddr, usize>>,
+    /// What TCP Allocations hold.
+    pub(crate) tcp: Tcp,
     /// The receive buffer of the streams' relayed ports.
     buffer: RefCell<Box<[u8]>>,
     /// Wakes the timer when its next deadline may have changed.
@@ -104,6 +107,7 @@ impl Shard {
             worker_by_port: RefCell::default(),
             senders: RefCell::default(),
             streams_by_address: RefCell::default(),
+            tcp: Tcp::default(),
             buffer: RefCell::new(vec![0; HEADROOM + DATAGRAM_LEN_MAX + TAILROOM].into()),
             deadline_changed: Notify::new(),
             dropped: Dropped::default(),
@@ -285,7 +289,7 @@ impl Shard {
     }
 
     pub(crate) fn set_credentials(&self, credentials: Credentials) {
-        let credentials = credentials.with_users(self.settings().users.clone());
+        let credentials = self.settings().complete(credentials);
         self.relay.borrow_mut().set_credentials(credentials);
     }
 
@@ -344,7 +348,7 @@ impl Shard {
     }
 
     /// Carries out what the core asks for.
-    fn apply_outputs(self: &Rc<Self>) {
+    pub(crate) fn apply_outputs(self: &Rc<Self>) {
         let mut relay = self.relay.borrow_mut();
         let mut told = Vec::new();
         let mut applied = false;
@@ -357,13 +361,12 @@ impl Shard {
                     self.send_response(to, bytes);
                 }
                 Output::Send { to, bytes } => self.send_to_client(to, &bytes, false),
-                Output::OpenPort(port) => match self.open_port(port) {
-                    Ok(()) => relay.handle_port_opened(Instant::now(), port),
-                    Err(error) => {
-                        tracing::debug!(%error, %port.address, "Relayed port not bound");
-                        relay.handle_port_failed(Instant::now(), port);
-                    }
-                },
+                Output::OpenPort(port) => tell_of(&mut relay, port, self.open_port(port)),
+                Output::Listen(port) => tell_of(&mut relay, port, self.listen(port)),
+                Output::Connect { id, port, peer } => self.connect(id, port, peer),
+                Output::Pair { one, other } => self.tcp.pair(one, other),
+                Output::Splice { id, client } => self.tcp.splice(id, client),
+                Output::Close(id) => self.tcp.close(id),
                 Output::ClosePort(port) => told.extend(self.close_port(port)),
                 Output::Path(update) => told.extend(self.update_path(update)),
             }
@@ -389,13 +392,7 @@ impl Shard {
     /// Binds a port: for the worker being served, which gets it once the core has granted it, or
     /// for a stream.
     fn open_port(self: &Rc<Self>, port: RelayPort) -> io::Result<()> {
-        let settings = self.settings();
-        let ip = match port.address.ip() {
-            IpAddr::V4(_) => settings.bind_v4.map(IpAddr::V4),
-            IpAddr::V6(_) => settings.bind_v6.map(IpAddr::V6),
-        };
-        let ip = ip.ok_or(io::ErrorKind::AddrNotAvailable)?;
-        let socket = udp::bind_relayed(SocketAddr::new(ip, port.address.port()))?;
+        let socket = udp::bind_relayed(self.bound_address(port)?)?;
         let owner = match self.serving.get() {
             Some(worker) => {
                 burst::receive_bursts(&socket);
@@ -414,8 +411,19 @@ impl Shard {
         Ok(())
     }
 
+    /// Where a relayed port is bound, which may not be the address that peers see.
+    pub(crate) fn bound_address(&self, port: RelayPort) -> io::Result<SocketAddr> {
+        let ip = match port.address.ip() {
+            IpAddr::V4(_) => self.settings().bind_v4.map(IpAddr::V4),
+            IpAddr::V6(_) => self.settings().bind_v6.map(IpAddr::V6),
+        };
+        let ip = ip.ok_or(io::ErrorKind::AddrNotAvailable)?;
+        Ok(SocketAddr::new(ip, port.address.port()))
+    }
+
     /// Closes a port; returns the worker that has to hear of it.
     fn close_port(&self, port: RelayPort) -> Option<usize> {
+        self.tcp.stop_listening(port);
         self.owners.set(port.address, None);
         self.bound.borrow_mut().remove(&port.index);
         if let Some(open) = set(&self.ports, port.index, None) {
@@ -523,6 +531,17 @@ impl Shard {
         if let Err(error) = udp::send(socket, to, bytes) {
             tracing::trace!(%error, "Datagram not sent");
             self.dropped.udp.update(|count| count + 1);
+        }
+    }
+}
+
+/// Tells the core what came of a port.
+fn tell_of(relay: &mut relay_core::Relay, port: RelayPort, opened: io::Result<()>) {
+    match opened {
+        Ok(()) => relay.handle_port_opened(Instant::now(), port),
+        Err(error) => {
+            tracing::debug!(%error, %port.address, "Relayed port not bound");
+            relay.handle_port_failed(Instant::now(), port);
         }
     }
 }

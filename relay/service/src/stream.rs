@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 
 use crate::shard::{HEADROOM, Shard, TAILROOM};
+use crate::tcp::Bound;
 
 /// The longest message of a client that has no Allocation yet, in bytes with padding.
 const STRANGER_FRAME_LEN_MAX: usize = 2048;
@@ -27,7 +28,7 @@ const READ_LEN: usize = 4096;
 const CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How long to wait when the system has no descriptor left for another connection.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Any byte stream.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -128,23 +129,41 @@ impl Place {
         stream: impl AsyncRead + AsyncWrite + Unpin,
         already_read: &[u8],
     ) {
-        let (reader, writer) = tokio::io::split(stream);
-        tokio::select! {
-            ended = self.read_all(reader, already_read) => {
-                if let Err(error) = ended {
+        let (mut reader, mut writer) = tokio::io::split(stream);
+        let bound = {
+            let writing = self
+                .sender
+                .write_all(&mut writer, self.five_tuple.transport);
+            tokio::pin!(writing);
+            let read = tokio::select! {
+                read = self.read_all(&mut reader, already_read) => read,
+                _ = &mut writing => Err(io::Error::other("it reads too slowly")),
+            };
+            match read {
+                // The response to ConnectionBind goes out in front of the first byte of the peer.
+                Ok(Some(bound)) => {
+                    self.sender.finish();
+                    writing.await.then_some(bound)
+                }
+                Ok(None) => None,
+                Err(error) => {
                     tracing::debug!(%error, "TURN stream ended");
+                    None
                 }
             }
-            () = self.sender.write_all(writer, self.five_tuple.transport) => tracing::debug!("TURN stream reads too slowly"),
+        };
+        if let Some(bound) = bound {
+            bound.splice(reader, writer).await;
         }
     }
 
-    /// Reads messages; an error says why the client is sent away.
+    /// Reads messages, until the client leaves or has bound its stream to a peer's; an error says
+    /// why it is sent away.
     async fn read_all(
         &self,
         mut reader: impl AsyncRead + Unpin,
         already_read: &[u8],
-    ) -> io::Result<()> {
+    ) -> io::Result<Option<Bound>> {
         let mut buffered = Buffered::new(already_read);
         let mut message_deadline = None;
         let mut stranger_deadline = Some(Instant::now() + self.shard.settings().stream_idle);
@@ -163,6 +182,9 @@ impl Place {
                     .on_client_packet(self.five_tuple, &mut buffered.bytes, start, frame.len);
                 buffered.start += frame.consumed;
                 message_deadline = None;
+                if let Some(bound) = self.shard.take_bound(self.five_tuple, buffered.as_bytes()) {
+                    return Ok(Some(bound));
+                }
                 continue;
             }
 
@@ -190,7 +212,7 @@ impl Place {
             match timeout_at(deadline, buffered.read_from(&mut reader, frame_len_max)).await {
                 Ok(read) => {
                     if read? == 0 {
-                        return Ok(());
+                        return Ok(None);
                     }
                 }
                 Err(_) if Some(deadline) == message_deadline => {

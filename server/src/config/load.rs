@@ -193,8 +193,8 @@ fn explain(name: &str, text: &str, error: &toml::de::Error) -> String {
 /// What is wrong with `value`, which stands in `around`: shown, unless it may be a secret.
 fn words(message: &str, value: &str, around: &str) -> String {
     let around = around.to_lowercase();
-    if message.starts_with("invalid ") && (around.contains("password") || around.contains("users"))
-    {
+    let secret = ["password", "users", "keys", "kid"];
+    if message.starts_with("invalid ") && secret.iter().any(|word| around.contains(word)) {
         return "this does not fit; it is not shown here, for it may hold a password".to_owned();
     }
     format!(
@@ -365,6 +365,10 @@ mod tests {
             ),
             (
                 "[relay]\nusers = [{ name = 'a:door', password = 12345 }]",
+                "offhook.toml:2: this does not fit; it is not shown here, for it may hold a password",
+            ),
+            (
+                "[relay.third_party]\nkeys = [{ kid = 'a', key = 12345 }]",
                 "offhook.toml:2: this does not fit; it is not shown here, for it may hold a password",
             ),
             (

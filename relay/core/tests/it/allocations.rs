@@ -305,7 +305,7 @@ fn the_checks_of_allocate_have_their_codes() {
     check(std::slice::from_ref(&transport), None);
     check(&[], Some(ErrorCode::BAD_REQUEST));
     check(
-        &[(AttributeType::REQUESTED_TRANSPORT, vec![6, 0, 0, 0])],
+        &[(AttributeType::REQUESTED_TRANSPORT, vec![33, 0, 0, 0])],
         Some(ErrorCode::UNSUPPORTED_TRANSPORT_PROTOCOL),
     );
     check(

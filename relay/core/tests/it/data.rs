@@ -262,7 +262,7 @@ fn what_no_request_is_gets_silence() {
         (Class::Indication, Method::ALLOCATE),
         (Class::Indication, Method::BINDING),
         (Class::Request, Method::SEND),
-        (Class::Request, Method(0x00A)),
+        (Class::Request, Method::CONNECTION_ATTEMPT),
         (Class::Request, Method(0xFFF)),
     ] {
         let packet = MessageWriter::new(&mut buffer, class, method, [1; 12])

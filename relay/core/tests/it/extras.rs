@@ -10,6 +10,7 @@ use relay_stun::{AddressFamily, ErrorCode, Icmp};
 use crate::world::{Delivered, OTHER_PEER, PEER, PEER_V6, Phone, World, peer_reads};
 
 const BOTH: AllocateOptions = AllocateOptions {
+    tcp: false,
     family: None,
     additional: true,
     lifetime: None,
@@ -187,6 +188,7 @@ fn what_contradicts_itself_is_400() {
 }
 
 const NEXT_TOO: AllocateOptions = AllocateOptions {
+    tcp: false,
     family: None,
     additional: false,
     lifetime: None,

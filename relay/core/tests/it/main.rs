@@ -13,5 +13,7 @@ mod model;
 mod peers;
 mod ports;
 mod property;
+mod tcp;
+mod third_party;
 mod usage;
 mod world;

@@ -1,7 +1,7 @@
 //! What holds for any bytes at all.
 
 use proptest::prelude::*;
-use relay_core::Transport;
+use relay_core::{ThirdParty, Transport, server_name_len_max};
 use relay_stun::client::Request;
 
 use crate::world::{PEER, Phone, World};
@@ -18,12 +18,17 @@ proptest! {
         well_formed: bool,
     ) {
         let mut world = World::new();
+        // The longest answers there are.
+        let name = "n".repeat(server_name_len_max("offhook"));
+        let third_party = ThirdParty::new(&name);
+        let credentials = world.credentials.clone().with_third_party(third_party);
+        world.relay.set_credentials(credentials);
         let stranger = Phone::new("", "", 1000, Transport::Udp);
         if well_formed && packet.len() >= 20 {
             // A header that passes, so that the attributes are looked at.
             packet.truncate(packet.len() / 4 * 4);
             let len = u16::try_from(packet.len() - 20).unwrap().to_be_bytes();
-            let method = [1, 3, 4, 8, 9][usize::from(packet[1] % 5)];
+            let method = [1, 3, 4, 8, 9, 10, 11][usize::from(packet[1] % 7)];
             packet[..2].copy_from_slice(&[0, method]);
             packet[2..4].copy_from_slice(&len);
             packet[4..8].copy_from_slice(&[0x21, 0x12, 0xA4, 0x42]);

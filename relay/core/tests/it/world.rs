@@ -36,6 +36,8 @@ pub(crate) struct World {
     pub(crate) v6_ports_fail: bool,
     /// What the relay sent to clients, beside media.
     pub(crate) sent: Vec<(FiveTuple, Vec<u8>)>,
+    /// What the relay wants done for TCP Allocations.
+    pub(crate) told: Vec<Output>,
     /// What a thread for UDP clients would do with the same packets.
     path: Path,
     owners: Arc<Owners>,
@@ -61,6 +63,8 @@ pub(crate) struct Phone {
     pub(crate) ticket: Option<Vec<u8>>,
     /// Why one of two families is missing.
     pub(crate) missing: Option<(AddressFamily, ErrorCode)>,
+    /// What the connection last asked for is known by.
+    pub(crate) connection: Option<u32>,
 }
 
 /// Where media came out.
@@ -88,6 +92,8 @@ pub(crate) fn config() -> Config {
             ports: 50_000..=50_999,
         },
         limits: Limits::default(),
+        tcp_allocations: true,
+        connection_idle: Duration::from_secs(3600),
         lifetime_default: Duration::from_secs(600),
         lifetime_max: Duration::from_secs(3600),
         mobility: true,
@@ -131,6 +137,7 @@ impl World {
             ports_fail: false,
             v6_ports_fail: false,
             sent: Vec::new(),
+            told: Vec::new(),
         }
     }
 
@@ -222,6 +229,7 @@ impl World {
             match phone.conversation.handle(&answer) {
                 Event::Retry(retry) => bytes = retry,
                 Event::Success(answer) => {
+                    phone.connection = answer.connection_id;
                     if answer.ticket.is_some() {
                         phone.ticket = answer.ticket;
                     }
@@ -352,7 +360,7 @@ impl World {
         while let Some(output) = self.relay.poll_output() {
             match output {
                 Output::Send { to, bytes } => self.sent.push((to, bytes)),
-                Output::OpenPort(port)
+                Output::OpenPort(port) | Output::Listen(port)
                     if self.ports_fail
                         || self.v6_ports_fail && port.address.is_ipv6()
                         || self.busy_ports.contains(&port.address.port()) =>
@@ -360,15 +368,12 @@ impl World {
                     self.relay.handle_port_failed(self.now, port);
                 }
                 Output::OpenPort(port) => {
-                    if self.ports.len() <= port.index {
-                        self.ports.resize(port.index + 1, None);
-                    }
-                    assert_eq!(
-                        self.ports[port.index], None,
-                        "an index is free again once closed"
-                    );
-                    self.ports[port.index] = Some(port);
+                    self.open(port);
                     self.owners.set(port.address, Some(CONTROL));
+                    self.relay.handle_port_opened(self.now, port);
+                }
+                Output::Listen(port) => {
+                    self.open(port);
                     self.relay.handle_port_opened(self.now, port);
                 }
                 Output::ClosePort(port) => {
@@ -384,8 +389,23 @@ impl World {
                     }
                     self.path.handle_update(self.now, update);
                 }
+                Output::Connect { .. }
+                | Output::Pair { .. }
+                | Output::Splice { .. }
+                | Output::Close(_) => self.told.push(output),
             }
         }
+    }
+
+    fn open(&mut self, port: RelayPort) {
+        if self.ports.len() <= port.index {
+            self.ports.resize(port.index + 1, None);
+        }
+        assert_eq!(
+            self.ports[port.index], None,
+            "an index is free again once closed"
+        );
+        self.ports[port.index] = Some(port);
     }
 }
 
@@ -404,6 +424,7 @@ impl Phone {
             token: None,
             ticket: None,
             missing: None,
+            connection: None,
         }
     }
 
