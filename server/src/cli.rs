@@ -36,6 +36,8 @@ pub enum Command {
     /// Accounts and the API keys of their backends.
     #[command(subcommand)]
     Account(AccountCommand),
+    /// Have the running server read settings, secrets and certificate again, without an end to anything.
+    Reload,
     /// Check what operators get wrong, and say what to do.
     Doctor(DoctorOptions),
 }

@@ -1,4 +1,4 @@
-//! `offhook token` and `offhook account`: what a backend needs, straight from the records.
+//! `offhook token` and `offhook account`: what a backend needs, straight from the records; and `offhook reload`.
 
 use std::fmt::Write as _;
 
@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 use backing::records::{ApiKey, Records};
 use jiff::Timestamp;
 use model::{AccountId, ApiKeyId, Grants};
+use nix::sys::signal::{Signal, kill};
 use signaling_service::tokens::{self, Claims};
 
 use crate::cli::{AccountCommand, KeyCommand, TokenOptions};
@@ -116,6 +117,17 @@ async fn new_key(records: &Records, account: AccountId) -> anyhow::Result<String
 fn moment(at: model::Timestamp) -> anyhow::Result<Timestamp> {
     let millis = i64::try_from(at.as_millis())?;
     Ok(Timestamp::from_second(millis / 1_000)?)
+}
+
+/// Has the server on this data directory read everything again; returns the words for standard output.
+///
+/// Fails when there is no such server, or it belongs to another user.
+pub fn reload(config: &Config) -> anyhow::Result<String> {
+    let server = DataDir::server(&config.data_dir)?;
+    kill(server, Signal::SIGHUP).with_context(|| format!("can't tell process {server}"))?;
+    Ok(format!(
+        "Told process {server}; its log says what holds now and what needs a restart.\n"
+    ))
 }
 
 async fn records(data: &DataDir) -> anyhow::Result<Records> {

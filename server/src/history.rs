@@ -1,5 +1,7 @@
 //! Forgets old history.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use backing::records::Records;
@@ -16,11 +18,15 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 const DAY_MS: u64 = 86_400_000;
 
-/// Looks every hour for Calls older than `days`, for ever.
-pub async fn forget_old(records: Records, days: u32) {
+/// Looks every hour for Calls older than `days`, for ever; zero keeps them.
+pub async fn forget_old(records: Records, days: Arc<AtomicU32>) {
     let mut looks = interval_at(Instant::now() + FIRST_LOOK, LOOK_EVERY);
     loop {
         looks.tick().await;
+        let days = days.load(Ordering::Relaxed);
+        if days == 0 {
+            continue;
+        }
         let now = jiff::Timestamp::now().as_millisecond();
         let now = Timestamp::from_millis(u64::try_from(now).unwrap_or_default());
         match forget_before(&records, days_before(now, days)).await {

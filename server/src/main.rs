@@ -7,6 +7,7 @@ use anyhow::Context;
 use clap::Parser;
 use offhook::cli::{Cli, Command, ConfigOptions, ServeOptions};
 use offhook::config::load::{Loaded, load};
+use offhook::config::reload::Changes;
 use offhook::plan::Plan;
 use offhook::run::Server;
 use offhook::{banner, commands, config, doctor, telemetry};
@@ -32,14 +33,14 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Runtime::new().context("can't start the runtime")?;
     match &cli.command {
-        None => runtime.block_on(serve(settings(cli)?, &cli.serve)),
+        None => runtime.block_on(serve(cli, &cli.serve)),
         Some(Command::Serve(options)) => {
             let options = ServeOptions {
                 lan: options.lan || cli.serve.lan,
                 roles: options.roles.clone().or_else(|| cli.serve.roles.clone()),
                 web: options.web.clone().or_else(|| cli.serve.web.clone()),
             };
-            runtime.block_on(serve(settings(cli)?, &options))
+            runtime.block_on(serve(cli, &options))
         }
         Some(Command::Config(ConfigOptions { example: true, .. })) => {
             say(&config::example::text()?)
@@ -54,6 +55,8 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Some(Command::Account(command)) => {
             say(&runtime.block_on(commands::account(&settings(cli)?.config, command))?)
         }
+        // A mistake in them is told here rather than in the server's log alone.
+        Some(Command::Reload) => say(&commands::reload(&settings(cli)?.config)?),
         Some(Command::Doctor(options)) => {
             let report = runtime.block_on(doctor::examine(settings(cli), options));
             say(&if options.json {
@@ -78,8 +81,8 @@ fn settings(cli: &Cli) -> anyhow::Result<Loaded> {
     Ok(loaded)
 }
 
-async fn serve(loaded: Loaded, options: &ServeOptions) -> anyhow::Result<ExitCode> {
-    let plan = Plan::new(loaded, options)?;
+async fn serve(cli: &Cli, options: &ServeOptions) -> anyhow::Result<ExitCode> {
+    let plan = Plan::new(settings(cli)?, options)?;
     telemetry::start_log(&plan.config.log)?;
     telemetry::raise_open_files(plan.open_files());
     // Before anything is open, so that a signal in the middle of starting isn't lost.
@@ -93,7 +96,7 @@ async fn serve(loaded: Loaded, options: &ServeOptions) -> anyhow::Result<ExitCod
     let code = loop {
         tokio::select! {
             wish = signals.next() => match wish {
-                Wish::Reload => reload(&server),
+                Wish::Reload => reload(&server, cli, options).await,
                 Wish::End => break ExitCode::SUCCESS,
             },
             part = server.broken() => {
@@ -109,20 +112,28 @@ async fn serve(loaded: Loaded, options: &ServeOptions) -> anyhow::Result<ExitCod
     }
 }
 
-fn reload(server: &Server) {
-    match server.reload() {
-        Ok(()) => tracing::info!("Read the certificate again"),
-        Err(error) => tracing::error!(
-            error = format!("{error:#}"),
-            "Keeping the certificate in use"
-        ),
+/// Has the server read everything again; the log tells what came of it.
+async fn reload(server: &Server, cli: &Cli, options: &ServeOptions) {
+    let read = settings(cli).and_then(|loaded| Plan::new(loaded, options));
+    let outcome = match read {
+        Ok(plan) => server.reload(&plan).await,
+        Err(error) => Err(error),
+    };
+    match outcome {
+        Ok(Changes { live, restart }) => {
+            tracing::info!(changed = live.join(", "), "Read the settings again");
+            if !restart.is_empty() {
+                tracing::warn!(settings = restart.join(", "), "Needs a restart");
+            }
+        }
+        Err(error) => tracing::error!(error = format!("{error:#}"), "Keeping the settings in use"),
     }
 }
 
 /// What a signal asks for.
 enum Wish {
     End,
-    /// Read the certificate again.
+    /// Read settings and certificate again.
     Reload,
 }
 

@@ -2,31 +2,35 @@
 //!
 //! ```text
 //! data directory → records → certificate → relay → signaling → listeners → ready
-//! not ready → goaway, Sessions drain → relay → connections → records on disk
+//! not ready → Allocations end → goaway, Sessions drain → relay → connections → records on disk
 //! ```
 
 use std::future::pending;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use axum::Router;
 use backing::records::Records;
 use tokio::net::TcpListener;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::addresses;
 use crate::config::{Config, Role};
+use crate::drain;
+use crate::fronts::{self, Parts, Ports};
 use crate::history;
 use crate::http::health::{self, Readiness};
-use crate::http::{Http, Redirect, metrics};
-use crate::listener::limits::{Counter, Limits};
-use crate::listener::{self, Front};
+use crate::http::metrics;
+use crate::listener::{self, limits::Counter};
 use crate::plan::{Mode, Plan};
 use crate::state::{DataDir, Lock, Secrets};
-use crate::tls::{self, CertificateStore, development};
+use crate::tls::{self, CertificateStore, Files, Watched, development};
 use crate::web;
 
 /// How long connections may take to end once Sessions are gone.
@@ -35,31 +39,32 @@ const CLOSE_MAX: Duration = Duration::from_secs(5);
 /// How long the last records may take to reach the disk.
 const FLUSH_MAX: Duration = Duration::from_secs(10);
 
-/// How many connections the port for figures takes: a few scrapers and probes.
-const METRICS_CONNECTIONS_MAX: usize = 64;
-
 /// The name of the Account that a configured server starts with.
 const FIRST_ACCOUNT: &str = "default";
 
 /// A running server.
 pub struct Server {
-    addresses: Vec<SocketAddr>,
+    pub(crate) running: Mutex<Running>,
+    pub(crate) ports: Ports,
+    pub(crate) certificate: Option<Arc<Watched>>,
+    pub(crate) signaling: Option<signaling_service::Service>,
+    pub(crate) relay: Option<relay_service::Handle>,
+    pub(crate) keep_history_days: Arc<AtomicU32>,
+    pub(crate) addresses: Vec<SocketAddr>,
     metrics_address: Option<SocketAddr>,
     readiness: Readiness,
-    certificate: Option<Certificate>,
-    signaling: Option<signaling_service::Service>,
-    relay: Option<relay_service::Handle>,
     records: Records,
-    drain_max: Duration,
+    /// Whether anybody may sign in by any name: such a server is tried out, not deployed.
+    is_demo: bool,
     closing: CancellationToken,
     tasks: TaskTracker,
     _lock: Option<Lock>,
 }
 
-/// A certificate and where it came from.
-struct Certificate {
-    store: Arc<CertificateStore>,
-    files: development::Files,
+/// What holds at the moment.
+pub(crate) struct Running {
+    pub(crate) config: Config,
+    pub(crate) secrets: Secrets,
 }
 
 impl Server {
@@ -86,7 +91,10 @@ impl Server {
         let records = open_records(&data, plan).await?;
         let certificate = certificate(&data, plan)?;
         let tls = match &certificate {
-            Some(certificate) => Some(Arc::new(tls::server_config(certificate.store.clone())?)),
+            Some(certificate) => {
+                let store = certificate.store().clone();
+                Some(Arc::new(tls::server_config(store)?))
+            }
             None => None,
         };
 
@@ -97,7 +105,7 @@ impl Server {
             .map(TcpListener::local_addr)
             .collect::<Result<Vec<_>, _>>()?;
         let relay = if plan.has(Role::Relay) {
-            let store = certificate.as_ref().map(|held| held.store.clone());
+            let store = certificate.as_ref().map(|held| held.store().clone());
             Some(start_relay(config, &secrets, tls.clone(), store)?)
         } else {
             None
@@ -122,58 +130,60 @@ impl Server {
             router = router.merge(web::router(config.web_dir.clone()));
         }
         let (closing, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let front = Arc::new(Front {
-            http: Http {
-                router,
-                trusted_proxies: config.trusted_proxies.clone().into(),
-                forwarded_header: config.forwarded_header,
-                redirect: redirect(config, &addresses, tls.is_some()),
-                only_this_machine: plan.mode == Mode::Local,
-            },
+        let metrics_listener = config.metrics.listen.map(listener::bind).transpose();
+        let metrics_listener = metrics_listener.context("[metrics]")?;
+        let parts = Parts {
+            router,
+            metrics_router: metrics_listener.is_some().then(|| {
+                metrics::open_router(recorder.clone()).merge(health::router(readiness.clone()))
+            }),
             relay: relay.clone(),
             tls,
-            trusted_proxies: config.trusted_proxies.clone(),
-            counter: Counter::new(limits(config)),
-            limits: config.limits.clone(),
+            addresses: addresses.clone(),
+            only_this_machine: plan.mode == Mode::Local,
+            counter: Counter::new(fronts::limits(config)),
             closing: closing.clone(),
             tasks: tasks.clone(),
-        });
-        for listener in listeners {
-            tasks.spawn(listener::run(listener, front.clone()));
-        }
-        let metrics_address = match config.metrics.listen {
-            Some(address) => {
-                let listener = listener::bind(address).context("[metrics]")?;
-                let address = listener.local_addr()?;
-                let router =
-                    metrics::open_router(recorder.clone()).merge(health::router(readiness.clone()));
-                let front = Arc::new(front_of_metrics(config, router, &closing, &tasks));
-                tasks.spawn(listener::run(listener, front));
-                Some(address)
-            }
-            None => None,
         };
+        let ports = Ports::new(parts, config);
+        for listener in listeners {
+            tasks.spawn(listener::run(listener, ports.shared.clone()));
+        }
+        let mut metrics_address = None;
+        if let (Some(listener), Some(fronts)) = (metrics_listener, &ports.metrics) {
+            metrics_address = Some(listener.local_addr()?);
+            tasks.spawn(listener::run(listener, fronts.clone()));
+        }
         spawn_until(
             &tasks,
             &closing,
             metrics::keep_up(recorder, records.clone()),
         );
-        let days = config.records.keep_history_days;
-        if days > 0 && plan.has(Role::Signaling) {
-            spawn_until(&tasks, &closing, history::forget_old(records.clone(), days));
+        let keep_history_days = Arc::new(AtomicU32::new(config.records.keep_history_days));
+        if plan.has(Role::Signaling) {
+            let forget = history::forget_old(records.clone(), keep_history_days.clone());
+            spawn_until(&tasks, &closing, forget);
+        }
+        if let Some(certificate) = &certificate {
+            spawn_until(&tasks, &closing, certificate.clone().watch());
         }
         readiness.set(true);
 
-        let drain_max = Duration::from_secs(config.drain_seconds);
         Ok(Self {
-            addresses,
-            metrics_address,
-            readiness,
+            running: Mutex::new(Running {
+                config: config.clone(),
+                secrets,
+            }),
+            ports,
             certificate,
             signaling,
             relay,
+            keep_history_days,
+            addresses,
+            metrics_address,
+            readiness,
             records,
-            drain_max,
+            is_demo: plan.is_demo(),
             closing,
             tasks,
             _lock: lock,
@@ -197,16 +207,6 @@ impl Server {
             .map_or(&[], |relay| relay.udp_addresses())
     }
 
-    /// Reads the certificate's files again; new connections see the new one. Fails, and changes nothing, when it can't be used.
-    pub fn reload(&self) -> anyhow::Result<()> {
-        match &self.certificate {
-            Some(certificate) => certificate
-                .store
-                .reload(&certificate.files.certificate, &certificate.files.key),
-            None => Ok(()),
-        }
-    }
-
     /// Waits until a part has ended by itself, and returns its name: a mistake of ours, after which half a server would go on.
     pub async fn broken(&self) -> &'static str {
         let relay = async {
@@ -228,11 +228,32 @@ impl Server {
         }
     }
 
-    /// Ends politely: says "not ready", asks clients to go, waits for them within the drain's deadline, and closes what is left.
+    /// Ends politely: says "not ready", lets what lives end within the drain's deadline, asks clients to go, and closes what is
+    /// left.
+    ///
+    /// Where clients have another node to go to, they are asked at once. Where they have none, signaling serves on for as long as
+    /// Allocations live: those who talk through them can hang up, and nobody is locked out for longer than a restart takes.
     pub async fn stop(self) {
         self.readiness.set(false);
-        if let Some(signaling) = &self.signaling {
-            signaling.drain(self.drain_max).await;
+        let drain_max = Duration::from_secs(self.running.lock().await.config.drain_seconds);
+        let ends_at = Instant::now() + drain_max;
+        let left = || (ends_at - Instant::now().min(ends_at)).max(CLOSE_MAX.min(drain_max));
+        let relay = async {
+            match &self.relay {
+                // Nobody depends on it, and whoever tries it out wants it to end.
+                Some(relay) if !self.is_demo => drain::relay(relay, drain_max).await,
+                _ => {}
+            }
+        };
+        match &self.signaling {
+            Some(signaling) if signaling.is_alone() => {
+                relay.await;
+                signaling.drain(left()).await;
+            }
+            Some(signaling) => {
+                tokio::join!(relay, signaling.drain(drain_max));
+            }
+            None => relay.await,
         }
         if let Some(relay) = &self.relay {
             relay.shutdown().await;
@@ -270,22 +291,21 @@ async fn open_records(data: &DataDir, plan: &Plan) -> anyhow::Result<Records> {
     Ok(records)
 }
 
-fn certificate(data: &DataDir, plan: &Plan) -> anyhow::Result<Option<Certificate>> {
+fn certificate(data: &DataDir, plan: &Plan) -> anyhow::Result<Option<Arc<Watched>>> {
     let files = match (
         &plan.config.tls.certificate_file,
         &plan.config.tls.key_file,
         &plan.mode,
     ) {
-        (Some(certificate), Some(key), _) => development::Files {
+        (Some(certificate), Some(key), _) => Files {
             certificate: certificate.clone(),
             key: key.clone(),
-            authority: certificate.clone(),
         },
-        (_, _, Mode::Lan { addresses }) => development::ensure(data, addresses)?,
+        (_, _, Mode::Lan { addresses }) => development::ensure(data, addresses)?.served(),
         _ => return Ok(None),
     };
-    let store = Arc::new(CertificateStore::load(&files.certificate, &files.key)?);
-    Ok(Some(Certificate { store, files }))
+    let dtls = plan.has(Role::Relay) && !plan.config.relay.listen_dtls.is_empty();
+    Ok(Some(Arc::new(Watched::open(files, dtls)?)))
 }
 
 fn start_relay(
@@ -294,9 +314,8 @@ fn start_relay(
     tls: Option<Arc<rustls::ServerConfig>>,
     store: Option<Arc<CertificateStore>>,
 ) -> anyhow::Result<relay_service::Handle> {
-    let credentials = relay_service::Credentials::new([relay_service::Secret::new(&secrets.turn)]);
     let dtls = store.map(|store| Arc::new(move || store.for_dtls()) as relay_service::Certificates);
-    relay_service::Relay::start(&config.relay, credentials, tls, dtls).map_err(|error| {
+    relay_service::Relay::start(&config.relay, secrets.credentials(), tls, dtls).map_err(|error| {
         let of_system = error.chain().find_map(|cause| cause.downcast_ref());
         let advice = of_system.map_or("", listener::advice);
         error.context(format!("[relay]{advice}"))
@@ -311,62 +330,6 @@ fn bind_all(addresses: &[SocketAddr]) -> anyhow::Result<Vec<TcpListener>> {
         .iter()
         .filter(|address| has_ipv6 || !address.is_ipv6() || !address.ip().is_loopback());
     wanted.map(|address| listener::bind(*address)).collect()
-}
-
-/// Where there is TLS, plain HTTP is sent to it.
-fn redirect(config: &Config, addresses: &[SocketAddr], tls: bool) -> Option<Redirect> {
-    if !tls {
-        return None;
-    }
-    let authority = config
-        .public_url
-        .as_ref()
-        .filter(|url| url.is_secure())
-        .map(|url| url.authority().to_owned());
-    Some(Redirect {
-        authority,
-        port: addresses.first().map_or(443, SocketAddr::port),
-    })
-}
-
-/// What serves figures on a port of their own: as patient as the public one, and so small that it takes nothing from it.
-fn front_of_metrics(
-    config: &Config,
-    router: Router,
-    closing: &CancellationToken,
-    tasks: &TaskTracker,
-) -> Front {
-    Front {
-        http: Http {
-            router,
-            trusted_proxies: Arc::new([]),
-            forwarded_header: config.forwarded_header,
-            redirect: None,
-            only_this_machine: false,
-        },
-        relay: None,
-        tls: None,
-        trusted_proxies: Vec::new(),
-        counter: Counter::new(Limits {
-            connections_max: METRICS_CONNECTIONS_MAX,
-            per_address_max: METRICS_CONNECTIONS_MAX,
-            newcomers_max: METRICS_CONNECTIONS_MAX,
-            newcomers_per_address_max: METRICS_CONNECTIONS_MAX,
-        }),
-        limits: config.limits.clone(),
-        closing: closing.clone(),
-        tasks: tasks.clone(),
-    }
-}
-
-fn limits(config: &Config) -> Limits {
-    let of = &config.limits;
-    Limits {
-        connections_max: of.connections_max,
-        per_address_max: of.connections_per_address_max,
-        newcomers_max: of.newcomers_max,
-        newcomers_per_address_max: of.newcomers_per_address_max,
-    }
 }
 
 fn spawn_until(

@@ -23,15 +23,6 @@ pub async fn start(
     addresses: &[SocketAddr],
 ) -> anyhow::Result<Service> {
     let config = &plan.config;
-    let relay = match relay {
-        Some(relay) => Relay {
-            udp: relay.udp_addresses(),
-            tcp: relay.tcp_addresses(),
-            tls: relay.tls_addresses(),
-            dtls: relay.dtls_addresses(),
-        },
-        None => Relay::elsewhere(config),
-    };
     Service::start(
         config.signaling.clone(),
         plan.is_demo(),
@@ -42,9 +33,29 @@ pub async fn start(
             seal: secrets.seal,
             turn: secrets.turn.clone(),
         },
-        ice(config, &relay, addresses, plan.speaks_tls()),
+        ice_now(config, relay, addresses, plan.speaks_tls()),
     )
     .await
+}
+
+/// What clients are told of STUN and TURN: `relay` is this process's, where it has one, `addresses` are those of the shared TCP
+/// port, in use, and `tls` is whether it speaks TLS itself.
+pub fn ice_now(
+    config: &Config,
+    relay: Option<&relay_service::Handle>,
+    addresses: &[SocketAddr],
+    tls: bool,
+) -> IceConfig {
+    let relay = match relay {
+        Some(relay) => Relay {
+            udp: relay.udp_addresses(),
+            tcp: relay.tcp_addresses(),
+            tls: relay.tls_addresses(),
+            dtls: relay.dtls_addresses(),
+        },
+        None => Relay::elsewhere(config),
+    };
+    ice(config, &relay, addresses, tls)
 }
 
 /// What a server with these settings tells its clients of STUN and TURN; `tls` is whether it speaks TLS itself.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! offhook-data/            0700
-//! ├── lock                 0600   held by the process whose signaling role serves from here
+//! ├── lock                 0600   held by the process whose signaling role serves from here, whose number is in it
 //! ├── secrets.toml         0600   what signs and seals; made once, from the operating system's randomness
 //! ├── offhook.sqlite       0600   records
 //! └── development/         0700   with --lan only: an own certificate authority and the certificate it issued
@@ -13,9 +13,10 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 /// The mode of every folder in the data directory, and of itself.
@@ -58,6 +59,16 @@ pub struct Secrets {
     pub seal: [u8; 32],
     /// Makes and checks the TURN credentials of `welcome`.
     pub turn: String,
+    /// The one before, which checks those that are still out after a change.
+    pub turn_before: Option<String>,
+}
+
+impl Secrets {
+    /// Who may use the relay.
+    pub fn credentials(&self) -> relay_service::Credentials {
+        let secrets = std::iter::once(&self.turn).chain(&self.turn_before);
+        relay_service::Credentials::new(secrets.map(relay_service::Secret::new))
+    }
 }
 
 /// `secrets.toml`.
@@ -66,6 +77,8 @@ pub struct Secrets {
 struct SecretsFile {
     seal: String,
     turn: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    turn_before: Option<String>,
 }
 
 impl DataDir {
@@ -108,7 +121,10 @@ impl DataDir {
             .open(&path)
             .with_context(|| format!("can't open {shown}"))?;
         match file.try_lock() {
-            Ok(()) => Ok(Lock { _file: file }),
+            Ok(()) => {
+                write_holder(&file).with_context(|| format!("can't write {shown}"))?;
+                Ok(Lock { _file: file })
+            }
             Err(TryLockError::WouldBlock) => bail!(
                 "another offhook serves from {}: stop it, or give this one a data directory of its own with --data",
                 self.path.display()
@@ -117,6 +133,25 @@ impl DataDir {
                 Err(error).with_context(|| format!("can't lock {shown}"))
             }
         }
+    }
+
+    /// The process that serves from the data directory at `path` with the signaling role.
+    ///
+    /// Fails when there is none, or it is one that can't be seen from here, as in another container.
+    pub fn server(path: &Path) -> anyhow::Result<Pid> {
+        let none = || {
+            format!(
+                "no process with the signaling role serves from {} on this machine; \
+                 another one is told by `systemctl reload` or `kill -HUP`",
+                path.display()
+            )
+        };
+        let pid = fs::read_to_string(path.join(LOCK)).with_context(none)?;
+        let pid: i32 = pid.trim().parse().ok().with_context(none)?;
+        // Its number may have gone to another program meanwhile.
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).with_context(none)?;
+        ensure!(name.trim() == env!("CARGO_PKG_NAME"), none());
+        Ok(Pid::from_raw(pid))
     }
 
     /// The directory itself.
@@ -183,9 +218,11 @@ impl DataDir {
             let file = SecretsFile {
                 seal: BASE64_STANDARD.encode(random::<32>()?),
                 turn: BASE64_STANDARD.encode(random::<TURN_SECRET_LEN>()?),
+                turn_before: None,
             };
             let text = format!(
-                "# Made by offhook on its first start. Whoever reads this can forge Calls and use the relay. Keep it private.\n{}",
+                "# Made by offhook on its first start. Whoever reads this can forge Calls and use the relay. Keep it private.\n\
+                 # To change `turn`, keep the old one as `turn_before` for an hour; `offhook reload` has the server read both.\n{}",
                 toml::to_string(&file)?
             );
             write_new(&path, text.as_bytes())?;
@@ -221,8 +258,15 @@ impl DataDir {
         Ok(Secrets {
             seal,
             turn: file.turn,
+            turn_before: file.turn_before,
         })
     }
+}
+
+/// Tells whoever reads the lock who holds it.
+fn write_holder(mut file: &File) -> io::Result<()> {
+    file.set_len(0)?;
+    write!(file, "{}", std::process::id())
 }
 
 /// Writes a private file in one step: readers see nothing or all of it. An existing file is replaced.

@@ -25,7 +25,7 @@ const KID_LEN_MAX: usize = 64;
 const THREADS_MAX: usize = 1024;
 
 /// A device that can't ask signaling for credentials, with a name and a password of its own.
-#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StaticUser {
     /// `account:user`; it must not begin with a number, as the names that signaling gives out do.

@@ -74,6 +74,22 @@ pub struct Certificate {
     pub private_key: Vec<u8>,
 }
 
+impl Certificate {
+    /// Finds out whether DTLS can be spoken with it.
+    ///
+    /// # Errors
+    ///
+    /// Its key is none that DTLS is spoken with here.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let new = || session(&Arc::new(dimpl::Config::default()), self.clone());
+        // The library takes a key it can't read for a mistake of the program.
+        catch_unwind(AssertUnwindSafe(new))
+            .ok()
+            .context("the certificate's key is no ECDSA key of P-256 or P-384, as DTLS needs it")?;
+        Ok(())
+    }
+}
+
 impl std::fmt::Debug for Certificate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Certificate of {} bytes", self.certificate.len())
@@ -88,12 +104,7 @@ impl std::fmt::Debug for Certificate {
 pub(crate) fn check(certificates: Option<&Certificates>) -> anyhow::Result<()> {
     let certificate = certificates.and_then(|certificates| certificates());
     let certificate = certificate.context("there is no certificate with a key")?;
-    let new = || session(&Arc::new(dimpl::Config::default()), certificate);
-    // The library takes a key it can't read for a mistake of the program.
-    catch_unwind(AssertUnwindSafe(new))
-        .ok()
-        .context("the certificate's key is no ECDSA key of P-256 or P-384, as DTLS needs it")?;
-    Ok(())
+    certificate.check()
 }
 
 fn session(config: &Arc<dimpl::Config>, certificate: Certificate) -> Dtls {

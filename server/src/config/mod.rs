@@ -3,6 +3,7 @@
 pub mod example;
 pub mod load;
 mod network;
+pub mod reload;
 mod validate;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -42,7 +43,8 @@ pub struct Config {
     /// `client`.
     #[schemars(extend("examples" = ["web-demo"]))]
     pub web_dir: Option<PathBuf>,
-    /// How long Sessions may take to move elsewhere when the server is asked to end, in seconds.
+    /// How long Allocations of the relay may live on, and Sessions may take to move elsewhere, when the server is asked to end, in
+    /// seconds. New ones are sent away meanwhile; a second signal ends at once.
     pub drain_seconds: u64,
     /// The certificate for HTTPS, WSS and TURN over TLS.
     pub tls: Tls,
@@ -116,7 +118,7 @@ pub enum ForwardedHeader {
 #[serde(default, deny_unknown_fields)]
 pub struct Tls {
     /// The certificate and the intermediate ones that lead to a root, in PEM (`fullchain.pem`). Without it the server speaks plain
-    /// HTTP only, and a proxy in front has to speak TLS.
+    /// HTTP only, and a proxy in front has to speak TLS. A renewed one is taken within a minute, without an end to anything.
     #[schemars(extend("examples" = ["/etc/letsencrypt/live/calls.example.com/fullchain.pem"]))]
     pub certificate_file: Option<PathBuf>,
     /// The certificate's private key, in PEM.

@@ -10,7 +10,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::report::{Finding, Report};
 use super::{Patient, relay};
 use crate::config::PublicUrl;
-use crate::tls::{self, CertificateStore, development};
+use crate::tls::{self, CertificateStore, Files, development};
 
 /// From how many days before the end on a renewal is overdue: most authorities' clients renew at 30.
 const RENEWAL_DAYS: i64 = 14;
@@ -22,7 +22,11 @@ pub(super) fn check(report: &mut Report, patient: &Patient) {
     let (Some(certificate), Some(key)) = (&tls.certificate_file, &tls.key_file) else {
         return;
     };
-    if let Err(error) = CertificateStore::load(certificate, key) {
+    let files = Files {
+        certificate: certificate.clone(),
+        key: key.clone(),
+    };
+    if let Err(error) = CertificateStore::load(&files) {
         report.add(Finding::bad(
             "certificate",
             format!("{error:#}"),
@@ -87,7 +91,7 @@ fn lifetime(path: &Path, leaf: &X509Certificate<'_>, now: i64) -> Finding {
     }
     let days = (end - now) / DAY;
     let renew = format!(
-        "renew it into {}; then `kill -HUP` the server",
+        "renew it into {}; the server takes it within a minute",
         path.display()
     );
     if now >= end {

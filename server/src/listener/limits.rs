@@ -24,12 +24,12 @@ pub struct Limits {
 /// Counts connections against [`Limits`].
 #[derive(Debug)]
 pub struct Counter {
-    limits: Limits,
     counts: Mutex<Counts>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Counts {
+    limits: Limits,
     total: usize,
     newcomers: usize,
     by_address: HashMap<IpAddr, PerAddress>,
@@ -60,9 +60,18 @@ impl Counter {
     /// Starts at zero.
     pub fn new(limits: Limits) -> Arc<Self> {
         Arc::new(Self {
-            limits,
-            counts: Mutex::default(),
+            counts: Mutex::new(Counts {
+                limits,
+                total: 0,
+                newcomers: 0,
+                by_address: HashMap::new(),
+            }),
         })
+    }
+
+    /// Holds whoever comes from now on to other limits; who is there stays.
+    pub fn set_limits(&self, limits: Limits) {
+        self.lock().limits = limits;
     }
 
     /// Takes a place for a connection from `ip`, or says which limit it would break.
@@ -75,14 +84,14 @@ impl Counter {
     ) -> Result<(Place, Newcomer), &'static str> {
         let address = (!proxy).then(|| bucket(ip));
         let mut counts = self.lock();
-        if counts.total >= self.limits.connections_max {
+        if counts.total >= counts.limits.connections_max {
             return Err("connections_max");
         }
-        if counts.newcomers >= self.limits.newcomers_max {
+        if counts.newcomers >= counts.limits.newcomers_max {
             return Err("newcomers_max");
         }
         if let Some(address) = address {
-            counts.admit(&self.limits, address)?;
+            counts.admit(address)?;
         }
         counts.total += 1;
         counts.newcomers += 1;
@@ -109,7 +118,7 @@ impl Counter {
     ) -> Result<(), &'static str> {
         let address = bucket(ip);
         if place.address.is_none() && newcomer.address.is_none() {
-            self.lock().admit(&self.limits, address)?;
+            self.lock().admit(address)?;
             (place.address, newcomer.address) = (Some(address), Some(address));
         }
         Ok(())
@@ -127,15 +136,15 @@ impl Counter {
 }
 
 impl Counts {
-    fn admit(&mut self, limits: &Limits, address: IpAddr) -> Result<(), &'static str> {
+    fn admit(&mut self, address: IpAddr) -> Result<(), &'static str> {
         let (total, newcomers) = self
             .by_address
             .get(&address)
             .map_or((0, 0), |held| (held.total, held.newcomers));
-        if total >= limits.per_address_max {
+        if total >= self.limits.per_address_max {
             return Err("connections_per_address_max");
         }
-        if newcomers >= limits.newcomers_per_address_max {
+        if newcomers >= self.limits.newcomers_per_address_max {
             return Err("newcomers_per_address_max");
         }
         let of_address = self.by_address.entry(address).or_default();
@@ -222,6 +231,27 @@ mod tests {
             counter.lock().by_address.is_empty(),
             "nothing is kept for an address without connections"
         );
+    }
+
+    #[test]
+    fn other_limits_hold_for_whoever_comes_next() {
+        let counter = counter();
+        let held = counter.admit(ip("192.0.2.1"), false).unwrap();
+        let limits = |connections_max| Limits {
+            connections_max,
+            per_address_max: 9,
+            newcomers_max: 9,
+            newcomers_per_address_max: 9,
+        };
+        counter.set_limits(limits(1));
+        assert_eq!(
+            counter.admit(ip("192.0.2.2"), false).unwrap_err(),
+            "connections_max"
+        );
+        counter.set_limits(limits(2));
+        assert!(counter.admit(ip("192.0.2.2"), false).is_ok());
+        drop(held);
+        assert_eq!(counter.total(), 0);
     }
 
     #[test]

@@ -18,7 +18,7 @@ mod replay;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use rustls::ServerConfig;
@@ -64,6 +64,30 @@ pub struct Front {
     pub closing: CancellationToken,
     /// Every connection's task.
     pub tasks: TaskTracker,
+}
+
+/// What connections are served with, which may change while they are; each keeps what it began with.
+pub struct Fronts {
+    current: RwLock<Arc<Front>>,
+}
+
+impl Fronts {
+    /// Serves with `front`.
+    pub fn new(front: Front) -> Arc<Self> {
+        Arc::new(Self {
+            current: RwLock::new(Arc::new(front)),
+        })
+    }
+
+    /// Serves whoever comes from now on with `front`.
+    pub fn set(&self, front: Front) {
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(front);
+    }
+
+    fn get(&self) -> Arc<Front> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        current.clone()
+    }
 }
 
 /// The two ends of a connection, as far as they are known.
@@ -121,16 +145,17 @@ pub fn try_bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Accepts connections until the server closes.
-pub async fn run(listener: TcpListener, front: Arc<Front>) {
+pub async fn run(listener: TcpListener, fronts: Arc<Fronts>) {
+    let closing = fronts.get().closing.clone();
     loop {
         let accepted = tokio::select! {
-            () = front.closing.cancelled() => return,
+            () = closing.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, peer)) => {
-                let task = serve(stream, peer, front.clone());
-                front.tasks.spawn(task);
+                let front = fronts.get();
+                front.tasks.spawn(serve(stream, peer, front.clone()));
             }
             // One connection's trouble (RFC 1122: it may be gone already) is not the listener's.
             Err(error) if is_of_one_connection(&error) => {}

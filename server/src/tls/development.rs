@@ -30,7 +30,7 @@ const AUTHORITY_DAYS: i64 = 3650;
 /// How many days before its end a certificate is replaced.
 const RENEW_DAYS: i64 = 30;
 
-/// Where the certificate and its key are.
+/// Where the certificate, its key and the authority are.
 #[derive(Debug, Clone)]
 pub struct Files {
     /// The certificate, in PEM.
@@ -39,6 +39,16 @@ pub struct Files {
     pub key: PathBuf,
     /// The authority's certificate, in PEM: what a device can be told to trust.
     pub authority: PathBuf,
+}
+
+impl Files {
+    /// What is served.
+    pub fn served(&self) -> super::Files {
+        super::Files {
+            certificate: self.certificate.clone(),
+            key: self.key.clone(),
+        }
+    }
 }
 
 /// Where the files of the data directory `data` are, whether or not they were made yet.
@@ -201,7 +211,7 @@ mod tests {
             names_in_der(&chain[0]),
             names(&ips(&["127.0.0.1", "::1", "192.168.1.5"]))
         );
-        assert!(super::super::CertificateStore::load(&files.certificate, &files.key).is_ok());
+        assert!(super::super::CertificateStore::load(&files.served()).is_ok());
 
         ensure(&data, &ips(&["192.168.1.5", "127.0.0.1", "::1"])).unwrap();
         assert_eq!(read(&files.certificate), first);
@@ -219,7 +229,7 @@ mod tests {
         for path in [&files.certificate, &files.authority] {
             std::fs::write(path, "nonsense").unwrap();
             let files = ensure(&data, &ips(&["127.0.0.1"])).unwrap();
-            assert!(super::super::CertificateStore::load(&files.certificate, &files.key).is_ok());
+            assert!(super::super::CertificateStore::load(&files.served()).is_ok());
         }
     }
 }

@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
 mod doctor;
+mod drain;
 mod hostile;
 mod operations;
 mod port;
 mod process;
 mod proxies;
+mod reload;
 mod support;

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use offhook::cli::ServeOptions;
 use offhook::config::Config;
 use offhook::config::load::Loaded;
+use offhook::config::reload::Changes;
 use offhook::plan::Plan;
 use offhook::run::Server;
 use offhook::state::DataDir;
@@ -78,6 +79,18 @@ impl TestServer {
         }
     }
 
+    /// Has the server read other settings, and waits until they hold.
+    pub(crate) async fn reload(&self, change: impl FnOnce(&mut Config)) -> anyhow::Result<Changes> {
+        let mut config = self.config.clone();
+        change(&mut config);
+        let loaded = Loaded {
+            config,
+            from_file: true,
+        };
+        let plan = Plan::new(loaded, &ServeOptions::default())?;
+        self.server.reload(&plan).await
+    }
+
     pub(crate) async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).await.unwrap()
     }
@@ -119,6 +132,13 @@ impl TestServer {
             .unwrap()
     }
 
+    /// A TURN client over UDP.
+    pub(crate) async fn turn_udp(&self) -> Client {
+        let (username, password) = self.turn_credentials();
+        let server = self.server.relay_addresses()[0];
+        Client::udp(server, &username, &password).await.unwrap()
+    }
+
     /// A TURN client over `stream`.
     pub(crate) fn turn(
         &self,
@@ -127,6 +147,30 @@ impl TestServer {
         let (username, password) = self.turn_credentials();
         Client::stream(stream, &username, &password)
     }
+}
+
+/// A peer that sends back what it gets.
+pub(crate) async fn echo_peer() -> SocketAddr {
+    let socket = tokio::net::UdpSocket::bind(loopback(0)).await.unwrap();
+    let address = socket.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut buffer = [0; 2048];
+        loop {
+            let (len, from) = socket.recv_from(&mut buffer).await.unwrap();
+            socket.send_to(&buffer[..len], from).await.unwrap();
+        }
+    });
+    address
+}
+
+/// Sends `payload` to the peer of Channel 0x4000, which sends it back.
+pub(crate) async fn echo(client: &mut Client, payload: &[u8]) {
+    client.send_channel(0x4000, payload).await.unwrap();
+    let received = tokio::time::timeout(PATIENCE, client.receive())
+        .await
+        .expect("nothing is lost")
+        .unwrap();
+    assert_eq!(received.payload, payload);
 }
 
 /// Sends `request` and an empty line, and reads until the server hangs up.

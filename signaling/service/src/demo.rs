@@ -92,7 +92,7 @@ async fn sign_in(
     headers: HeaderMap,
     body: Result<Json<SignIn>, JsonRejection>,
 ) -> Result<Json<SignedIn>, Declined> {
-    inner.origins.check(&headers, &client.host)?;
+    inner.check_origin(&headers, &client.host)?;
     if !inner.addresses.may_sign_in(client.ip) {
         return Err(Declined::new(
             StatusCode::TOO_MANY_REQUESTS,

@@ -1,6 +1,7 @@
 //! STUN and TURN addresses with time-limited credentials, as in draft-uberti-behave-turn-rest-00 §2.2.
 
 use std::net::Ipv6Addr;
+use std::sync::{PoisonError, RwLock};
 
 use aws_lc_rs::hmac;
 use base64::Engine;
@@ -12,15 +13,25 @@ use crate::config::IceConfig;
 
 /// Makes what a client gives its `RTCPeerConnection`.
 pub(crate) struct IceServers {
+    told: RwLock<Told>,
+}
+
+/// What clients are told at the moment.
+struct Told {
     config: IceConfig,
     key: hmac::Key,
 }
 
 impl IceServers {
     pub(crate) fn new(config: IceConfig, turn_secret: &str) -> Self {
-        // The algorithm is the draft's and coturn's; HMAC does not need SHA-1 to resist collisions.
-        let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, turn_secret.as_bytes());
-        Self { config, key }
+        Self {
+            told: RwLock::new(Told::new(config, turn_secret)),
+        }
+    }
+
+    /// Tells something else from now on.
+    pub(crate) fn set(&self, config: IceConfig, turn_secret: &str) {
+        *self.told.write().unwrap_or_else(PoisonError::into_inner) = Told::new(config, turn_secret);
     }
 
     /// The servers for `user`, at the configured host or else at `reached`, the `Host` the client knows us by.
@@ -33,7 +44,8 @@ impl IceServers {
         user: &UserId,
         reached: &str,
     ) -> Vec<IceServer> {
-        let configured = self.config.host.as_deref();
+        let told = self.told.read().unwrap_or_else(PoisonError::into_inner);
+        let configured = told.config.host.as_deref();
         let Some(host) = host_of(configured.unwrap_or(reached)) else {
             return Vec::new();
         };
@@ -44,7 +56,7 @@ impl IceServers {
             tls_port,
             dtls_port,
             ..
-        } = self.config;
+        } = told.config;
         let turn = [
             udp_port.map(|port| format!("turn:{host}:{port}?transport=udp")),
             tcp_port.map(|port| format!("turn:{host}:{port}?transport=tcp")),
@@ -62,7 +74,7 @@ impl IceServers {
             });
         }
         if !turn.is_empty() {
-            let (username, credential) = self.credential(now, account, user);
+            let (username, credential) = told.credential(now, account, user);
             servers.push(IceServer {
                 urls: turn,
                 username: Some(username),
@@ -70,6 +82,14 @@ impl IceServers {
             });
         }
         servers
+    }
+}
+
+impl Told {
+    fn new(config: IceConfig, turn_secret: &str) -> Self {
+        // The algorithm is the draft's and coturn's; HMAC does not need SHA-1 to resist collisions.
+        let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, turn_secret.as_bytes());
+        Self { config, key }
     }
 
     fn credential(&self, now: Timestamp, account: AccountId, user: &UserId) -> (String, String) {

@@ -1,10 +1,11 @@
 //! The service as the server sees it: started once, drained once.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::HeaderMap;
 use backing::bus::Bus;
 use backing::records::Records;
 use model::NodeId;
@@ -19,7 +20,7 @@ use crate::clock::Clock;
 use crate::config::{Config, IceConfig, Secrets};
 use crate::demo::Demo;
 use crate::figures::Figures;
-use crate::http::{self, origin::Origins};
+use crate::http::{self, Declined, origin::Origins};
 use crate::ice::IceServers;
 use crate::shard::{Input, Shards, Surroundings};
 use crate::tokens::{self, Verifier};
@@ -41,7 +42,7 @@ pub(crate) struct Inner {
     pub(crate) clock: Arc<Clock>,
     pub(crate) figures: Arc<Figures>,
     pub(crate) addresses: Arc<Addresses>,
-    pub(crate) origins: Origins,
+    pub(crate) origins: RwLock<Origins>,
     pub(crate) tokens: Verifier,
     pub(crate) ice_servers: Arc<IceServers>,
     pub(crate) shards: Shards,
@@ -60,6 +61,12 @@ pub(crate) struct Inner {
 impl Inner {
     pub(crate) fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Relaxed)
+    }
+
+    /// Fails when a page of a foreign origin asks; see [`Origins::check`].
+    pub(crate) fn check_origin(&self, headers: &HeaderMap, host: &str) -> Result<(), Declined> {
+        let origins = self.origins.read().unwrap_or_else(PoisonError::into_inner);
+        origins.check(headers, host)
     }
 }
 
@@ -105,7 +112,7 @@ impl Service {
             clock,
             figures,
             addresses: Arc::new(Addresses::new(config.connections_per_address_max)),
-            origins: Origins::new(&allowed_origins)?,
+            origins: RwLock::new(Origins::new(&allowed_origins)?),
             tokens: Verifier::new(records.clone()),
             ice_servers,
             shards: Shards::start(cores, &surroundings, &broken),
@@ -131,6 +138,29 @@ impl Service {
         http::router(Arc::clone(&self.inner))
     }
 
+    /// Other web pages may connect from now on, besides this server's own. Fails, and changes nothing, when one of them is no
+    /// origin.
+    pub fn set_allowed_origins(&self, allowed: &[String]) -> anyhow::Result<()> {
+        let origins = Origins::new(allowed)?;
+        *(self.inner.origins.write()).unwrap_or_else(PoisonError::into_inner) = origins;
+        Ok(())
+    }
+
+    /// Clients are told of other STUN and TURN addresses from now on, with passwords made with `turn_secret`.
+    pub fn set_ice(&self, ice: IceConfig, turn_secret: &str) {
+        self.inner.ice_servers.set(ice, turn_secret);
+    }
+
+    /// How many WebSockets are open.
+    pub fn sockets(&self) -> usize {
+        self.inner.sockets.len()
+    }
+
+    /// Whether clients have no other node to go to.
+    pub fn is_alone(&self) -> bool {
+        self.inner.bus.is_alone(self.inner.node)
+    }
+
     /// Whether new clients are taken: from the start until the drain.
     pub fn ready(&self) -> bool {
         self.inner.is_ready()
@@ -151,7 +181,7 @@ impl Service {
         inner.ready.store(false, Ordering::Relaxed);
         inner.sockets.close();
 
-        let leave_in = if inner.bus.is_alone(inner.node) {
+        let leave_in = if self.is_alone() {
             Duration::ZERO
         } else {
             deadline.saturating_sub(CLOSING.min(deadline / 4))

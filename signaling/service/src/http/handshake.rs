@@ -42,7 +42,7 @@ fn try_upgrade(
         ));
     }
 
-    inner.origins.check(request.headers(), &client.host)?;
+    inner.check_origin(request.headers(), &client.host)?;
     let key = read_handshake(request.headers())?;
 
     let Some(slot) = inner.addresses.open(client.ip) else {
