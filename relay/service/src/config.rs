@@ -57,7 +57,7 @@ pub struct ThirdPartyConfig {
 }
 
 /// A key that tokens of a third party are sealed with.
-#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ThirdPartyKey {
     /// Its name, which clients give as their user name.
