@@ -80,9 +80,20 @@ pub enum StartError {
         /// The end of the verifier's log; empty where it never came to verifying.
         log: String,
     },
-    /// The program can't be attached to an interface: its driver can't, its MTU is too large, or
-    /// another program is there.
-    #[error("interface {name} does not take the program: {error}")]
+    /// Another program is attached to an interface, often another relay's.
+    #[error(
+        "another XDP program is attached to interface {name}, perhaps by another relay; an \
+         interface takes one: `ip link show {name}` tells its number"
+    )]
+    Taken {
+        /// The interface's name.
+        name: String,
+    },
+    /// The program can't be attached to an interface; most often its MTU is too large.
+    #[error(
+        "interface {name} does not take the program: {error} (many drivers ask for an MTU that \
+         fits a page, or for fewer queues)"
+    )]
     Attach {
         /// Its name.
         name: String,

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::time::Duration;
 
 use crate::binding::{
     Binding, InstallError, Installed, Lifetimes, QuotaId, Settings, StartError, Usage,
@@ -48,6 +49,10 @@ impl Offload {
     }
 
     pub fn add_quota(&mut self, _quota: Quota) -> Option<QuotaId> {
+        match self.0 {}
+    }
+
+    pub fn level_quota(&self, _quota: QuotaId, _ahead: [Duration; 2]) {
         match self.0 {}
     }
 

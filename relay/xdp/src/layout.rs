@@ -79,17 +79,18 @@ pub(crate) mod flow {
     pub(crate) const CLASS_SET: i16 = 121;
 }
 
-/// Where the fields of a token bucket stand, in bytes. It is a virtual schedule (the generic cell
-/// rate algorithm), so that all its state is one word.
+/// Where the fields of a token bucket stand, in bytes. Each of its two bounds is a virtual schedule
+/// (the generic cell rate algorithm), so that all its state is one word.
 pub(crate) mod bucket {
-    /// When everything let through so far would have left at the rate, in nanoseconds.
-    pub(crate) const SCHEDULE: i16 = 0;
-    /// How far the schedule may run ahead of the clock, in nanoseconds.
-    pub(crate) const BURST: i16 = 8;
-    /// What a byte of application data costs, in 65536ths of a nanosecond.
-    pub(crate) const PER_BYTE: i16 = 16;
-    /// What a packet costs, in the same unit.
-    pub(crate) const PER_PACKET: i16 = 24;
+    /// When the packets let through so far would have left at their rate, in nanoseconds of the
+    /// monotonic clock.
+    pub(crate) const PACKETS_SCHEDULE: i16 = 0;
+    /// What a packet costs, in 65536ths of a nanosecond; 0 where packets have no bound.
+    pub(crate) const PER_PACKET: i16 = 8;
+    /// As above, for the bytes of application data.
+    pub(crate) const BYTES_SCHEDULE: i16 = 16;
+    /// What a byte costs, in the same unit; 0 where bytes have no bound.
+    pub(crate) const PER_BYTE: i16 = 24;
 }
 
 /// What became of a packet. All but [`ToPeer`](Cause::ToPeer), [`ToClient`](Cause::ToClient) and
@@ -374,43 +375,34 @@ impl Egress {
     }
 }
 
-/// A rate that packets of one User or Account share.
+/// What the packets of one User or Account may come to together in each second, both directions
+/// counted; a second's worth may go at once, and a packet longer than that goes alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Quota {
-    /// Bytes of application data per second, and how many may come at once.
-    Bytes {
-        /// Bytes per second, at least 1.
-        per_second: u64,
-        /// Bytes.
-        burst: u64,
-    },
-    /// Packets per second, and how many may come at once.
-    Packets {
-        /// Packets per second, at least 1.
-        per_second: u64,
-        /// Packets.
-        burst: u64,
-    },
+pub struct Quota {
+    /// Bits of application data. Zero: no bound.
+    pub bits_per_second: u64,
+    /// Packets. Zero: no bound.
+    pub packets_per_second: u64,
 }
 
 impl Quota {
     /// The bucket as the program reads it, full.
     pub(crate) fn to_bytes(self) -> [u8; BUCKET_LEN] {
         const NANOS_Q16: u128 = 1_000_000_000 << 16;
-        let word = |value: u128| u64::try_from(value).unwrap_or(u64::MAX);
-        let (per_second, burst, at) = match self {
-            Quota::Bytes { per_second, burst } => (per_second, burst, bucket::PER_BYTE),
-            Quota::Packets { per_second, burst } => (per_second, burst, bucket::PER_PACKET),
+        // What 2^16 of them cost must stay within 64 bits.
+        let cost = |amount: u128, per_second: u64| match per_second {
+            0 => 0,
+            per_second => u64::try_from(amount * NANOS_Q16 / u128::from(per_second))
+                .unwrap_or(u64::MAX)
+                .clamp(1, 1 << 47),
         };
-        // A packet's cost, 2^16 bytes times this, must stay within 64 bits.
-        let cost = word(NANOS_Q16 / u128::from(per_second.max(1))).min(1 << 47);
-        // The clock and the burst are added in the program; half the range never wraps.
-        let ahead = word((u128::from(cost) * u128::from(burst)) >> 16).min(1 << 62);
-
         let mut bytes = [0; BUCKET_LEN];
-        for (at, value) in [(bucket::BURST, ahead), (at, cost)] {
+        for (at, cost) in [
+            (bucket::PER_PACKET, cost(1, self.packets_per_second)),
+            (bucket::PER_BYTE, cost(8, self.bits_per_second)),
+        ] {
             let at = usize::from(at.unsigned_abs());
-            bytes[at..at + 8].copy_from_slice(&value.to_ne_bytes());
+            bytes[at..at + 8].copy_from_slice(&cost.to_ne_bytes());
         }
         bytes
     }

@@ -43,6 +43,9 @@ mod offload;
 mod offload;
 #[cfg(all(target_os = "linux", target_endian = "little"))]
 mod sys;
+#[cfg(any(test, feature = "testbed"))]
+#[cfg(all(target_os = "linux", target_endian = "little"))]
+pub mod testbed;
 
 pub use binding::{
     Binding, InstallError, Installed, Lifetimes, Mode, QuotaId, Settings, StartError, Traffic,

@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::asm::MapRef;
 use crate::binding::{
@@ -15,7 +15,7 @@ use crate::binding::{
 use crate::interface;
 use crate::layout::{
     BUCKET_LEN, Cause, EGRESS_LEN, FLOW_LEN, Flow, FlowKey, KEY_V4_LEN, KEY_V6_LEN, MAP_BUCKETS,
-    MAP_CAUSES, MAP_DEVICES, MAP_EGRESS, MAP_FLOWS, MAP_KEYS_V4, MAP_KEYS_V6, Quota, flow,
+    MAP_CAUSES, MAP_DEVICES, MAP_EGRESS, MAP_FLOWS, MAP_KEYS_V4, MAP_KEYS_V6, Quota, bucket, flow,
 };
 use crate::program::{self, CONFIRM_INTERVAL_SECONDS, NANOS_PER_SECOND};
 use crate::sys::{self, AttachFlags, Map, MapKind, MappedArray};
@@ -23,6 +23,9 @@ use crate::sys::{self, AttachFlags, Map, MapKind, MappedArray};
 /// How long a flow's number rests before it is another's. A processor that found the old flow
 /// just before it was removed has long sent its packet by then.
 const REST_NANOS: u64 = NANOS_PER_SECOND.unsigned_abs() as u64;
+
+/// How long what was relayed past the program may keep a quota used up.
+const QUOTA_AHEAD_NANOS_MAX: u64 = 3600 * REST_NANOS;
 
 /// How many interfaces may be named, VLANs on top of them included.
 const INTERFACES_MAX: u32 = 256;
@@ -146,9 +149,13 @@ impl Offload {
         };
         for name in &offload.settings.interfaces {
             let attached = sys::attach(&offload.program, interface::index(name)?, flags);
-            let link = attached.map_err(|error| StartError::Attach {
-                name: name.clone(),
-                error,
+            let link = attached.map_err(|error| match error.raw_os_error() {
+                Some(libc::EBUSY | libc::EEXIST) => StartError::Taken { name: name.clone() },
+                Some(libc::EOPNOTSUPP) => StartError::Driver { name: name.clone() },
+                _ => StartError::Attach {
+                    name: name.clone(),
+                    error,
+                },
             })?;
             offload._links.push(link);
         }
@@ -296,6 +303,24 @@ impl Offload {
         let number = self.buckets.take(sys::monotonic_nanos())?;
         self.maps.buckets.write(number, &quota.to_bytes());
         Some(QuotaId(number))
+    }
+
+    /// Tells a quota what is relayed past the program: each bound's schedule, packets and bits, is
+    /// at least so far ahead of now as given.
+    pub fn level_quota(&self, quota: QuotaId, ahead: [Duration; 2]) {
+        let now = sys::monotonic_nanos();
+        let bucket = self.maps.buckets.element(quota.0);
+        let places = [bucket::PACKETS_SCHEDULE, bucket::BYTES_SCHEDULE];
+        for (place, ahead) in places.into_iter().zip(ahead) {
+            // The program's clock is a few milliseconds late, so that "now" would cost something.
+            if ahead.is_zero() {
+                continue;
+            }
+            let ahead = u64::try_from(ahead.as_nanos()).unwrap_or(u64::MAX);
+            // Below the range's middle the program's sums never wrap.
+            let schedule = now.saturating_add(ahead.min(QUOTA_AHEAD_NANOS_MAX));
+            bucket[usize::from(place.unsigned_abs()) / 8].fetch_max(schedule, Ordering::Relaxed);
+        }
     }
 
     /// Takes a quota back, from which no installed Channel draws any more.

@@ -43,8 +43,8 @@ const BUCKET_TRIES: usize = 4;
 const CAUSES: i32 = Cause::Headroom as i32 + 1;
 
 // Verdicts of linux/bpf.h.
-const XDP_DROP: i32 = 1;
-const XDP_PASS: i32 = 2;
+pub(crate) const XDP_DROP: i32 = 1;
+pub(crate) const XDP_PASS: i32 = 2;
 const XDP_TX: i32 = 3;
 
 // Fields of struct xdp_md.
@@ -549,7 +549,8 @@ impl Writer {
         self.leave_if(Cause::Mtu, R2, Cond::Gt, R1);
     }
 
-    /// Takes the packet's cost from the bucket whose number stands at `place` of the flow.
+    /// Takes the packet's cost from both bounds of the bucket whose number stands at `place` of the
+    /// flow.
     fn draw_from_bucket(&mut self, place: i16) {
         let drawn = self.a.label();
         self.a.load(Width::U32, R1, R9, place);
@@ -560,19 +561,33 @@ impl Writer {
         self.a.jump_if(R0, Cond::Eq, 0, drawn);
         self.a.mov(R8, R0);
 
+        self.draw(bucket::PACKETS_SCHEDULE, bucket::PER_PACKET, None);
+        self.draw(bucket::BYTES_SCHEDULE, bucket::PER_BYTE, Some(PAYLOAD));
+        self.a.bind(drawn);
+    }
+
+    /// Moves one schedule of the bucket in R8 on by what the packet costs: as often what stands at
+    /// `cost` as the slot `times` says, and one second's worth at most, so that a packet longer
+    /// than that passes where nothing else did.
+    fn draw(&mut self, schedule: i16, cost: i16, times: Option<i16>) {
+        let (drawn, short) = (self.a.label(), self.a.label());
         // R1: what the packet costs. R3: now. R4: how far the schedule may go.
-        self.a.load(Width::U64, R1, R10, PAYLOAD);
-        self.a.load(Width::U64, R2, R8, bucket::PER_BYTE);
-        self.a.mul(R1, R2);
-        self.a.load(Width::U64, R2, R8, bucket::PER_PACKET);
-        self.a.add(R1, R2);
+        self.a.load(Width::U64, R1, R8, cost);
+        self.a.jump_if(R1, Cond::Eq, 0, drawn);
+        if let Some(times) = times {
+            self.a.load(Width::U64, R2, R10, times);
+            self.a.mul(R1, R2);
+        }
         self.a.shr(R1, 16);
+        self.a.jump_if(R1, Cond::Le, NANOS_PER_SECOND, short);
+        self.a.mov(R1, NANOS_PER_SECOND);
+        self.a.bind(short);
         self.a.load(Width::U64, R3, R10, NOW);
-        self.a.load(Width::U64, R4, R8, bucket::BURST);
-        self.a.add(R4, R3);
+        self.a.mov(R4, R3);
+        self.a.add(R4, NANOS_PER_SECOND);
         for _ in 0..BUCKET_TRIES {
             let behind = self.a.label();
-            self.a.load(Width::U64, R0, R8, bucket::SCHEDULE);
+            self.a.load(Width::U64, R0, R8, schedule);
             self.a.mov(R5, R0);
             self.a.mov(R2, R0);
             self.a.jump_if(R2, Cond::Ge, R3, behind);
@@ -580,11 +595,11 @@ impl Writer {
             self.a.bind(behind);
             self.a.add(R2, R1);
             self.leave_if(Cause::Quota, R2, Cond::Gt, R4);
-            self.a.atomic_compare_exchange(R8, bucket::SCHEDULE, R2);
+            self.a.atomic_compare_exchange(R8, schedule, R2);
             self.a.jump_if(R0, Cond::Eq, R5, drawn);
         }
         // Others were faster every time: the packet goes, and they wait longer for it.
-        self.a.atomic_add(R8, bucket::SCHEDULE, R1);
+        self.a.atomic_add(R8, schedule, R1);
         self.a.bind(drawn);
     }
 

@@ -391,7 +391,7 @@ pub(crate) fn monotonic_nanos() -> u64 {
     time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "testbed"))]
 pub(crate) mod test_run {
     use super::*;
 
@@ -433,6 +433,7 @@ pub(crate) mod test_run {
 
     /// Runs `program` over one frame, which arrives at the loopback interface. Gives the verdict
     /// and the frame as the program left it.
+    #[cfg(test)]
     pub(crate) fn one(program: &OwnedFd, frame: &[u8]) -> io::Result<(u32, Vec<u8>)> {
         let mut out = vec![0; frame.len() + 256];
         let mut attr = TestRun {

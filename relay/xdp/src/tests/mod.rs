@@ -9,8 +9,6 @@
 )]
 
 mod cost;
-mod frame;
-mod namespace;
 mod reference;
 mod single_frames;
 mod veth;

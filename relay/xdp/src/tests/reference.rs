@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 
-use super::frame::{pseudo_header, sum};
 use crate::layout::{Cause, Dscp, FlowKey};
+use crate::testbed::frame::{pseudo_header, sum};
 
 /// How a destination is reached.
 #[derive(Debug, Clone, Copy)]

@@ -9,14 +9,13 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
-use super::frame::{Frame, channel_data};
-use super::namespace::{Namespace, alone, ip};
 use super::reference::{Hop, Way, World};
 use crate::binding::{Binding, Installed, Lifetimes, Mode, Settings};
 use crate::layout::{Cause, Dscp, Egress, FlowKey, flow};
 use crate::offload::Offload;
 use crate::program::NEXT_HOP_LIFETIME_NANOS;
 use crate::sys::{self, test_run};
+use crate::testbed::{Frame, Namespace, alone, channel_data, ip};
 
 const XDP_PASS: u32 = 2;
 const XDP_REDIRECT: u32 = 4;
@@ -70,30 +69,33 @@ struct Bench {
 
 impl Bench {
     fn new(dscp: Dscp) -> Bench {
-        Namespace::new();
+        Namespace::new().unwrap();
         for (number, interface) in INTERFACES.into_iter().enumerate() {
             ip(&format!(
                 "link add {interface} type veth peer name far{number}"
-            ));
-            ip(&format!("link set far{number} up"));
+            ))
+            .unwrap();
+            ip(&format!("link set far{number} up")).unwrap();
             let [a, b, c, d, e, f] = own_mac(interface);
             let mac = format!("{a:x}:{b:x}:{c:x}:{d:x}:{e:x}:{f:x}");
-            ip(&format!("link set {interface} address {mac} up"));
+            ip(&format!("link set {interface} address {mac} up")).unwrap();
             let net = if number == 0 {
                 String::new()
             } else {
                 format!("0:{number}::")
             };
-            ip(&format!("addr add 198.18.{number}.1/24 dev {interface}"));
-            ip(&format!("addr add 2001:2:{net}:1/64 dev {interface} nodad").replace(":::", "::"));
+            ip(&format!("addr add 198.18.{number}.1/24 dev {interface}")).unwrap();
+            ip(&format!("addr add 2001:2:{net}:1/64 dev {interface} nodad").replace(":::", "::"))
+                .unwrap();
         }
-        ip(&format!("link set e1 mtu {MTU_SMALL}"));
+        ip(&format!("link set e1 mtu {MTU_SMALL}")).unwrap();
         for (address, interface, mac) in OTHERS {
             if let Some([a, b, c, d, e, f]) = mac {
                 let mac = format!("{a:x}:{b:x}:{c:x}:{d:x}:{e:x}:{f:x}");
                 ip(&format!(
                     "neigh replace {address} lladdr {mac} dev {interface}"
-                ));
+                ))
+                .unwrap();
             }
         }
         let settings = Settings {
@@ -405,7 +407,7 @@ fn a_neighbour_that_moves_is_followed() {
         let frame = Frame::new(binding.client, binding.server, &data).to_bytes();
         bench.check(&frame, "before").unwrap();
 
-        ip("neigh replace 198.18.0.3 lladdr 2:0:0:0:9:9 dev e0");
+        ip("neigh replace 198.18.0.3 lladdr 2:0:0:0:9:9 dev e0").unwrap();
         let lifetime = NEXT_HOP_LIFETIME_NANOS.unsigned_abs();
         thread::sleep(Duration::from_nanos(u64::from(lifetime)) + CLOCK_TICK);
         for way in bench

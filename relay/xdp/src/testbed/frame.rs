@@ -1,10 +1,16 @@
 //! Frames as they stand on the wire, built field by field.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "lengths on the wire are short, and callers know theirs"
+)]
+
 use std::net::{IpAddr, SocketAddr};
 
 /// The Internet checksum's sum over `parts`, written one behind another; each but the last has an
 /// even length.
-pub(super) fn sum(parts: &[&[u8]]) -> u16 {
+#[must_use]
+pub fn sum(parts: &[&[u8]]) -> u16 {
     let mut sum = 0_u32;
     for part in parts {
         for pair in part.chunks(2) {
@@ -17,7 +23,12 @@ pub(super) fn sum(parts: &[&[u8]]) -> u16 {
 }
 
 /// The pseudo-header of UDP: of IPv4 (RFC 768) or of IPv6 (RFC 8200 §8.1).
-pub(super) fn pseudo_header(source: IpAddr, destination: IpAddr, udp_len: u16) -> Vec<u8> {
+///
+/// # Panics
+///
+/// The addresses are of two families.
+#[must_use]
+pub fn pseudo_header(source: IpAddr, destination: IpAddr, udp_len: u16) -> Vec<u8> {
     let mut bytes = Vec::new();
     match (source, destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
@@ -39,30 +50,39 @@ pub(super) fn pseudo_header(source: IpAddr, destination: IpAddr, udp_len: u16) -
 
 /// A UDP packet in its frame.
 #[derive(Debug, Clone)]
-pub(super) struct Frame {
-    pub(super) destination_mac: [u8; 6],
-    pub(super) source_mac: [u8; 6],
+pub struct Frame {
+    /// The destination's MAC address.
+    pub destination_mac: [u8; 6],
+    /// The source's MAC address.
+    pub source_mac: [u8; 6],
     /// A VLAN tag.
-    pub(super) tag: Option<u16>,
-    pub(super) class: u8,
+    pub tag: Option<u16>,
+    /// The traffic class: DSCP and ECN.
+    pub class: u8,
     /// TTL or hop limit.
-    pub(super) ttl: u8,
+    pub ttl: u8,
     /// Identification, and Don't Fragment; of IPv4 alone.
-    pub(super) id: u16,
-    pub(super) dont_fragment: bool,
+    pub id: u16,
+    /// Of IPv4 alone.
+    pub dont_fragment: bool,
     /// Of IPv6 alone.
-    pub(super) flow_label: u32,
-    pub(super) source: SocketAddr,
-    pub(super) destination: SocketAddr,
-    pub(super) payload: Vec<u8>,
+    pub flow_label: u32,
+    /// Where it comes from.
+    pub source: SocketAddr,
+    /// Where it goes.
+    pub destination: SocketAddr,
+    /// What UDP carries.
+    pub payload: Vec<u8>,
     /// What stands in the place of the right UDP checksum.
-    pub(super) checksum: Option<u16>,
+    pub checksum: Option<u16>,
     /// What follows the IP packet.
-    pub(super) trailer: Vec<u8>,
+    pub trailer: Vec<u8>,
 }
 
 impl Frame {
-    pub(super) fn new(source: SocketAddr, destination: SocketAddr, payload: &[u8]) -> Frame {
+    /// An ordinary frame without a tag. The addresses are of one family.
+    #[must_use]
+    pub fn new(source: SocketAddr, destination: SocketAddr, payload: &[u8]) -> Frame {
         Frame {
             destination_mac: [2, 0, 0, 0, 0, 1],
             source_mac: [2, 0, 0, 0, 0, 2],
@@ -80,7 +100,13 @@ impl Frame {
         }
     }
 
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
+    /// The frame's bytes, with right lengths and checksums.
+    ///
+    /// # Panics
+    ///
+    /// The addresses are of two families.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
         let udp_len = 8 + self.payload.len() as u16;
         let mut udp = Vec::new();
         udp.extend(self.source.port().to_be_bytes());
@@ -132,7 +158,8 @@ impl Frame {
 }
 
 /// ChannelData with `padding` behind it.
-pub(super) fn channel_data(channel: u16, payload: &[u8], padding: &[u8]) -> Vec<u8> {
+#[must_use]
+pub fn channel_data(channel: u16, payload: &[u8], padding: &[u8]) -> Vec<u8> {
     let mut bytes = channel.to_be_bytes().to_vec();
     bytes.extend((payload.len() as u16).to_be_bytes());
     bytes.extend(payload);
