@@ -10,7 +10,7 @@
 //! | light | the same at 20,000 passes a second |
 //! | burst | bursts of 8 in one call |
 //! | pair | the same between two clients of the server |
-//! | xdp | see the row's own words |
+//! | xdp | packets of a Channel through the program in the network driver, on live frames |
 //! | memory | 10,000 idle Allocations with a Permission and a Channel each |
 
 pub(crate) mod floor;
@@ -18,6 +18,7 @@ mod flows;
 mod generator;
 pub(crate) mod rival;
 mod socket;
+mod xdp;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -75,7 +76,7 @@ struct Row {
     ours: Option<f64>,
     theirs: Option<f64>,
     floor: Option<f64>,
-    /// Ours to theirs: the median over the rounds.
+    /// Ours to theirs, or to the floor where there is no other: the median over the rounds.
     ratio: Option<f64>,
     rounds: usize,
     #[serde(skip)]
@@ -171,10 +172,7 @@ pub(crate) fn run(arguments: &RelayArguments) -> anyhow::Result<()> {
         );
     }
     if wanted("xdp") {
-        rows.push(not_measured(
-            "xdp",
-            "the load generator has no program to run live frames with",
-        ));
+        rows.push(xdp::measure(bench.rounds).context("row xdp")?);
     }
     if wanted("memory") {
         rows.push(bench.memory().context("row memory")?);

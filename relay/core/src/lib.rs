@@ -44,7 +44,7 @@ pub use credentials::{Credentials, SECRETS_MAX, Secret};
 pub use discovery::Discovery;
 pub use path::{Owners, Path, PathUpdate, Way};
 pub use peer_address::{Denial, Network, PeerPolicy, Route, Rule};
-pub use quota::{Budget, Rates};
+pub use quota::{Budget, Meter, Rates};
 pub use refusal::Refusal;
 pub use relay::{FiveTuple, Forward, Output, Prefix, Relay, RelayPort, Transport};
 pub use stats::{Stats, Traffic};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::{Limits, Refusal};
+use crate::{Limits, Refusal, Traffic};
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
@@ -28,8 +28,9 @@ impl Rates {
     }
 }
 
-/// What one Allocation may still relay: its User's share, and within its Account's.
-#[derive(Debug, Clone)]
+/// What one Allocation may still relay: its User's share, and within its Account's. By default
+/// nothing is bounded.
+#[derive(Debug, Clone, Default)]
 pub struct Budget {
     /// None where nothing is bounded: the usual case costs a look at one pointer.
     meters: Option<Arc<[Arc<Meter>; 2]>>,
@@ -89,12 +90,19 @@ impl Budget {
             wait => Err(wait),
         }
     }
+
+    /// The User's and the Account's meter, for what relays without asking [`admit`](Self::admit);
+    /// `None` where nothing is bounded.
+    #[must_use]
+    pub fn meters(&self) -> Option<&[Arc<Meter>; 2]> {
+        self.meters.as_deref()
+    }
 }
 
 /// One User's or Account's rates, as the virtual scheduling of GCRA: for each bound the time at
 /// which what was relayed would be paid for.
 #[derive(Debug)]
-struct Meter {
+pub struct Meter {
     epoch: Instant,
     rates: Rates,
     bits_paid_at: AtomicU64,
@@ -109,6 +117,48 @@ impl Meter {
             bits_paid_at: AtomicU64::new(0),
             packets_paid_at: AtomicU64::new(0),
         }
+    }
+
+    /// What it bounds.
+    #[must_use]
+    pub fn rates(&self) -> Rates {
+        self.rates
+    }
+
+    /// Charges what was relayed elsewhere since `since`, whether it fits or not: what is too much is
+    /// paid for before anything else passes.
+    pub fn charge(&self, since: Instant, traffic: Traffic) {
+        let since = self.nanos(since);
+        let bits = traffic.bytes.saturating_mul(8);
+        for (paid_at, amount, per_second) in [
+            (
+                &self.packets_paid_at,
+                traffic.packets,
+                self.rates.packets_per_second_max,
+            ),
+            (&self.bits_paid_at, bits, self.rates.bits_per_second_max),
+        ] {
+            let cost = cost(amount, per_second).unwrap_or(0);
+            paid_at
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |paid_at| {
+                    Some(paid_at.max(since).saturating_add(cost))
+                })
+                .ok(); // Never refused.
+        }
+    }
+
+    /// How long after `now` all that was relayed will be paid for: packets, bits.
+    #[must_use]
+    pub fn ahead(&self, now: Instant) -> [Duration; 2] {
+        let now = self.nanos(now);
+        [&self.packets_paid_at, &self.bits_paid_at].map(|paid_at| {
+            Duration::from_nanos(paid_at.load(Ordering::Relaxed).saturating_sub(now))
+        })
+    }
+
+    fn nanos(&self, now: Instant) -> u64 {
+        let nanos = now.saturating_duration_since(self.epoch).as_nanos();
+        u64::try_from(nanos).unwrap_or(u64::MAX)
     }
 
     fn admit(&self, now: Instant, len: usize) -> bool {
@@ -128,7 +178,7 @@ impl Meter {
     fn wait(&self, now: Instant, len: usize) -> Duration {
         let now = self.nanos(now);
         let wait = |paid_at: &AtomicU64, amount, per_second| {
-            let Some(cost) = cost(amount, per_second) else {
+            let Some(cost) = cost_of_packet(amount, per_second) else {
                 return 0;
             };
             let next = paid_at
@@ -145,11 +195,6 @@ impl Meter {
         );
         Duration::from_nanos(packets.max(bits))
     }
-
-    fn nanos(&self, now: Instant) -> u64 {
-        let nanos = now.saturating_duration_since(self.epoch).as_nanos();
-        u64::try_from(nanos).unwrap_or(u64::MAX)
-    }
 }
 
 fn bits_of(len: usize) -> u64 {
@@ -161,17 +206,17 @@ fn bits_of(len: usize) -> u64 {
 fn cost(amount: u64, per_second: u64) -> Option<u64> {
     let cost =
         (u128::from(amount) * u128::from(NANOS_PER_SECOND)).checked_div(per_second.into())?;
-    // One packet larger than a second's worth passes where nothing else did.
-    Some(
-        u64::try_from(cost)
-            .unwrap_or(u64::MAX)
-            .min(NANOS_PER_SECOND),
-    )
+    Some(u64::try_from(cost).unwrap_or(u64::MAX))
+}
+
+/// As [`cost`], of one packet: one larger than a second's worth passes where nothing else did.
+fn cost_of_packet(amount: u64, per_second: u64) -> Option<u64> {
+    Some(cost(amount, per_second)?.min(NANOS_PER_SECOND))
 }
 
 /// Charges `amount` of something that `per_second` may go of, if it fits.
 fn charge(paid_at: &AtomicU64, now: u64, amount: u64, per_second: u64) -> bool {
-    let Some(cost) = cost(amount, per_second) else {
+    let Some(cost) = cost_of_packet(amount, per_second) else {
         return true;
     };
     paid_at
@@ -339,8 +384,6 @@ pub(crate) fn account_of(user: &str) -> &str {
     reason = "the one real instant simulated time is counted from"
 )]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -418,5 +461,37 @@ mod tests {
         assert_eq!(budget.admit(epoch, 1), Err(Refusal::UserRate));
         let later = epoch + Duration::from_secs(1);
         assert_eq!(budget.admit(later, 65_535), Ok(()));
+    }
+
+    #[test]
+    fn what_was_relayed_elsewhere_is_paid_for_before_anything_passes() {
+        let epoch = Instant::now();
+        let at = |millis| epoch + Duration::from_millis(millis);
+        let limits = Limits {
+            user_rates: Rates {
+                bits_per_second_max: 8_000,
+                packets_per_second_max: 0,
+            },
+            ..Limits::default()
+        };
+        let budget = Quotas::new(epoch).hold("acme:alice", &limits);
+        let [user, account] = budget.meters().unwrap();
+        let relayed = |bytes| Traffic { packets: 1, bytes };
+
+        // A second's worth within the second that is over leaves the next one whole.
+        user.charge(epoch, relayed(1_000));
+        account.charge(epoch, relayed(1_000));
+        assert_eq!(user.ahead(at(1_000)), [Duration::ZERO; 2]);
+        assert_eq!(account.ahead(epoch), [Duration::ZERO; 2]);
+        assert_eq!(budget.admit(at(1_000), 1_000), Ok(()));
+
+        // Two seconds' worth more, and nothing passes until the last of them.
+        user.charge(at(1_000), relayed(2_000));
+        assert_eq!(
+            user.ahead(at(2_000)),
+            [Duration::ZERO, Duration::from_secs(2)]
+        );
+        assert_eq!(budget.admit(at(2_999), 1), Err(Refusal::UserRate));
+        assert_eq!(budget.admit(at(3_100), 100), Ok(()));
     }
 }

@@ -459,6 +459,14 @@ impl Relay {
         self.allocation_by_five_tuple.contains_key(five_tuple)
     }
 
+    /// When the Allocation with this dense number ends; `None` where there is none.
+    #[must_use]
+    pub fn expires(&self, allocation: usize) -> Option<Instant> {
+        self.allocations
+            .get(allocation)
+            .map(|allocation| allocation.expires)
+    }
+
     /// A snapshot of the counters.
     #[must_use]
     pub fn stats(&self) -> Stats {

@@ -44,6 +44,10 @@ pub struct Stats {
     pub from_clients: [Traffic; Transport::COUNT],
     /// Relayed to clients, by [`Transport::index`].
     pub to_clients: [Traffic; Transport::COUNT],
+    /// Of those from clients over UDP, what the network driver relayed.
+    pub offloaded_from_clients: Traffic,
+    /// Of those to clients over UDP, what the network driver relayed.
+    pub offloaded_to_clients: Traffic,
     /// Handed from one Allocation to another without touching the network.
     pub handed_over: Traffic,
     /// Refusals and dropped packets, by [`Refusal::cause`] and the code of the answer, 0 where
@@ -60,6 +64,8 @@ impl AddAssign<&Stats> for Stats {
         self.connections += other.connections;
         self.connections_bound += other.connections_bound;
         self.bindings += other.bindings;
+        self.offloaded_from_clients += other.offloaded_from_clients;
+        self.offloaded_to_clients += other.offloaded_to_clients;
         self.handed_over += other.handed_over;
         for index in 0..Transport::COUNT {
             self.allocations_by_transport[index] += other.allocations_by_transport[index];
@@ -80,6 +86,14 @@ impl AddAssign for Traffic {
 }
 
 impl Stats {
+    /// Adds what the network driver relayed for clients over UDP, past the core and its Paths.
+    pub fn count_offloaded(&mut self, from_clients: Traffic, to_clients: Traffic) {
+        self.from_clients[Transport::Udp.index()] += from_clients;
+        self.to_clients[Transport::Udp.index()] += to_clients;
+        self.offloaded_from_clients += from_clients;
+        self.offloaded_to_clients += to_clients;
+    }
+
     /// How often was refused by `cause`, whatever the answer.
     #[must_use]
     pub fn refused(&self, cause: &str) -> u64 {

@@ -20,6 +20,7 @@ const THIRD_PARTY_KEYS_MAX: usize = 16;
 
 /// The longest name of such a key, in bytes.
 const KID_LEN_MAX: usize = 64;
+use crate::xdp::{Xdp, XdpSettings};
 
 /// The most threads that relay for UDP clients.
 const THREADS_MAX: usize = 1024;
@@ -136,6 +137,25 @@ pub struct Config {
     pub port_min: u16,
     /// The highest relayed port.
     pub port_max: u16,
+    /// Whether Channels of clients over UDP are relayed in the network driver, by an XDP program, at
+    /// a fraction of the processor time: `off`; `auto`, where this machine can, with a warning in
+    /// the log where it can't; or `on`, which does not start where it can't. It is off by default
+    /// until it has been in production for longer, and since what is relayed there passes by the
+    /// host's firewall, its connection tracking and its packet captures. Permissions, `peers_deny`
+    /// and rates hold as ever, and whatever the program does not know this process relays.
+    ///
+    /// It takes Linux 5.12, CAP_BPF and CAP_NET_ADMIN (see `deploy/offhook.service`), a driver with
+    /// native XDP, `sysctl net.ipv4.conf.lo.forwarding=1` (`net.ipv6…` for IPv6), and addresses
+    /// instead of wildcards in `listen_udp` and `relay_ips`. The program is loaded under "Dual
+    /// MIT/GPL", for the kernel lends the search for routes to such programs alone. One relay can
+    /// hold an interface. `offhook doctor` tells what is missing.
+    pub xdp: Xdp,
+    /// The interfaces that clients and peers are reached through; of a VLAN the one below it.
+    #[schemars(extend("examples" = [["eth0"]]))]
+    pub xdp_interfaces: Vec<String>,
+    /// How many Channels may be in the driver at once, each 288 bytes that the kernel keeps; what
+    /// is beyond this process relays.
+    pub xdp_channels_max: u32,
     /// The realm clients show to people who must type a password, at most 36 bytes: it stands in
     /// every answer to a stranger, which must stay small.
     pub realm: String,
@@ -234,6 +254,9 @@ impl Default for Config {
             public_ips: Vec::new(),
             port_min: 49_152,
             port_max: 65_535,
+            xdp: Xdp::Off,
+            xdp_interfaces: Vec::new(),
+            xdp_channels_max: 16_384,
             realm: "offhook".to_owned(),
             users: Vec::new(),
             alternate_servers: Vec::new(),
@@ -278,6 +301,8 @@ pub(crate) struct Settings {
     pub(crate) users: Vec<(String, Secret)>,
     /// Whose tokens count.
     pub(crate) third_party: Option<ThirdParty>,
+    /// None where XDP is off.
+    pub(crate) xdp: Option<XdpSettings>,
     /// Where IPv4 ports are bound.
     pub(crate) bind_v4: Option<Ipv4Addr>,
     /// Where IPv6 ports are bound.
@@ -529,6 +554,7 @@ impl Config {
                     domain: self.alternate_domain.clone(),
                 },
             },
+            xdp: self.xdp_settings()?,
             users: self.static_users(),
             third_party: self.third_party()?,
             bind_v4,
@@ -697,6 +723,29 @@ mod tests {
             "`users` has \"door\" without",
         );
         check("alternate_domain = ''", "`alternate_domain` has 0 bytes");
+        check("xdp = 'maybe'", "unknown variant `maybe`");
+        let xdp = "xdp = 'auto'\nxdp_interfaces = ['eth0']\n";
+        check("xdp = 'auto'", "`xdp_interfaces` is empty");
+        check(
+            &format!("{xdp}listen_udp = ['10.0.0.5:3478']\nrelay_ips = ['10.0.0.5']"),
+            "ok",
+        );
+        check(
+            &format!("{xdp}listen_udp = ['0.0.0.0:3478']"),
+            "`listen_udp` has 0.0.0.0:3478; XDP",
+        );
+        check(
+            &format!("{xdp}listen_udp = ['10.0.0.5:50000']"),
+            "`listen_udp` has 10.0.0.5:50000, a port from",
+        );
+        check(
+            &format!("{xdp}relay_ips = ['0.0.0.0']\npublic_ips = ['203.0.113.7']"),
+            "`relay_ips` has 0.0.0.0; XDP",
+        );
+        check(
+            &format!("{xdp}xdp_channels_max = 0"),
+            "`xdp_channels_max` is 0; it must be 1 to",
+        );
         check("lifetime_seconds_max = 5", "`lifetime_seconds_max` is 5");
         check(
             "tcp_connection_idle_seconds = 5",

@@ -24,7 +24,7 @@ use crate::dtls::{self, Certificates};
 use crate::shard::Shard;
 use crate::stream::{Accepted, accept_all, serve};
 use crate::worker::{self, Command as WorkerCommand, Event, Listener, Remote, Worker};
-use crate::{burst, metrics, udp};
+use crate::{burst, metrics, udp, xdp};
 
 /// How many streams may wait for the relay's thread to take them.
 const COMMANDS_MAX: usize = 1024;
@@ -58,7 +58,7 @@ impl Relay {
     ///
     /// # Errors
     ///
-    /// A setting that is wrong, or an address that can't be bound. IPv6 loopback is the exception:
+    /// A setting that is wrong, an address that can't be bound, or no XDP where it is `on`. IPv6 loopback is the exception:
     /// where this machine has none it is left out with a warning.
     pub fn start(
         config: &Config,
@@ -80,6 +80,7 @@ impl Relay {
         };
         let mut sockets = Sockets::bind(config, threads)?;
         let addresses = sockets.addresses()?;
+        let offload = xdp::start(settings.xdp.as_ref(), Instant::now())?;
         let mut rng = StdRng::try_from_rng(&mut SysRng).context("no entropy from the system")?;
 
         let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
@@ -135,7 +136,7 @@ impl Relay {
             .name("relay".to_owned())
             .spawn(move || {
                 let _guard = guard;
-                let shard = Shard::new(settings, relay, workers, udp_listeners, owners);
+                let shard = Shard::new(settings, relay, workers, udp_listeners, owners, offload);
                 let served = LocalSet::new().block_on(&runtime, run(Rc::new(shard), control));
                 if let Err(error) = served {
                     tracing::error!(error = format!("{error:#}"), "Relay stopped");

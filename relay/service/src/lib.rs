@@ -25,6 +25,7 @@ mod dtls;
 mod handle;
 mod icmp;
 mod metrics;
+mod offload;
 mod outgoing;
 mod sender;
 mod shard;
@@ -32,8 +33,10 @@ mod stream;
 mod tcp;
 mod udp;
 mod worker;
+mod xdp;
 
 pub use config::{Config, StaticUser, ThirdPartyAlgorithm, ThirdPartyConfig, ThirdPartyKey};
 pub use dtls::{Certificate, Certificates};
 pub use handle::{Handle, Relay, StreamTransport};
 pub use relay_core::{Credentials, Secret, Stats};
+pub use xdp::Xdp;

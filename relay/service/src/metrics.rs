@@ -2,8 +2,10 @@
 
 use metrics::{counter, gauge};
 use relay_core::{Stats, Traffic, Transport};
+use relay_xdp::Cause;
 
 use crate::shard::Shard;
+use crate::xdp::Outcome;
 
 /// Publishes the counters of `shard` and its workers. They count in plain integers, so a packet pays
 /// for nothing but an addition.
@@ -21,6 +23,42 @@ pub(crate) async fn publish(shard: &Shard) {
     counter!("relay_dropped_total", "cause" => "too_long")
         .absolute(shard.dropped.too_long.get() + figures.too_long);
     counter!("relay_streams_refused_total").absolute(shard.dropped.streams.get());
+    publish_offload(&shard.offload(), &figures.stats);
+}
+
+/// What the network driver relays; nothing where nobody asked for it.
+fn publish_offload(offload: &Outcome, stats: &Stats) {
+    let offload = match offload {
+        Outcome::Off => return,
+        Outcome::Refused(cause) => {
+            gauge!("relay_xdp_active").set(0);
+            gauge!("relay_xdp_refused", "cause" => *cause).set(1);
+            return;
+        }
+        Outcome::Active(offload) => offload,
+    };
+    gauge!("relay_xdp_active").set(1);
+    gauge!("relay_xdp_channels").set(offload.channels() as f64);
+    for (direction, Traffic { packets, bytes }) in [
+        ("from_client", stats.offloaded_from_clients),
+        ("to_client", stats.offloaded_to_clients),
+    ] {
+        counter!("relay_xdp_packets_total", "direction" => direction).absolute(packets);
+        counter!("relay_xdp_bytes_total", "direction" => direction).absolute(bytes);
+    }
+    for (cause, count) in offload.left() {
+        counter!("relay_xdp_channels_left_total", "cause" => *cause).absolute(*count);
+    }
+    match offload.causes() {
+        Ok(counts) => {
+            let relayed = |cause: &Cause| matches!(cause, Cause::ToPeer | Cause::ToClient);
+            for cause in Cause::ALL.into_iter().filter(|cause| !relayed(cause)) {
+                counter!("relay_xdp_packets_left_total", "cause" => cause.name())
+                    .absolute(counts[cause.index()]);
+            }
+        }
+        Err(error) => tracing::warn!(%error, "The XDP program's counters can't be read"),
+    }
 }
 
 fn publish_stats(stats: &Stats) {

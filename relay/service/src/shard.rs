@@ -1,7 +1,7 @@
 //! The control thread: the core, and the streams it serves itself. Moves bytes and time between
 //! them, and between the core and the workers; decides nothing.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -21,10 +21,11 @@ use tokio::task::JoinHandle;
 use crate::burst;
 use crate::config::Settings;
 use crate::icmp::{self, Said};
+use crate::offload::{self, Offload, Offloaded};
 use crate::sender::Sender;
 use crate::tcp::Tcp;
-use crate::udp;
 use crate::worker::{Batch, Command, Event, Figures, Listener, Remote};
+use crate::{udp, xdp};
 
 /// Room in front of every received packet for the longest prefix a core writes there.
 pub(crate) const HEADROOM: usize = Prefix::LEN_MAX;
@@ -52,6 +53,7 @@ pub(crate) struct Shard {
     workers: Vec<Remote>,
     udp_listeners: Vec<Listener>,
     owners: Arc<Owners>,
+    offload: RefCell<xdp::Outcome>,
     /// The worker whose packet is being handled: what follows from it goes back there.
     serving: Cell<Option<usize>>,
     /// By [`PathUpdate::allocation`].
@@ -93,6 +95,7 @@ impl Shard {
         workers: Vec<Remote>,
         udp_listeners: Vec<Listener>,
         owners: Arc<Owners>,
+        offload: xdp::Outcome,
     ) -> Shard {
         Shard {
             settings: RefCell::new(Rc::new(settings)),
@@ -100,6 +103,7 @@ impl Shard {
             workers,
             udp_listeners,
             owners,
+            offload: RefCell::new(offload),
             serving: Cell::new(None),
             worker_by_allocation: RefCell::default(),
             bound: RefCell::default(),
@@ -120,6 +124,11 @@ impl Shard {
             stats: self.relay.borrow().stats(),
             ..Figures::default()
         };
+        if let Some(offloaded) = self.settle_offload() {
+            figures
+                .stats
+                .count_offloaded(offloaded.from_clients, offloaded.to_clients);
+        }
         for worker in &self.workers {
             let (reply, answer) = oneshot::channel();
             worker.tell(Command::Figures(reply));
@@ -129,6 +138,27 @@ impl Shard {
             }
         }
         figures
+    }
+
+    /// Counts what the network driver relayed, for everybody who asks; `None` where it does not.
+    pub(crate) fn settle_offload(&self) -> Option<Offloaded> {
+        let relay = self.relay.borrow();
+        self.with_offload(|offload| {
+            offload::view(Instant::now(), &relay, |view| offload.settle(view));
+            offload.offloaded()
+        })
+    }
+
+    fn with_offload<T>(&self, work: impl FnOnce(&mut Offload) -> T) -> Option<T> {
+        match &mut *self.offload.borrow_mut() {
+            xdp::Outcome::Active(offload) => Some(work(offload)),
+            _ => None,
+        }
+    }
+
+    /// What came of the setting `xdp`.
+    pub(crate) fn offload(&self) -> Ref<'_, xdp::Outcome> {
+        self.offload.borrow()
     }
 
     pub(crate) fn streams(&self) -> usize {
@@ -285,6 +315,11 @@ impl Shard {
             worker.tell(Command::Peers(peers.clone()));
             worker.wake();
         }
+        let relay = self.relay.borrow();
+        self.with_offload(|offload| {
+            offload::view(Instant::now(), &relay, |view| offload.check_peers(view));
+        });
+        drop(relay);
         self.apply_outputs();
     }
 
@@ -367,8 +402,17 @@ impl Shard {
                 Output::Pair { one, other } => self.tcp.pair(one, other),
                 Output::Splice { id, client } => self.tcp.splice(id, client),
                 Output::Close(id) => self.tcp.close(id),
-                Output::ClosePort(port) => told.extend(self.close_port(port)),
-                Output::Path(update) => told.extend(self.update_path(update)),
+                Output::ClosePort(port) => {
+                    self.with_offload(|offload| offload.close_port(Instant::now(), port));
+                    told.extend(self.close_port(port));
+                }
+                Output::Path(update) => {
+                    self.with_offload(|offload| {
+                        let now = Instant::now();
+                        offload::view(now, &relay, |view| offload.update(view, &update));
+                    });
+                    told.extend(self.update_path(update));
+                }
             }
         }
         drop(relay);

@@ -102,6 +102,23 @@ pub enum StartError {
     },
 }
 
+impl StartError {
+    /// A stable word for metrics.
+    #[must_use]
+    pub fn cause(&self) -> &'static str {
+        match self {
+            StartError::Platform => "platform",
+            StartError::NoInterface | StartError::Interface { .. } => "interface",
+            StartError::Driver { .. } => "driver",
+            StartError::Forwarding { .. } => "forwarding",
+            StartError::Map(_) => "map",
+            StartError::Load { .. } => "load",
+            StartError::Taken { .. } => "taken",
+            StartError::Attach { .. } => "attach",
+        }
+    }
+}
+
 /// A Channel as userspace has verified it: its peer passed the address check, and is no address of
 /// this relay.
 #[derive(Debug, Clone, Copy)]
@@ -147,6 +164,20 @@ pub enum InstallError {
     /// The kernel refused: most often, a Channel with the same addresses is installed.
     #[error("not installed: {0}")]
     Kernel(#[from] io::Error),
+}
+
+impl InstallError {
+    /// A stable word for metrics.
+    #[must_use]
+    pub fn cause(&self) -> &'static str {
+        match self {
+            InstallError::Full => "full",
+            InstallError::Families => "families",
+            InstallError::Wildcard => "wildcard",
+            InstallError::Ports => "ports",
+            InstallError::Kernel(_) => "kernel",
+        }
+    }
 }
 
 /// A Channel that is installed; [`Offload::remove`](crate::Offload::remove) takes it back.

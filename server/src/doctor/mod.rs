@@ -8,6 +8,7 @@ mod network;
 mod relay;
 pub mod report;
 mod site;
+mod xdp;
 
 use std::sync::Arc;
 
@@ -92,6 +93,7 @@ pub async fn examine(loaded: anyhow::Result<Loaded>, options: &DoctorOptions) ->
     site::check(&mut report, &patient).await;
     if patient.config.roles.contains(&Role::Relay) {
         relay::check(&mut report, &patient).await;
+        xdp::check(&mut report, &patient).await;
     }
     report
 }

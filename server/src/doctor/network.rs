@@ -53,14 +53,13 @@ pub(super) async fn check(report: &mut Report, patient: &Patient) {
 
 /// Whether the server can write, by its own account.
 async fn records(address: SocketAddr) -> Finding {
-    let asked = timeout(ANSWER_MAX, ask(reachable(address), "/metrics")).await;
-    match asked {
-        Ok(Ok(figures)) if figures.contains("\nrecords_failing 1\n") => Finding::bad(
+    match figures(address).await {
+        Some(figures) if figures.contains("\nrecords_failing 1\n") => Finding::bad(
             "records",
             "the server can't write its records: history is being lost",
             "make room on the disk of the data directory, or make it writable; the server's log tells the reason",
         ),
-        Ok(Ok(figures)) if figures.contains("\nrecords_failing 0\n") => {
+        Some(figures) if figures.contains("\nrecords_failing 0\n") => {
             Finding::good("records", "the server writes its records")
         }
         _ => Finding::note(
@@ -68,6 +67,14 @@ async fn records(address: SocketAddr) -> Finding {
             format!("not checked: the server shows no figures on {address} to this machine"),
         ),
     }
+}
+
+/// The running server's figures, where it shows them to this machine.
+pub(super) async fn figures(address: SocketAddr) -> Option<String> {
+    timeout(ANSWER_MAX, ask(reachable(address), "/metrics"))
+        .await
+        .ok()?
+        .ok()
 }
 
 fn describe(address: SocketAddr, holder: Holder) -> Finding {

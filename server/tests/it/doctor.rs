@@ -50,6 +50,27 @@ async fn a_server_without_settings_is_well() {
 }
 
 #[tokio::test]
+async fn what_keeps_channels_out_of_the_driver_is_told() {
+    let t = TestServer::configured(|config| {
+        config.relay.xdp = relay_service::Xdp::Auto;
+        config.relay.xdp_interfaces = vec!["none0".to_owned()];
+    })
+    .await;
+    let report = report_on(&t.config).await;
+    assert!(report.is_healthy(), "{}", report.text());
+    assert!(
+        report.text().contains("userspace relays every Channel: "),
+        "{}",
+        report.text()
+    );
+
+    let mut config = t.config.clone();
+    config.relay.xdp = relay_service::Xdp::On;
+    assert_bad(&report_on(&config).await, "XDP", "not here: ");
+    t.server.stop().await;
+}
+
+#[tokio::test]
 async fn a_server_with_a_certificate_is_well() {
     let t = TestServer::with_tls(|config| {
         config.public_url = Some(
