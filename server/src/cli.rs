@@ -138,7 +138,7 @@ pub enum KeyCommand {
 }
 
 /// What to check.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct DoctorOptions {
     /// What people type to get to the server (instead of `public_url` in the configuration).
     #[arg(long, value_parser = |text: &str| PublicUrl::new(text).map_err(|error| error.to_string()))]

@@ -10,7 +10,7 @@ use anyhow::Context;
 use crate::addresses::{self, Reach};
 use crate::cli::ServeOptions;
 use crate::config::load::Loaded;
-use crate::config::{Config, Role};
+use crate::config::{CertificateSource, Config, Role};
 
 /// The port of HTTPS and TURN over TLS on the local network.
 pub const LAN_PORT: u16 = 8443;
@@ -77,7 +77,7 @@ impl Plan {
 
     /// Whether this process speaks TLS itself.
     pub fn speaks_tls(&self) -> bool {
-        self.config.tls.certificate_file.is_some() || matches!(self.mode, Mode::Lan { .. })
+        self.config.tls.source() != CertificateSource::None || matches!(self.mode, Mode::Lan { .. })
     }
 
     /// How many files are open when every limit is reached; none to speak of without settings, where it is one person who tries.

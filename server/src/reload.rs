@@ -70,7 +70,11 @@ impl Server {
     }
 
     fn reload_certificate(&self, config: &Config) {
-        let Some(certificate) = &self.certificate else {
+        if let Some(acme) = &self.acme {
+            // Even the same settings have it try again what failed.
+            acme.send_replace(config.tls.acme.clone());
+        }
+        let Some(certificate) = self.certificate.as_ref().filter(|_| self.acme.is_none()) else {
             return;
         };
         let followed = match (&config.tls.certificate_file, &config.tls.key_file) {

@@ -15,13 +15,13 @@ use anyhow::{Context, bail};
 use axum::Router;
 use backing::records::Records;
 use tokio::net::TcpListener;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::addresses;
-use crate::config::{Config, Role};
+use crate::config::{Acme, CertificateSource, Config, Role};
 use crate::drain;
 use crate::fronts::{self, Parts, Ports};
 use crate::history;
@@ -30,6 +30,7 @@ use crate::http::metrics;
 use crate::listener::{self, limits::Counter};
 use crate::plan::{Mode, Plan};
 use crate::state::{DataDir, Lock, Secrets};
+use crate::tls::acme::{self, Keeper};
 use crate::tls::{self, CertificateStore, Files, Watched, development};
 use crate::web;
 
@@ -47,6 +48,8 @@ pub struct Server {
     pub(crate) running: Mutex<Running>,
     pub(crate) ports: Ports,
     pub(crate) certificate: Option<Arc<Watched>>,
+    /// Tells whoever orders certificates of other settings.
+    pub(crate) acme: Option<watch::Sender<Acme>>,
     pub(crate) signaling: Option<signaling_service::Service>,
     pub(crate) relay: Option<relay_service::Handle>,
     pub(crate) keep_history_days: Arc<AtomicU32>,
@@ -126,6 +129,9 @@ impl Server {
         if let Some(signaling) = &signaling {
             router = router.merge(signaling.router());
         }
+        if config.tls.source() == CertificateSource::Acme {
+            router = router.merge(acme::router(acme::challenges_in(data.path())));
+        }
         if plan.has(Role::Web) {
             router = router.merge(web::router(config.web_dir.clone()));
         }
@@ -164,8 +170,16 @@ impl Server {
             let forget = history::forget_old(records.clone(), keep_history_days.clone());
             spawn_until(&tasks, &closing, forget);
         }
+        let mut acme = None;
         if let Some(certificate) = &certificate {
             spawn_until(&tasks, &closing, certificate.clone().watch());
+            if config.tls.source() == CertificateSource::Acme {
+                let (sender, settings) = watch::channel(config.tls.acme.clone());
+                let served = certificate.clone();
+                let keeper = Keeper::new(data.path(), &addresses, served, settings)?;
+                spawn_until(&tasks, &closing, keeper.keep());
+                acme = Some(sender);
+            }
         }
         readiness.set(true);
 
@@ -176,6 +190,7 @@ impl Server {
             }),
             ports,
             certificate,
+            acme,
             signaling,
             relay,
             keep_history_days,
@@ -193,6 +208,11 @@ impl Server {
     /// The TCP addresses in use, in the order of `listen`.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// What DTLS clients are shown at the moment; `None` without TLS.
+    pub fn certificate_for_dtls(&self) -> Option<relay_service::Certificate> {
+        self.certificate.as_ref()?.store().for_dtls()
     }
 
     /// The address of `[metrics] listen`, in use.
@@ -292,6 +312,15 @@ async fn open_records(data: &DataDir, plan: &Plan) -> anyhow::Result<Records> {
 }
 
 fn certificate(data: &DataDir, plan: &Plan) -> anyhow::Result<Option<Arc<Watched>>> {
+    let dtls = plan.has(Role::Relay) && !plan.config.relay.listen_dtls.is_empty();
+    if plan.config.tls.source() == CertificateSource::Acme {
+        let settings = &plan.config.tls.acme;
+        let files = acme::files(data.path(), settings);
+        let challenges = acme::challenges_in(data.path());
+        let stand_in = acme::self_signed(settings)?;
+        let watched = Watched::open_acme(files, dtls, &stand_in, challenges)?;
+        return Ok(Some(Arc::new(watched)));
+    }
     let files = match (
         &plan.config.tls.certificate_file,
         &plan.config.tls.key_file,
@@ -304,7 +333,6 @@ fn certificate(data: &DataDir, plan: &Plan) -> anyhow::Result<Option<Arc<Watched
         (_, _, Mode::Lan { addresses }) => development::ensure(data, addresses)?.served(),
         _ => return Ok(None),
     };
-    let dtls = plan.has(Role::Relay) && !plan.config.relay.listen_dtls.is_empty();
     Ok(Some(Arc::new(Watched::open(files, dtls)?)))
 }
 

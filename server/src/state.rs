@@ -5,6 +5,7 @@
 //! ├── lock                 0600   held by the process whose signaling role serves from here, whose number is in it
 //! ├── secrets.toml         0600   what signs and seals; made once, from the operating system's randomness
 //! ├── offhook.sqlite       0600   records
+//! ├── acme/                0700   accounts with authorities that bring certificates, what they brought, and its key
 //! └── development/         0700   with --lan only: an own certificate authority and the certificate it issued
 //! ```
 
@@ -23,7 +24,7 @@ use serde::{Deserialize, Serialize};
 const DIR_MODE: u32 = 0o700;
 
 /// The mode of every file in the data directory.
-const FILE_MODE: u32 = 0o600;
+pub(crate) const FILE_MODE: u32 = 0o600;
 
 /// The name of the file of the secrets.
 const SECRETS: &str = "secrets.toml";
@@ -341,7 +342,8 @@ fn refuse_foreign(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn ensure_dir(path: &Path) -> anyhow::Result<()> {
+/// Makes a private folder, with those above it that are missing, or takes away the rights of others to it.
+pub(crate) fn ensure_dir(path: &Path) -> anyhow::Result<()> {
     let shown = path.display();
     if !path
         .try_exists()
@@ -380,7 +382,7 @@ fn close_to_others(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn random<const LEN: usize>() -> anyhow::Result<[u8; LEN]> {
+pub(crate) fn random<const LEN: usize>() -> anyhow::Result<[u8; LEN]> {
     let mut bytes = [0; LEN];
     aws_lc_rs::rand::fill(&mut bytes)
         .map_err(|_| anyhow::anyhow!("the operating system gave no random bytes"))?;

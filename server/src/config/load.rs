@@ -324,6 +324,30 @@ mod tests {
                 "offhook.toml:2: [tls] needs both `certificate_file` and `key_file`, or neither; `certificate_file` is missing",
             ),
             (
+                "[tls.acme]\ndomains = ['*.example.com']",
+                "offhook.toml:2: [tls.acme] `domains` holds `*.example.com`; ",
+            ),
+            (
+                "[tls.acme]\ndomains = ['192.0.2.1']",
+                "offhook.toml:2: [tls.acme] `domains` holds `192.0.2.1`; ",
+            ),
+            (
+                "[tls.acme]\ndomains = ['a.example']",
+                "offhook.toml: [tls.acme] `terms_agreed` is false; read the terms",
+            ),
+            (
+                "[tls.acme]\ndomains = ['a.example']\ndirectory = 'http://b.example/'",
+                "offhook.toml:3: [tls.acme] `directory` is `http://b.example/`; ",
+            ),
+            (
+                "[tls.acme]\ndomains = ['a.example']\ncontact = ['mailto:a@b.example']",
+                "offhook.toml:3: [tls.acme] `contact` holds `mailto:a@b.example`; ",
+            ),
+            (
+                "[tls]\ncertificate_file = 'a'\nkey_file = 'b'\n[tls.acme]\ndomains = ['a.example']",
+                "offhook.toml:5: [tls.acme] `domains` and [tls] `certificate_file` both bring",
+            ),
+            (
                 "public_url = 'calls.example.com'",
                 "offhook.toml:1: `public_url` is `calls.example.com`; write `https://host` or `https://host:port`",
             ),

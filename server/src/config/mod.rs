@@ -124,6 +124,61 @@ pub struct Tls {
     /// The certificate's private key, in PEM.
     #[schemars(extend("examples" = ["/etc/letsencrypt/live/calls.example.com/privkey.pem"]))]
     pub key_file: Option<PathBuf>,
+    /// Certificates by ACME, as Let's Encrypt gives them out, instead of files: ordered, kept in the data directory and renewed by
+    /// itself. TCP port 443 or 80 of every name has to reach this server.
+    pub acme: Acme,
+}
+
+/// Where the certificate comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CertificateSource {
+    /// There is none.
+    None,
+    /// Somebody writes files.
+    Files,
+    /// This server orders it.
+    Acme,
+}
+
+impl Tls {
+    /// Where the certificate comes from; files are stronger, though both together are refused.
+    pub fn source(&self) -> CertificateSource {
+        match (&self.certificate_file, self.acme.domains.is_empty()) {
+            (Some(_), _) => CertificateSource::Files,
+            (None, false) => CertificateSource::Acme,
+            (None, true) => CertificateSource::None,
+        }
+    }
+}
+
+/// The `[tls.acme]` table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Acme {
+    /// The names the certificate is for, such as `["calls.example.com", "turn.example.com"]`; with none there is no ACME.
+    pub domains: Vec<String>,
+    /// Mail addresses the authority may write to, about a certificate that is about to end for example.
+    pub contact: Vec<String>,
+    /// Whether you agree to the authority's terms of service; nothing is ordered without it.
+    pub terms_agreed: bool,
+    /// The authority's directory. To try things out, take Let's Encrypt's
+    /// `https://acme-staging-v02.api.letsencrypt.org/directory`, which browsers don't trust.
+    pub directory: String,
+    /// The certificate of an authority of your own, in PEM, that this machine does not trust yet: to speak to its directory.
+    #[schemars(extend("examples" = ["/etc/offhook/authority.pem"]))]
+    pub authority_file: Option<PathBuf>,
+}
+
+impl Default for Acme {
+    fn default() -> Self {
+        Self {
+            domains: Vec::new(),
+            contact: Vec::new(),
+            terms_agreed: false,
+            directory: "https://acme-v02.api.letsencrypt.org/directory".to_owned(),
+            authority_file: None,
+        }
+    }
 }
 
 /// The `[log]` table.

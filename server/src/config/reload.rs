@@ -85,8 +85,16 @@ const LIVE: &[Key] = keys![
     relay.stream_queue_bytes_max,
 ];
 
-/// These hold at once while a certificate stays; beginning or ending with TLS takes a restart.
-const CERTIFICATE: &[Key] = keys![tls.certificate_file, tls.key_file];
+/// These hold at once while the certificate comes from where it came from; beginning or ending with TLS takes a restart.
+const CERTIFICATE: &[Key] = keys![
+    tls.certificate_file,
+    tls.key_file,
+    tls.acme.domains,
+    tls.acme.contact,
+    tls.acme.terms_agreed,
+    tls.acme.directory,
+    tls.acme.authority_file,
+];
 
 /// Sockets, threads, what is open on disk, and what is in the keys of clients.
 const RESTART: &[Key] = keys![
@@ -133,7 +141,7 @@ const RESTART: &[Key] = keys![
 /// Decides what holds once `read` was read where `running` held so far.
 pub fn merge(running: &Config, mut read: Config) -> (Config, Changes) {
     let mut changes = Changes::default();
-    let stays = running.tls.certificate_file.is_some() == read.tls.certificate_file.is_some();
+    let stays = running.tls.source() == read.tls.source();
     let (live, restart): (&[_], &[_]) = match stays {
         true => (&[LIVE, CERTIFICATE], &[RESTART]),
         false => (&[LIVE], &[RESTART, CERTIFICATE]),

@@ -7,7 +7,7 @@ use axum::http::uri::Authority;
 use serde_json::Value;
 use tracing_subscriber::EnvFilter;
 
-use super::Config;
+use super::{Config, Tls};
 
 /// The longest time that can be set, in seconds: a day. Anything longer is a slip of the pen, and the far end of `u64` is beyond
 /// what clocks can add.
@@ -87,6 +87,7 @@ pub(super) fn validate(config: &Config) -> Result<(), Wrong> {
             return wrong(one, why);
         }
     }
+    acme(&config.tls)?;
     if let Err(error) = EnvFilter::try_new(&config.log.filter) {
         let why = format!("[log] `filter` is `{}`: {error}", config.log.filter);
         return wrong("log.filter", why);
@@ -98,6 +99,49 @@ pub(super) fn validate(config: &Config) -> Result<(), Wrong> {
         let why = format!("{error:#}");
         let setting = why.split('`').nth(1).unwrap_or_default();
         return wrong(&format!("relay.{setting}"), format!("[relay] {why}"));
+    }
+    Ok(())
+}
+
+fn acme(tls: &Tls) -> Result<(), Wrong> {
+    let of = &tls.acme;
+    if of.domains.is_empty() {
+        return Ok(());
+    }
+    if tls.certificate_file.is_some() {
+        let why = "[tls.acme] `domains` and [tls] `certificate_file` both bring a certificate: keep one of them";
+        return wrong("tls.acme.domains", why);
+    }
+    for domain in &of.domains {
+        let is_name = check_authority(domain).is_ok() && !domain.contains([':', '[']);
+        if !is_name || domain.parse::<std::net::IpAddr>().is_ok() {
+            let why = format!(
+                "[tls.acme] `domains` holds `{domain}`; write a name such as `calls.example.com` (`*` takes a check by DNS, which is not made here)"
+            );
+            return wrong("tls.acme.domains", why);
+        }
+    }
+    for address in &of.contact {
+        if !address.contains('@') || address.contains([':', '?', ',', ' ']) {
+            let why = format!("[tls.acme] `contact` holds `{address}`; write a mail address");
+            return wrong("tls.acme.contact", why);
+        }
+    }
+    let authority = of.directory.strip_prefix("https://");
+    let authority = authority.map(|rest| rest.split('/').next().unwrap_or_default());
+    if authority.is_none_or(|authority| check_authority(authority).is_err()) {
+        let why = format!(
+            "[tls.acme] `directory` is `{}`; it must be an https address",
+            of.directory
+        );
+        return wrong("tls.acme.directory", why);
+    }
+    if !of.terms_agreed {
+        let why = format!(
+            "[tls.acme] `terms_agreed` is false; read the terms that {} names, and set it to true",
+            of.directory
+        );
+        return wrong("tls.acme.terms_agreed", why);
     }
     Ok(())
 }

@@ -9,8 +9,8 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::report::{Finding, Report};
 use super::{Patient, relay};
-use crate::config::PublicUrl;
-use crate::tls::{self, CertificateStore, Files, development};
+use crate::config::{CertificateSource, PublicUrl};
+use crate::tls::{self, CertificateStore, Files, acme, development};
 
 /// From how many days before the end on a renewal is overdue: most authorities' clients renew at 30.
 const RENEWAL_DAYS: i64 = 14;
@@ -18,14 +18,23 @@ const RENEWAL_DAYS: i64 = 14;
 const DAY: i64 = 86_400;
 
 pub(super) fn check(report: &mut Report, patient: &Patient) {
-    let tls = &patient.config.tls;
-    let (Some(certificate), Some(key)) = (&tls.certificate_file, &tls.key_file) else {
-        return;
+    let settings = &patient.config.tls;
+    let files = match (
+        settings.source(),
+        &settings.certificate_file,
+        &settings.key_file,
+    ) {
+        (CertificateSource::Files, Some(certificate), Some(key)) => Files {
+            certificate: certificate.clone(),
+            key: key.clone(),
+        },
+        (CertificateSource::Acme, ..) => match by_acme(report, patient) {
+            Some(files) => files,
+            None => return,
+        },
+        _ => return,
     };
-    let files = Files {
-        certificate: certificate.clone(),
-        key: key.clone(),
-    };
+    let Files { certificate, key } = &files;
     if let Err(error) = CertificateStore::load(&files) {
         report.add(Finding::bad(
             "certificate",
@@ -71,6 +80,32 @@ pub(super) fn check(report: &mut Report, patient: &Patient) {
     } else {
         Finding::good("chain", format!("{} certificates lead toward a root", chain.len()))
     });
+}
+
+/// Where the certificate is that came by ACME; `None` where none did yet. Tells of an order that failed.
+fn by_acme(report: &mut Report, patient: &Patient) -> Option<Files> {
+    let (data, settings) = (&patient.config.data_dir, &patient.config.tls.acme);
+    let files = acme::files(data, settings);
+    let has_come = files.certificate.exists();
+    let advice = format!(
+        "TCP port 443 or 80 of {} has to reach this server, by the names' DNS as the internet sees it; then `offhook reload`",
+        settings.domains.join(", ")
+    );
+    match (acme::failure(data, settings), has_come) {
+        (Some(failure), _) => {
+            let what = format!("the last order failed: {}", failure.trim());
+            report.add(Finding::bad("ACME", what, advice));
+        }
+        (None, false) => {
+            let what = "none has come yet, a self-signed certificate is served meanwhile";
+            report.add(Finding::bad("ACME", what, advice));
+        }
+        (None, true) => report.add(Finding::good(
+            "ACME",
+            "the last order brought a certificate",
+        )),
+    }
+    has_come.then_some(files)
 }
 
 fn lifetime(path: &Path, leaf: &X509Certificate<'_>, now: i64) -> Finding {

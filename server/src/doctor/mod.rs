@@ -16,7 +16,7 @@ use rustls::{ClientConfig, RootCertStore};
 
 use crate::cli::DoctorOptions;
 use crate::config::load::Loaded;
-use crate::config::{Config, PublicUrl, Role};
+use crate::config::{CertificateSource, Config, PublicUrl, Role};
 use crate::state::{DataDir, Secrets};
 use crate::tls::{self, development};
 
@@ -40,7 +40,8 @@ impl Patient {
     /// Whether the server speaks TLS itself: with a certificate of its own, or started with `--lan` in this data directory.
     fn speaks_tls(&self) -> bool {
         let development = development::files(&self.config.data_dir).certificate;
-        self.config.tls.certificate_file.is_some() || (!self.from_file && development.exists())
+        self.config.tls.source() != CertificateSource::None
+            || (!self.from_file && development.exists())
     }
 }
 

@@ -24,7 +24,7 @@ use super::Patient;
 use super::network::reachable;
 use super::report::{Finding, Report};
 use crate::addresses::{self, Reach};
-use crate::config::{Network, PublicUrl, Role};
+use crate::config::{CertificateSource, Network, PublicUrl, Role};
 
 /// How long the site may take for anything.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
@@ -88,7 +88,7 @@ fn site(patient: &Patient) -> Option<PublicUrl> {
     if let Some(url) = &patient.url {
         return Some(url.clone());
     }
-    if patient.config.tls.certificate_file.is_some() {
+    if patient.config.tls.source() != CertificateSource::None {
         return None; // Nobody said for which name.
     }
     let address = reachable(*patient.config.listen.first()?);

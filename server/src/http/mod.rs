@@ -27,8 +27,10 @@ use self::forwarded::Asker;
 use self::metrics::Reached;
 use crate::config::{ForwardedHeader, Limits, Network};
 use crate::listener::Ends;
+use crate::tls::acme;
 
-/// What stays reachable over plain HTTP where everything else is redirected to HTTPS: probes and scrapers rarely speak TLS.
+/// What stays reachable over plain HTTP where everything else is redirected to HTTPS: probes and scrapers rarely speak TLS. Who
+/// gives out the certificate asks before there is one, at [`acme::CHALLENGE_PATH`].
 const PLAIN_PATHS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
 /// Who may be believed, and what is served.
@@ -172,7 +174,9 @@ impl Http {
             .trusted_proxies
             .iter()
             .any(|network| network.contains(ends.client.ip()));
-        if asker.secure || from_proxy || PLAIN_PATHS.contains(&uri.path()) {
+        let is_plain =
+            PLAIN_PATHS.contains(&uri.path()) || uri.path().starts_with(acme::CHALLENGE_PATH);
+        if asker.secure || from_proxy || is_plain {
             return None;
         }
         let authority = match &redirect.authority {

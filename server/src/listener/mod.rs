@@ -36,6 +36,7 @@ use self::proxy_v2::Parsed;
 use self::replay::{Guarded, Replay};
 use crate::config::{Limits, Network};
 use crate::http::Http;
+use crate::tls::acme;
 
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -318,6 +319,10 @@ async fn open_tls(
             tracing::debug!(client = %ends.client, %error, "TLS handshake failed");
             Refused("tls_failed")
         })?;
+    // An authority has seen that the domain is ours, which is all it wanted (RFC 8737 §3).
+    if stream.get_ref().1.alpn_protocol() == Some(acme::ACME_TLS_ALPN) {
+        return Err(Refused("acme"));
+    }
     let ends = Ends { tls: true, ..ends };
     let mut ahead = Vec::with_capacity(READ_LEN);
     let verdict = sniff(&mut stream, &mut ahead).await?;

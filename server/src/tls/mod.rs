@@ -1,5 +1,6 @@
 //! The certificate of HTTPS, WSS and TURN over TLS and DTLS.
 
+pub mod acme;
 pub mod development;
 mod store;
 mod watch;
@@ -17,7 +18,7 @@ pub use store::CertificateStore;
 pub use watch::Watched;
 
 /// What is spoken inside TLS. A TURN client need not offer any of them; one that does offers `stun.turn` (RFC 7443).
-const PROTOCOLS: [&[u8]; 2] = [b"http/1.1", b"stun.turn"];
+const PROTOCOLS: [&[u8]; 3] = [b"http/1.1", b"stun.turn", acme::ACME_TLS_ALPN];
 
 /// Where a certificate and its key are; one file may hold both.
 #[derive(Debug, Clone, PartialEq, Eq)]

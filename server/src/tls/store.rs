@@ -10,12 +10,32 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::acme::{ACME_TLS_ALPN, Challenges};
 use super::{Files, chain_in, provider};
 
 /// What new connections are shown; those that are open keep what they began with. Asked once for each handshake.
 #[derive(Debug)]
 pub struct CertificateStore {
     current: RwLock<Current>,
+    /// What authorities are shown that want to see that a domain is ours.
+    challenges: Option<Challenges>,
+}
+
+/// From when to when a certificate is good, in seconds since 1970.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Validity {
+    pub(super) start: i64,
+    pub(super) end: i64,
+}
+
+impl Validity {
+    pub(super) fn of(certificate: &X509Certificate<'_>) -> Self {
+        let validity = certificate.validity();
+        Self {
+            start: validity.not_before.timestamp(),
+            end: validity.not_after.timestamp(),
+        }
+    }
 }
 
 /// A certificate that can be served.
@@ -24,8 +44,7 @@ pub(super) struct Current {
     certified: Arc<CertifiedKey>,
     /// The key once more, as DTLS needs it.
     private: Arc<PrivateKeyDer<'static>>,
-    /// From when to when it is good, in seconds since 1970.
-    validity: (i64, i64),
+    validity: Validity,
 }
 
 impl CertificateStore {
@@ -34,12 +53,13 @@ impl CertificateStore {
     /// Fails when a file can't be read, holds no certificate or key, or the key is another certificate's.
     pub fn load(files: &Files) -> anyhow::Result<Self> {
         let contents = Contents::read(files)?;
-        Ok(Self::new(Current::parse(files, &contents)?))
+        Ok(Self::new(Current::parse(files, &contents)?, None))
     }
 
-    pub(super) fn new(current: Current) -> Self {
+    pub(super) fn new(current: Current, challenges: Option<Challenges>) -> Self {
         Self {
             current: RwLock::new(current),
+            challenges,
         }
     }
 
@@ -54,7 +74,7 @@ impl CertificateStore {
 
     /// When the certificate ends, in seconds since 1970.
     pub fn ends_at(&self) -> i64 {
-        self.get().validity.1
+        self.get().validity.end
     }
 
     fn get(&self) -> Current {
@@ -64,7 +84,12 @@ impl CertificateStore {
 }
 
 impl ResolvesServerCert for CertificateStore {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        if let Some(mut protocols) = hello.alpn()
+            && protocols.next() == Some(ACME_TLS_ALPN)
+        {
+            return self.challenges.as_ref()?.answer_tls(hello.server_name()?);
+        }
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         Some(current.certified.clone())
     }
@@ -82,11 +107,7 @@ impl Current {
         let leaf = chain.first().context("no certificate")?;
         let (_, leaf) = X509Certificate::from_der(leaf)
             .with_context(|| format!("{certificate} holds a certificate that can't be read"))?;
-        let validity = leaf.validity();
-        let validity = (
-            validity.not_before.timestamp(),
-            validity.not_after.timestamp(),
-        );
+        let validity = Validity::of(&leaf);
         let certified = CertifiedKey::from_der(chain, private.clone_key(), &provider())
             .with_context(|| {
                 format!("the key in {key} does not belong to the certificate in {certificate}")
@@ -100,7 +121,7 @@ impl Current {
 
     /// Fails unless the certificate is good at `now`, in seconds since 1970.
     pub(super) fn ensure_good(&self, now: i64) -> anyhow::Result<()> {
-        let (start, end) = self.validity;
+        let Validity { start, end } = self.validity;
         if now < start {
             bail!("the certificate is not good before {}", date(start));
         }
@@ -122,6 +143,17 @@ impl Current {
     }
 }
 
+/// Fails unless the certificate and the key in `pem` could be served now.
+pub(super) fn check(pem: &str) -> anyhow::Result<()> {
+    let nowhere = std::path::PathBuf::from("the answer");
+    let files = Files {
+        certificate: nowhere.clone(),
+        key: nowhere,
+    };
+    let current = Current::parse(&files, &Contents::of(pem))?;
+    current.ensure_good(Timestamp::now().as_second())
+}
+
 fn date(seconds: i64) -> String {
     Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |time| time.to_string())
 }
@@ -134,6 +166,14 @@ pub(super) struct Contents {
 }
 
 impl Contents {
+    /// What one file with both would hold.
+    pub(super) fn of(pem: &str) -> Self {
+        Self {
+            certificate: pem.into(),
+            key: pem.into(),
+        }
+    }
+
     /// Reads both; fails with the one that can't be read.
     pub(super) fn read(files: &Files) -> anyhow::Result<Self> {
         let read = |path: &std::path::Path| {

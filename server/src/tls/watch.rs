@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::acme::Challenges;
 use super::store::{Contents, Current};
 use super::{CertificateStore, Files};
 
@@ -48,6 +49,42 @@ impl Watched {
     /// off than with no server.
     pub fn open(files: Files, dtls: bool) -> anyhow::Result<Self> {
         let contents = Arc::new(Contents::read(&files)?);
+        let judged = Ok(contents.clone());
+        Self::new(files, dtls, contents, judged, None)
+    }
+
+    /// Reads a file that ACME writes, or serves `stand_in`, a PEM with both, until it can be read. Authorities are shown
+    /// `challenges`.
+    ///
+    /// Fails when the stand-in can't be served.
+    pub(crate) fn open_acme(
+        files: Files,
+        dtls: bool,
+        stand_in: &str,
+        challenges: Challenges,
+    ) -> anyhow::Result<Self> {
+        let readable = Contents::read(&files).and_then(|contents| {
+            Current::parse(&files, &contents)?;
+            Ok(Arc::new(contents))
+        });
+        let (contents, judged) = match readable {
+            Ok(contents) => (contents.clone(), Ok(contents)),
+            Err(error) => {
+                tracing::warn!("Serving a self-signed certificate until one comes by ACME");
+                let words = format!("{error:#}");
+                (Arc::new(Contents::of(stand_in)), Err(words))
+            }
+        };
+        Self::new(files, dtls, contents, judged, Some(challenges))
+    }
+
+    fn new(
+        files: Files,
+        dtls: bool,
+        contents: Arc<Contents>,
+        judged: Result<Arc<Contents>, String>,
+        challenges: Option<Challenges>,
+    ) -> anyhow::Result<Self> {
         let current = Current::parse(&files, &contents)?;
         if let Err(error) = current.ensure_good(Timestamp::now().as_second()) {
             tracing::error!(
@@ -56,12 +93,12 @@ impl Watched {
             );
         }
         let watched = Self {
-            store: Arc::new(CertificateStore::new(current)),
+            store: Arc::new(CertificateStore::new(current, challenges)),
             dtls,
             seen: Mutex::new(Seen {
                 files,
-                served: contents.clone(),
-                judged: Ok(contents),
+                served: contents,
+                judged,
             }),
         };
         watched.tell_days();

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
+mod acme;
+mod authority;
 mod doctor;
 mod drain;
 mod hostile;

@@ -59,7 +59,7 @@ async fn figures_have_a_port_of_their_own_where_one_is_set() {
 async fn half_a_server_does_not_start() {
     let t = TestServer::local().await;
     let mut config = t.config.clone();
-    config.data_dir = t.dir.path().join("other");
+    config.data_dir = t.dir.as_ref().unwrap().path().join("other");
     let plan = offhook::plan::Plan {
         config,
         mode: offhook::plan::Mode::Local,

@@ -31,7 +31,8 @@ pub(crate) struct TestServer {
     pub(crate) server: Server,
     pub(crate) address: SocketAddr,
     pub(crate) config: Config,
-    pub(crate) dir: TempDir,
+    /// `None` where somebody else keeps it.
+    pub(crate) dir: Option<TempDir>,
 }
 
 impl TestServer {
@@ -75,7 +76,17 @@ impl TestServer {
             server,
             address,
             config: plan.config,
-            dir,
+            dir: Some(dir),
+        }
+    }
+
+    /// One that runs already with `config`.
+    pub(crate) fn around(server: Server, config: Config) -> Self {
+        Self {
+            address: server.addresses()[0],
+            server,
+            config,
+            dir: None,
         }
     }
 
@@ -108,12 +119,21 @@ impl TestServer {
         let mut roots = RootCertStore::empty();
         let authority = development::files(&self.config.data_dir).authority;
         roots.add_parsable_certificates(tls::read_chain(&authority).unwrap());
+        let shaken = Self::handshake_trusting(roots, "localhost", stream).await;
+        shaken.unwrap()
+    }
+
+    /// TLS over `stream` with a server called `name`, for whom one of `roots` vouches.
+    pub(crate) async fn handshake_trusting<Io: AsyncRead + AsyncWrite + Unpin>(
+        roots: RootCertStore,
+        name: &'static str,
+        stream: Io,
+    ) -> std::io::Result<TlsStream<Io>> {
         let config = tls::client_config(roots).unwrap();
-        let name = ServerName::try_from("localhost").unwrap();
+        let name = ServerName::try_from(name).unwrap();
         TlsConnector::from(Arc::new(config))
             .connect(name, stream)
             .await
-            .unwrap()
     }
 
     /// Asks over plain HTTP; `request` is the head without its last line break. Returns the whole answer.
