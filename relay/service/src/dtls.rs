@@ -1,7 +1,7 @@
 //! DTLS clients: a session for each, which the rest of the relay serves as a stream.
 //!
 //! ```text
-//! listener ──▶ by client's address ──▶ session ──▶ messages, as from TLS
+//! listener ──▶ by client's address ──▶ newcomer ──▶ session ──▶ messages, as from TLS
 //! ```
 //!
 //! Each record holds whole messages, so a lost datagram loses what was in it and no more. Messages
@@ -9,10 +9,13 @@
 //!
 //! A ClientHello proves nothing about who sent it, so newcomers have a budget of their own until
 //! they have echoed the server's cookie (RFC 6347 §4.2.1) and finished their handshake: when it is
-//! full the oldest makes room, and none keeps its place for longer than [`HANDSHAKE_TIMEOUT`].
+//! full the oldest makes room, and none keeps its place for longer than [`HANDSHAKE_TIMEOUT`]. They
+//! take nothing from the limits of those who are served, and what they do is no harm to a session
+//! of the same address: only who finishes a handshake takes its place (RFC 6347 §4.2.8).
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
+use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
@@ -28,7 +31,7 @@ use dimpl::{Dtls, DtlsCertificate, Output};
 use relay_core::{FiveTuple, Transport};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UdpSocket;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Sleep, sleep_until, timeout};
 
 use crate::shard::Shard;
@@ -119,6 +122,7 @@ fn session(config: &Arc<dimpl::Config>, certificate: Certificate) -> Dtls {
 #[derive(Default)]
 struct Sessions {
     by_client: HashMap<SocketAddr, Session>,
+    newcomers_by_client: HashMap<SocketAddr, Session>,
     /// In their handshake, oldest first.
     newcomers: VecDeque<(u64, SocketAddr)>,
     sessions: u64,
@@ -128,32 +132,43 @@ struct Session {
     /// Tells it from one the same client had before.
     id: u64,
     packets: mpsc::Sender<Vec<u8>>,
+    /// Ends when the session has given back all it held.
+    gone: oneshot::Receiver<Infallible>,
 }
 
 impl Sessions {
     /// Takes in a newcomer; the oldest of them makes room when there are too many.
-    fn add(&mut self, client: SocketAddr, packets: mpsc::Sender<Vec<u8>>) -> u64 {
+    fn add(
+        &mut self,
+        client: SocketAddr,
+        packets: mpsc::Sender<Vec<u8>>,
+        gone: oneshot::Receiver<Infallible>,
+    ) -> u64 {
         if self.newcomers.len() >= HANDSHAKES_MAX
-            && let Some((id, oldest)) = self.newcomers.pop_front()
+            && let Some((_, oldest)) = self.newcomers.pop_front()
         {
-            self.remove(id, oldest);
+            self.newcomers_by_client.remove(&oldest);
         }
         self.sessions += 1;
         let id = self.sessions;
         self.newcomers.push_back((id, client));
-        self.by_client.insert(client, Session { id, packets });
+        let session = Session { id, packets, gone };
+        self.newcomers_by_client.insert(client, session);
         id
     }
 
-    /// Its handshake is over.
-    fn finish(&mut self, id: u64) {
+    /// Takes a newcomer out, its handshake being over; `None` where it has lost its place.
+    fn leave(&mut self, id: u64, client: SocketAddr) -> Option<Session> {
         // They are in the order of their numbers.
-        if let Ok(at) = self.newcomers.binary_search_by_key(&id, |held| held.0) {
-            self.newcomers.remove(at);
-        }
+        let at = self
+            .newcomers
+            .binary_search_by_key(&id, |held| held.0)
+            .ok()?;
+        self.newcomers.remove(at);
+        self.newcomers_by_client.remove(&client)
     }
 
-    /// Forgets a session, which ends it.
+    /// Forgets a session that has ended.
     fn remove(&mut self, id: u64, client: SocketAddr) {
         if self
             .by_client
@@ -162,6 +177,25 @@ impl Sessions {
         {
             self.by_client.remove(&client);
         }
+    }
+
+    /// Hands a datagram to whom it may be for; `false` where it begins something new.
+    ///
+    /// Who has a session and begins another speaks in the clear with the newcomer, and protected
+    /// with either: only the keys tell with which.
+    fn hand_on(&self, client: SocketAddr, packet: &[u8]) -> bool {
+        let session = self.by_client.get(&client);
+        let newcomer = self.newcomers_by_client.get(&client);
+        let receivers = match (session, newcomer, is_protected(packet)) {
+            (None, None, _) => return false,
+            (Some(_), None, false) if client_hello_version(packet).is_some() => return false,
+            (_, Some(newcomer), false) => [Some(newcomer), None],
+            (session, newcomer, _) => [session, newcomer],
+        };
+        for session in receivers.into_iter().flatten() {
+            session.packets.try_send(packet.to_vec()).ok(); // Lost, as in the network.
+        }
+        true
     }
 }
 
@@ -192,8 +226,7 @@ pub(crate) async fn serve_all(shard: Rc<Shard>, socket: UdpSocket, certificates:
             }
         };
         let packet = &buffer[..len];
-        if let Some(session) = sessions.borrow().by_client.get(&client) {
-            session.packets.try_send(packet.to_vec()).ok(); // Lost, as in the network.
+        if sessions.borrow().hand_on(client, packet) {
             continue;
         }
         match client_hello_version(packet) {
@@ -205,14 +238,7 @@ pub(crate) async fn serve_all(shard: Rc<Shard>, socket: UdpSocket, certificates:
                 continue;
             }
         }
-        let five_tuple = FiveTuple {
-            client,
-            server,
-            transport: Transport::Dtls,
-        };
-        let (Some(certificate), Some(place)) =
-            (certificates(), Place::take(shard.clone(), five_tuple))
-        else {
+        let Some(certificate) = certificates() else {
             continue;
         };
         // A renewed certificate may have another kind of key.
@@ -222,22 +248,58 @@ pub(crate) async fn serve_all(shard: Rc<Shard>, socket: UdpSocket, certificates:
         };
         let (packets, incoming) = mpsc::channel(WAITING_MAX);
         packets.try_send(packet.to_vec()).ok(); // There is room for the first.
-        let id = sessions.borrow_mut().add(client, packets);
-        let stream = DtlsStream::new(dtls, socket.clone(), client, incoming);
-        tokio::task::spawn_local(serve(sessions.clone(), id, stream, place));
+        let (here, gone) = oneshot::channel();
+        let newcomer = Newcomer {
+            id: sessions.borrow_mut().add(client, packets, gone),
+            five_tuple: FiveTuple {
+                client,
+                server,
+                transport: Transport::Dtls,
+            },
+            stream: DtlsStream::new(dtls, socket.clone(), client, incoming),
+            here,
+        };
+        tokio::task::spawn_local(newcomer.serve(shard.clone(), sessions.clone()));
     }
 }
 
-async fn serve(sessions: Rc<RefCell<Sessions>>, id: u64, mut stream: DtlsStream, place: Place) {
-    let client = stream.client;
-    let shaken = timeout(HANDSHAKE_TIMEOUT, stream.handshake()).await;
-    sessions.borrow_mut().finish(id);
-    match shaken {
-        Ok(Ok(())) => place.serve(stream, &[]).await,
-        Ok(Err(error)) => tracing::debug!(%error, "DTLS handshake failed"),
-        Err(_) => tracing::debug!("DTLS handshake too slow"),
+/// Who has sent a ClientHello.
+struct Newcomer {
+    id: u64,
+    five_tuple: FiveTuple,
+    stream: DtlsStream,
+    /// Dropped at the very end.
+    here: oneshot::Sender<Infallible>,
+}
+
+impl Newcomer {
+    async fn serve(mut self, shard: Rc<Shard>, sessions: Rc<RefCell<Sessions>>) {
+        let client = self.five_tuple.client;
+        let shaken = timeout(HANDSHAKE_TIMEOUT, self.stream.handshake()).await;
+        let session = sessions.borrow_mut().leave(self.id, client);
+        match (shaken, session) {
+            (Ok(Ok(())), Some(session)) => {
+                let before = sessions.borrow_mut().by_client.insert(client, session);
+                if let Some(Session { packets, gone, .. }) = before {
+                    drop(packets); // It ends, with its Allocation.
+                    gone.await.ok();
+                }
+                if let Some(place) = Place::take(shard, self.five_tuple) {
+                    place.serve(self.stream, &[]).await;
+                }
+            }
+            (Ok(Ok(())), None) => tracing::debug!("DTLS client gave way to newer ones"),
+            (Ok(Err(error)), _) => tracing::debug!(%error, "DTLS handshake failed"),
+            (Err(_), _) => tracing::debug!("DTLS handshake too slow"),
+        }
+        sessions.borrow_mut().remove(self.id, client);
+        drop(self.here);
     }
-    sessions.borrow_mut().remove(id, client);
+}
+
+/// Whether a datagram begins with a record that is not in the clear (RFC 6347 §4.1).
+fn is_protected(packet: &[u8]) -> bool {
+    packet.get(3..5).is_some_and(|epoch| epoch != [0, 0])
 }
 
 /// The version in the ClientHello that `packet` begins with (RFC 6347 §4.1, §4.2.2); `None` where

@@ -25,6 +25,10 @@ impl Phone {
     fn new(server: SocketAddr) -> Phone {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         socket.connect(server).unwrap();
+        Phone::at(socket)
+    }
+
+    fn at(socket: UdpSocket) -> Phone {
         let pause = Duration::from_millis(50);
         socket.set_read_timeout(Some(pause)).unwrap();
         let mut dtls = Dtls::new_12(
@@ -119,6 +123,11 @@ fn start_with_certificate() -> Handle {
 fn ask_over_dtls(relay: &Handle) {
     let mut phone = Phone::new(relay.dtls_addresses()[0]);
     phone.step_until(|phone| phone.connected);
+    ask(&mut phone);
+}
+
+/// Asks for the own address.
+fn ask(phone: &mut Phone) {
     let mut conversation = Client::new("", "", 1);
     let request = conversation.request(Request::Binding);
     phone.dtls.send_application_data(&request).unwrap();
@@ -134,6 +143,31 @@ fn ask_over_dtls(relay: &Handle) {
 #[test]
 fn a_client_shakes_hands_and_is_answered() {
     ask_over_dtls(&start_with_certificate());
+}
+
+#[test]
+fn a_client_that_forgot_its_session_begins_another_from_the_same_address() {
+    let relay = start_with_certificate();
+    let mut phone = Phone::new(relay.dtls_addresses()[0]);
+    for _ in 0..3 {
+        phone.step_until(|phone| phone.connected);
+        ask(&mut phone);
+        // The program ends without a word, and its successor gets the same port.
+        phone = Phone::at(phone.socket);
+    }
+}
+
+#[test]
+fn a_forged_hello_is_no_harm_to_the_session_of_its_address() {
+    let relay = start_with_certificate();
+    let server = relay.dtls_addresses()[0];
+    let mut phone = Phone::new(server);
+    phone.step_until(|phone| phone.connected);
+    for _ in 0..3 {
+        // From the same address: the server can't tell it from a forged one.
+        phone.socket.send(&Phone::new(server).hello()).unwrap();
+        ask(&mut phone);
+    }
 }
 
 #[test]
