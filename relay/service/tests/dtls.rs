@@ -1,6 +1,7 @@
 //! DTLS clients of the relay: one that shakes hands, and many that never finish.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::print_stdout, reason = "figures are shown")]
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -12,6 +13,9 @@ use relay_stun::client::{Client, Event, Request};
 
 /// How long anything may take here.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What the handshakes of all newcomers may take at once, in bytes.
+const HALF_OPEN_BYTES_MAX: usize = 64 << 20;
 
 /// A client that speaks DTLS.
 struct Phone {
@@ -174,8 +178,11 @@ fn a_forged_hello_is_no_harm_to_the_session_of_its_address() {
 fn ten_thousand_half_open_handshakes_harm_nobody() {
     let relay = start_with_certificate();
     let server = relay.dtls_addresses()[0];
+    let mut settled = Phone::new(server);
+    settled.step_until(|phone| phone.connected);
     let hello = Phone::new(server).hello();
-    let mut answers = 0;
+    let (mut answers, mut asked) = (0, 0);
+    let before = resident();
     for index in 0..10_000_u32 {
         let ip = Ipv4Addr::from(0x7F10_0000 + index);
         let stranger = UdpSocket::bind((ip, 0)).unwrap();
@@ -188,9 +195,16 @@ fn ten_thousand_half_open_handshakes_harm_nobody() {
                 answers += 1;
                 assert!(len < hello.len(), "a stranger is sent less than it sent");
             }
+            ask(&mut settled);
+            asked += 1;
         }
     }
+    let taken = resident().saturating_sub(before);
+    println!(
+        "10000 half-open handshakes took {taken} bytes, {asked} of {asked} questions answered"
+    );
     assert!(answers > 0, "a newcomer is asked for its cookie");
+    assert!(taken < HALF_OPEN_BYTES_MAX, "{taken}");
 
     ask_over_dtls(&relay);
 }
@@ -237,4 +251,12 @@ fn an_address_needs_a_certificate_that_fits() {
     wrong.private_key.truncate(10);
     let message = refused(Some(Arc::new(move || Some(wrong.clone()))));
     assert!(message.contains("no ECDSA key"), "{message}");
+}
+
+/// The memory this process holds, in bytes.
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let value = line.unwrap().split_whitespace().nth(1).unwrap();
+    value.parse::<usize>().unwrap() << 10
 }

@@ -26,6 +26,8 @@ scenario('no UDP: the relay over TCP', { network: 'noudp', family: 4 }, RELAYED_
 scenario('nothing but TCP 443: the relay on that port', { network: 'tcp443', family: 4 }, RELAYED_STREAM, throughPort443);
 scenario('nothing but TLS on TCP 443: the relay over TLS', { network: 'tls443', family: 4 }, RELAYED_TLS, throughPort443);
 scenario('both sides ask for nothing but one relay', { network: 'open', family: 4, query: '?relay=1' }, BOTH_RELAYED);
+scenario('both ask for nothing but one relay, and no UDP gets there', { network: 'noudp', family: 4, query: '?relay=1' }, RELAYED_TCP);
+scenario('both ask for nothing but one relay, behind TLS on TCP 443', { network: 'tls443', family: 4, query: '?relay=1' }, RELAYED_TLS, throughPort443);
 
 scenario('IPv6: host to host', { network: 'open', url: `https://[${SERVER_V6}]` }, DIRECT, ({ localAddress, remoteAddress }) => {
   assert.match(localAddress, /^fd0[12]::2$/);
