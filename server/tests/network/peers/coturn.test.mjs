@@ -34,6 +34,10 @@ const MOBILITY = ['-M'];
 const PADDED = ['-D'];
 /** Permissions and Channels besides those it needs, some of the wrong family. */
 const MORE_REQUESTS = ['-G'];
+/** Peers over TCP (RFC 6062); the flag brings -t, -y and -c. */
+const TCP_PEERS = ['-T'];
+/** Tokens of a third party (RFC 7635), sealed with keys that the tool knows. */
+const TOKENS = ['-J'];
 /** Some requests that are wrong. */
 const WRONG_REQUESTS = ['-N'];
 
@@ -44,7 +48,17 @@ const shared = () => relay.port;
 let relay;
 
 before(async () => {
-  relay = await startRelay();
+  relay = await startRelay(`
+tcp_allocations = true
+
+[relay.third_party]
+server_name = "turn.example"
+keys = [
+  { kid = "north", account = "acme", algorithm = "A256GCM", key = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=" },
+  { kid = "union", account = "acme", algorithm = "A128GCM", key = "MTIzNDU2Nzg5MDEyMzQ1Ng==" },
+  { kid = "oldempire", account = "acme", algorithm = "A256GCM", key = "MTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTI=" },
+]
+`);
 });
 
 after(async () => {
@@ -64,6 +78,7 @@ describe('turnutils_uclient loses nothing', { concurrency: TOOLS_AT_ONCE }, () =
     ['UDP, IPv4 by name', udp, [PAIRS, IPV4]],
     ['UDP, padded', udp, [PAIRS, PADDED]],
     ['UDP, more requests', udp, [PAIRS, MORE_REQUESTS]],
+    ['UDP, tokens', udp, [PAIRS, TOKENS]],
     ['UDP, wrong requests', udp, [PAIRS, WRONG_REQUESTS]],
     ['TCP, Channels', udp, [PAIRS, TCP]],
     ['TCP, Send indications', udp, [PAIRS, TCP, SEND]],
@@ -71,10 +86,12 @@ describe('turnutils_uclient loses nothing', { concurrency: TOOLS_AT_ONCE }, () =
     ['TCP, a peer by Channel', udp, [PEER, TCP]],
     ['TCP, both families', udp, [BOTH_FAMILIES, TCP], !HAS_IPV6],
     ['TCP, moving', udp, [PAIRS, TCP, MOBILITY]],
+    ['TCP, to peers over TCP', udp, [TCP_PEERS]],
     ['TCP, on the port shared with HTTP', shared, [PAIRS, TCP]],
     ['TLS, on the port shared with HTTPS', shared, [PAIRS, TLS]],
     ['TLS, Send indications', shared, [PAIRS, TLS, SEND]],
     ['TLS, a peer by Channel', shared, [PEER, TLS]],
+    ['TLS, to peers over TCP', shared, [TCP_PEERS, TLS]],
     ['DTLS, Channels', dtls, [PAIRS, DTLS]],
     ['DTLS, Send indications', dtls, [PAIRS, DTLS, SEND]],
     ['DTLS, with RTCP', dtls, [PAIRS_WITH_RTCP, DTLS]],
