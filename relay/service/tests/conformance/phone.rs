@@ -176,13 +176,13 @@ impl Phone {
             true => IntegrityKind::Sha1,
             false => IntegrityKind::Sha256,
         };
-        let write = |class, credentials: &Attributes| {
+        let write = |class, attributes: &Attributes| {
             let mut buffer = [0; 2048];
             let mut writer = MessageWriter::new(&mut buffer, class, method, rand::random());
             for peer in peers {
                 writer = writer.xor_address(AttributeType::XOR_PEER_ADDRESS, *peer);
             }
-            for (attribute, value) in attributes.iter().chain(credentials) {
+            for (attribute, value) in attributes {
                 writer = writer.attribute(*attribute, value);
             }
             if class == Class::Request {
@@ -193,10 +193,9 @@ impl Phone {
             }
             writer.finish().unwrap().to_vec()
         };
-        (
-            write(Class::Request, &credentials),
-            write(Class::Indication, &Vec::new()),
-        )
+        let indication = write(Class::Indication, &attributes);
+        let request = write(Class::Request, &[attributes, credentials].concat());
+        (request, indication)
     }
 
     pub(crate) fn exchange(&self, request: &[u8]) -> Option<Answer> {
