@@ -144,7 +144,7 @@ pub struct Config {
     /// host's firewall, its connection tracking and its packet captures. Permissions, `peers_deny`
     /// and rates hold as ever, and whatever the program does not know this process relays.
     ///
-    /// It takes Linux 5.12, CAP_BPF and CAP_NET_ADMIN (see `deploy/offhook.service`), a driver with
+    /// It takes Linux 5.12, CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (see `deploy/offhook.service`), a driver with
     /// native XDP, `sysctl net.ipv4.conf.lo.forwarding=1` (`net.ipv6…` for IPv6), and addresses
     /// instead of wildcards in `listen_udp` and `relay_ips`. The program is loaded under "Dual
     /// MIT/GPL", for the kernel lends the search for routes to such programs alone. One relay can

@@ -69,8 +69,12 @@ pub enum StartError {
         /// Its name for sysctl(8).
         setting: &'static str,
     },
-    /// The kernel makes no map: too old, too little memory, or no right to.
-    #[error("the kernel makes no BPF map: {0} (it takes CAP_BPF and CAP_NET_ADMIN, or root)")]
+    /// The process may not do it. CAP_PERFMON is what the kernel asks of programs that reckon with
+    /// pointers, as this one does where it looks for the end of a packet.
+    #[error("it takes CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, or root")]
+    Rights,
+    /// The kernel makes no map: too old, or too little memory.
+    #[error("the kernel makes no BPF map: {0}")]
     Map(io::Error),
     /// The kernel does not take the program.
     #[error("the kernel does not take the program: {error}{}{log}", if log.is_empty() { "" } else { "; its verifier says: " })]
@@ -111,6 +115,7 @@ impl StartError {
             StartError::NoInterface | StartError::Interface { .. } => "interface",
             StartError::Driver { .. } => "driver",
             StartError::Forwarding { .. } => "forwarding",
+            StartError::Rights => "rights",
             StartError::Map(_) => "map",
             StartError::Load { .. } => "load",
             StartError::Taken { .. } => "taken",

@@ -135,8 +135,8 @@ pub struct Offload {
 }
 
 impl Offload {
-    /// Loads the program and attaches it to every interface. Takes CAP_BPF and CAP_NET_ADMIN, or
-    /// root, and Linux 5.12 or newer.
+    /// Loads the program and attaches it to every interface. Takes CAP_BPF, CAP_NET_ADMIN and
+    /// CAP_PERFMON, or root, and Linux 5.12 or newer.
     ///
     /// # Errors
     ///
@@ -150,6 +150,7 @@ impl Offload {
         for name in &offload.settings.interfaces {
             let attached = sys::attach(&offload.program, interface::index(name)?, flags);
             let link = attached.map_err(|error| match error.raw_os_error() {
+                Some(libc::EPERM) => StartError::Rights,
                 Some(libc::EBUSY | libc::EEXIST) => StartError::Taken { name: name.clone() },
                 Some(libc::EOPNOTSUPP) => StartError::Driver { name: name.clone() },
                 _ => StartError::Attach {
@@ -179,7 +180,7 @@ impl Offload {
         interface::ensure_forwarding(settings.ipv4, settings.ipv6)?;
         let cpus = interface::possible_cpus().map_err(StartError::Map)?;
         let flows_max = settings.channels_max.saturating_mul(2);
-        let maps = Maps::create(flows_max, settings.quotas_max).map_err(StartError::Map)?;
+        let maps = Maps::create(flows_max, settings.quotas_max).map_err(without_map)?;
 
         for name in &settings.interfaces {
             let ifindex = interface::index(name)?;
@@ -195,8 +196,14 @@ impl Offload {
         }
         let program = program::program(&settings.relay_ports)
             .expect("the program's shape does not depend on the settings");
-        let program = sys::load("turn_channels", &program, |map| maps.fd(map))
-            .map_err(|sys::LoadError { error, log }| StartError::Load { error, log })?;
+        let program = sys::load("turn_channels", &program, |map| maps.fd(map)).map_err(
+            |sys::LoadError { error, log }| match error.raw_os_error() {
+                Some(libc::EPERM) => StartError::Rights,
+                // So the verifier speaks of those without CAP_PERFMON.
+                Some(libc::EACCES) if log.contains("!root") => StartError::Rights,
+                _ => StartError::Load { error, log },
+            },
+        )?;
         Ok(Offload {
             program,
             maps,
@@ -383,6 +390,13 @@ impl Offload {
 
     pub(crate) fn word(&self, number: u32, field: i16) -> &AtomicU64 {
         &self.maps.flows.element(number)[usize::from(field.unsigned_abs()) / 8]
+    }
+}
+
+fn without_map(error: io::Error) -> StartError {
+    match error.raw_os_error() {
+        Some(libc::EPERM) => StartError::Rights,
+        _ => StartError::Map(error),
     }
 }
 

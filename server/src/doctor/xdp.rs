@@ -9,7 +9,7 @@ use super::report::{Finding, Report};
 const CHECK: &str = "XDP";
 
 /// What helps against most of what can be missing.
-const FIX: &str = "mend that (the server takes CAP_BPF and CAP_NET_ADMIN for it, see deploy/offhook.service), or set `xdp` in [relay] to \"auto\" or \"off\"";
+const FIX: &str = "mend that (the server takes CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON for it, see deploy/offhook.service), or set `xdp` in [relay] to \"auto\" or \"off\"";
 
 pub(super) async fn check(report: &mut Report, patient: &Patient) {
     let relay = &patient.config.relay;

@@ -379,3 +379,43 @@ fn what_is_missing_is_named() {
         );
     });
 }
+
+/// Leaves the calling thread these rights alone.
+fn keep_rights(rights: &[u32]) {
+    const VERSION_3: u32 = 0x2008_0522;
+    let mut kept = [0_u32; 2];
+    for right in rights {
+        kept[*right as usize / 32] |= 1 << (right % 32);
+    }
+    let header = [VERSION_3, 0];
+    // Effective, permitted, inheritable: the low halves, then the high ones.
+    let sets = [kept[0], kept[0], 0, kept[1], kept[1], 0];
+    // SAFETY: both are as the call of version 3 has them, and outlive it.
+    let set = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) };
+    assert_eq!(set, 0, "{}", io::Error::last_os_error());
+}
+
+#[test]
+fn three_rights_are_enough_and_each_is_needed() {
+    const NET_ADMIN: u32 = 12;
+    const PERFMON: u32 = 38;
+    const BPF: u32 = 39;
+    let started_with = |rights: &'static [u32]| {
+        let (told, outcome) = std::sync::mpsc::channel();
+        alone(move || {
+            let network = Network::new(V4);
+            network.cables.relay.enter().unwrap();
+            keep_rights(rights);
+            told.send(Offload::start(settings(Mode::Native)).map(drop))
+                .unwrap();
+        });
+        outcome.recv().ok() // None where it was skipped.
+    };
+    if let Some(started) = started_with(&[NET_ADMIN, PERFMON, BPF]) {
+        started.unwrap();
+        for rights in [&[NET_ADMIN, PERFMON], &[NET_ADMIN, BPF], &[PERFMON, BPF]] {
+            let started = started_with(rights).unwrap();
+            assert!(matches!(started, Err(StartError::Rights)), "{started:?}");
+        }
+    }
+}
