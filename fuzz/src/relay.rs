@@ -497,6 +497,9 @@ impl World {
                     assert!(!self.relay.has_allocation(&client));
                 }
                 Output::Close(id) => self.connections.retain(|held| *held != id),
+                Output::MovePort { port, .. } => {
+                    assert_eq!(self.ports[port.index], Some(port));
+                }
                 Output::Path(_) => {} // This driver has one thread, and no Path.
             }
         }

@@ -143,7 +143,7 @@ impl Relay {
         // 5 to 9: what is asked for, and whether it can be had.
         let wanted = Wanted::of(request, tcp)?;
         if wanted.mobile {
-            self.ensure_mobile(from)?;
+            self.ensure_mobile()?;
         }
         let user = authenticated.identity.user();
         if let Some(token) = &wanted.reservation {
@@ -248,6 +248,9 @@ impl Relay {
             .and_then(|(family, refusal)| Some((family, refusal.code()?)));
         let index = self.allocations.insert(Allocation {
             five_tuple: from,
+            is_gone: false,
+            announced: None,
+            moved_by: None,
             relayed: found.relayed,
             tcp: wanted.tcp,
             connections: Vec::new(),
@@ -364,18 +367,8 @@ impl Relay {
             return;
         };
         if held.addresses().next().is_some() {
-            let (five_tuple, budget, tally) =
-                (held.five_tuple, held.budget.clone(), held.tally.clone());
             self.usages.grant(held.identity.user());
-            for address in held.addresses() {
-                self.tell_path(PathUpdate::Open {
-                    allocation: index,
-                    five_tuple,
-                    port: RelayPort::new(index, address),
-                    budget: budget.clone(),
-                    tally: tally.clone(),
-                });
-            }
+            self.tell_path_opened(index);
             self.stats.allocations_granted += 1;
             self.send_allocated(now, index, opening.integrity, opening.fingerprint);
             return;
@@ -396,6 +389,22 @@ impl Relay {
             Some((opening.integrity, &key)),
             |writer| writer.error_code(ErrorCode::INSUFFICIENT_CAPACITY),
         );
+    }
+
+    /// Tells the Path of a client what the Allocation is.
+    pub(crate) fn tell_path_opened(&mut self, index: usize) {
+        let held = &self.allocations[index];
+        let (five_tuple, budget, tally) =
+            (held.five_tuple, held.budget.clone(), held.tally.clone());
+        for address in held.addresses() {
+            self.tell_path(PathUpdate::Open {
+                allocation: index,
+                five_tuple,
+                port: RelayPort::new(index, address),
+                budget: budget.clone(),
+                tally: tally.clone(),
+            });
+        }
     }
 
     /// Tells the Path of a client that has one; streams are served by the Relay itself.

@@ -19,6 +19,12 @@ use crate::{CHANNEL_LIFETIME, Limits, PERMISSION_LIFETIME, Refusal, Tally};
 #[derive(Debug)]
 pub(crate) struct Allocation {
     pub(crate) five_tuple: FiveTuple,
+    /// The client's stream has ended, and it has not come back over another.
+    pub(crate) is_gone: bool,
+    /// Where the client said it will be, and has sent nothing else from yet.
+    pub(crate) announced: Option<FiveTuple>,
+    /// The Refresh that announced the last move, to know its retransmission by.
+    pub(crate) moved_by: Option<TransactionId>,
     /// The relayed addresses as clients and peers see them, by [`family_index`].
     pub(crate) relayed: [Option<SocketAddr>; 2],
     /// Its peers are reached over TCP (RFC 6062).
@@ -29,7 +35,7 @@ pub(crate) struct Allocation {
     pub(crate) missing: Option<(AddressFamily, ErrorCode)>,
     /// Never used again, as the place in the table is.
     pub(crate) number: u64,
-    /// How often it has moved to another address of its client; `None` where it does not.
+    /// How many moves were announced; `None` where it does not move.
     pub(crate) stay: Option<u32>,
     /// What the port above the relayed one is kept under.
     pub(crate) reservation: Option<Token>,
@@ -134,6 +140,11 @@ impl Permissions {
         Ok(())
     }
 
+    /// Each address with the end of its Permission.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (IpAddr, Instant)> {
+        self.0.iter().map(|held| (held.ip, held.expires))
+    }
+
     /// Forgets all peers of one family.
     pub(crate) fn forget(&mut self, family: AddressFamily) {
         self.0.retain(|held| AddressFamily::of(held.ip) != family);
@@ -203,6 +214,12 @@ impl Channels {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Each number with its peer and its end.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u16, SocketAddr, Instant)> {
+        let each = self.0.iter();
+        each.map(|held| (held.number, held.peer, held.expires))
     }
 
     /// Forgets all Channels to peers of one family.

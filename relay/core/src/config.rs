@@ -27,8 +27,8 @@ pub struct Config {
     pub lifetime_default: Duration,
     /// The longest lifetime granted (RFC 8656 §7.2 suggests 3,600 s).
     pub lifetime_max: Duration,
-    /// Whether Allocations may move to another address of their client (RFC 8016). Those of
-    /// streams can; what a UDP client holds is bound to the thread its packets reach.
+    /// Whether Allocations may move to another address of their client, over any transport
+    /// (RFC 8016).
     pub mobility: bool,
     /// Whether clients over TCP and TLS may have TCP Allocations (RFC 6062); without, 442.
     pub tcp_allocations: bool,

@@ -32,6 +32,7 @@ impl Relay {
             .peer(now, data.channel)
             .ok_or(Refusal::NoChannel)?;
         let payload = CHANNEL_DATA_HEADER_LEN..CHANNEL_DATA_HEADER_LEN + data.payload.len();
+        self.arrive(index, from);
 
         self.relay_to_peer(now, index, peer, payload, false)
     }
@@ -55,6 +56,7 @@ impl Relay {
         if !self.allocations[index].permissions.permits(now, peer.ip()) {
             return Err(Refusal::NoPermission);
         }
+        self.arrive(index, from);
 
         self.relay_to_peer(now, index, peer, payload, dont_fragment)
     }

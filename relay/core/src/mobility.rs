@@ -1,17 +1,25 @@
-//! Allocations that move with their client to another address (RFC 8016).
+//! Allocations that move with their client to another address (RFC 8016), of whatever transport.
+//!
+//! ```text
+//! client at A ── Refresh, ticket, from B ──▶ announced: data goes to A, and is taken from A and B
+//!             ── anything else from B ─────▶ arrived: A is a stranger's
+//! ```
 //!
 //! A ticket is sealed by the relay, so that it says nothing and can't be made; it names one
 //! Allocation and one stay of it, and is of use to the Allocation's own User alone.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::{constant_time, hmac};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use relay_stun::Message;
 
 use crate::Refusal;
 use crate::authentication::Authenticated;
-use crate::relay::{FiveTuple, Relay};
+use crate::path::PathUpdate;
+use crate::relay::{FiveTuple, Output, Relay, RelayPort, Transport};
+use crate::tcp::is_byte_stream;
 
 /// How long a mobile Allocation outlives the stream of its client, which may be on its way to
 /// another network.
@@ -112,33 +120,132 @@ impl Relay {
         (held.opening.is_none() && held.stay == Some(claim.stay)).then_some(index)
     }
 
-    /// Whether Allocations of this client, or to this address, may move.
-    pub(crate) fn ensure_mobile(&self, client: FiveTuple) -> Result<(), Refusal> {
-        match self.config.mobility && client.transport.is_stream() {
+    /// Whether Allocations may move.
+    pub(crate) fn ensure_mobile(&self) -> Result<(), Refusal> {
+        match self.config.mobility {
             true => Ok(()),
             false => Err(Refusal::MobilityForbidden),
         }
     }
 
-    /// Moves the Allocation a ticket names to the client's new address (RFC 8016 §3.2).
-    pub(crate) fn on_move(
+    /// Takes a Refresh with a ticket: from elsewhere it announces that the client moves there
+    /// (RFC 8016 §3.2.2).
+    pub(crate) fn on_ticket(
         &mut self,
         from: FiveTuple,
+        request: &Message<'_>,
         ticket: &[u8],
         authenticated: &Authenticated,
     ) -> Result<usize, Refusal> {
-        self.ensure_mobile(from)?;
+        self.ensure_mobile()?;
+        if self.index_of(&from).is_some() {
+            // The answer was lost, and is made again; who has not moved has no use for a ticket.
+            let index = self.held_by(from, authenticated)?;
+            let held = &self.allocations[index];
+            return match held.announced == Some(from)
+                || held.moved_by == Some(request.transaction_id())
+            {
+                true => Ok(index),
+                false => Err(Refusal::BadTicket),
+            };
+        }
         let index = self.index_of_ticket(ticket).ok_or(Refusal::BadTicket)?;
         let held = &mut self.allocations[index];
         if held.identity.user() != authenticated.identity.user() {
             return Err(Refusal::WrongCredentials);
         }
-        let before = std::mem::replace(&mut held.five_tuple, from);
+        if held.tcp && !is_byte_stream(from.transport) {
+            return Err(Refusal::BadRequest); // As for its Allocate (RFC 6062 §5.1).
+        }
         held.stay = held.stay.map(|stay| stay.wrapping_add(1));
-        self.allocation_by_five_tuple.remove(&before);
+        held.moved_by = Some(request.transaction_id());
+        self.retract(index);
+        self.allocations[index].announced = Some(from);
         self.allocation_by_five_tuple.insert(from, index);
-        self.stats.allocations_moved += 1;
+        if from.transport == Transport::Udp {
+            self.outputs.push_back(Output::Path(PathUpdate::Announce {
+                allocation: index,
+                five_tuple: from,
+            }));
+        }
+        if self.allocations[index].is_gone {
+            self.arrive(index, from);
+        }
         Ok(index)
+    }
+
+    /// Gives up the address a client announced and has not come to.
+    pub(crate) fn retract(&mut self, index: usize) {
+        let Some(five_tuple) = self.allocations[index].announced.take() else {
+            return;
+        };
+        self.allocation_by_five_tuple.remove(&five_tuple);
+        if five_tuple.transport == Transport::Udp {
+            self.outputs.push_back(Output::Path(PathUpdate::Retract {
+                allocation: index,
+                five_tuple,
+            }));
+        }
+    }
+
+    /// Notes that the client has sent something from `from`, and not only a Refresh with a ticket:
+    /// up to here, what was for it went to where it was before, and it could send from there too
+    /// (RFC 8016 §3.2.2).
+    pub(crate) fn arrive(&mut self, index: usize, from: FiveTuple) {
+        let held = &mut self.allocations[index];
+        if held.announced != Some(from) {
+            return;
+        }
+        held.announced = None;
+        held.is_gone = false;
+        let before = std::mem::replace(&mut held.five_tuple, from);
+        self.allocation_by_five_tuple.remove(&before);
+        self.stats.allocations_moved += 1;
+
+        let held = &self.allocations[index];
+        let ports = held.addresses();
+        let permitted = held.permissions.iter();
+        let permitted = permitted.map(|(ip, expires)| PathUpdate::Permit {
+            allocation: index,
+            ip,
+            expires,
+        });
+        let bound = held.channels.iter();
+        let bound = bound.map(|(number, peer, expires)| PathUpdate::Bind {
+            allocation: index,
+            number,
+            peer,
+            expires,
+        });
+        let held_still: Vec<PathUpdate> = bound.chain(permitted).collect();
+        for address in ports {
+            let port = RelayPort::new(index, address);
+            self.outputs.push_back(Output::MovePort { port, to: from });
+        }
+        self.tell_path_opened(index);
+        for update in held_still {
+            self.tell_path(update);
+        }
+    }
+
+    /// Takes the end of a client's stream.
+    pub(crate) fn on_stream_closed(&mut self, now: Instant, five_tuple: FiveTuple) {
+        let Some(index) = self.index_of(&five_tuple) else {
+            return;
+        };
+        let held = &self.allocations[index];
+        match (held.announced, held.stay) {
+            // It never came.
+            (Some(announced), _) if announced == five_tuple => self.retract(index),
+            // It is gone from where it was, so it is where it said.
+            (Some(announced), _) => self.arrive(index, announced),
+            (None, None) => self.remove(index),
+            (None, Some(_)) => {
+                let expires = held.expires.min(now + STREAM_GRACE);
+                self.allocations[index].is_gone = true;
+                self.set_expiry(index, expires);
+            }
+        }
     }
 }
 

@@ -13,11 +13,10 @@
 //! reaches; a Path asks nobody, so threads share neither lock nor memory but the table of
 //! [`Owners`]. The checks of a packet are those of the Relay, in the same order.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
-use std::ops::{Range, RangeInclusive};
+use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Instant;
 
 use foldhash::fast::RandomState;
@@ -31,8 +30,9 @@ use relay_stun::{
 use crate::allocation::{Channels, Permissions};
 use crate::data::{Sent, payload_to_client};
 use crate::icmp::{self, Pace};
+use crate::owners::Owners;
 use crate::relay::{FiveTuple, Forward, RelayPort};
-use crate::{Budget, PeerPolicy, Refusal, RelayAddresses, Route, Stats, Tally};
+use crate::{Budget, PeerPolicy, Refusal, Route, Stats, Tally};
 
 /// The type of a Send indication as it stands in front of the message (RFC 8489 §5, RFC 8656 §17).
 const SEND_INDICATION: [u8; 2] = [0x00, 0x16];
@@ -81,6 +81,21 @@ pub enum PathUpdate {
         /// What it may relay from now on.
         budget: Budget,
     },
+    /// The client will be at this 5-tuple; what it sends from there is for the Relay to judge. For
+    /// the Path that 5-tuple reaches.
+    Announce {
+        /// The Allocation, which another Path may serve.
+        allocation: usize,
+        /// Where the client will be.
+        five_tuple: FiveTuple,
+    },
+    /// The client will not be at this 5-tuple. For the Path that was told it would.
+    Retract {
+        /// The Allocation.
+        allocation: usize,
+        /// Where the client will not be.
+        five_tuple: FiveTuple,
+    },
 }
 
 impl PathUpdate {
@@ -91,7 +106,9 @@ impl PathUpdate {
             PathUpdate::Open { allocation, .. }
             | PathUpdate::Permit { allocation, .. }
             | PathUpdate::Bind { allocation, .. }
-            | PathUpdate::Charge { allocation, .. } => allocation,
+            | PathUpdate::Charge { allocation, .. }
+            | PathUpdate::Announce { allocation, .. }
+            | PathUpdate::Retract { allocation, .. } => allocation,
         }
     }
 }
@@ -116,59 +133,6 @@ pub enum Way {
     Control,
     /// It is refused, and counted.
     Nowhere,
-}
-
-/// Who holds the Allocation behind each relayed port: the only thing threads share. An owner is a
-/// number the driver chooses, below [`Owners::OWNERS_MAX`].
-#[derive(Debug)]
-pub struct Owners {
-    addresses: RelayAddresses,
-    /// One more than the owner; zero where nobody lives. IPv4 first, then IPv6.
-    by_port: [Box<[AtomicU16]>; 2],
-}
-
-impl Owners {
-    /// How many owners there can be.
-    pub const OWNERS_MAX: usize = u16::MAX as usize - 1;
-
-    /// A table in which nobody lives at `addresses`.
-    #[must_use]
-    pub fn new(addresses: &RelayAddresses) -> Owners {
-        let ports = |used: bool| {
-            let len = if used { addresses.ports.len() } else { 0 };
-            (0..len).map(|_| AtomicU16::new(0)).collect()
-        };
-        Owners {
-            by_port: [ports(addresses.v4.is_some()), ports(addresses.v6.is_some())],
-            addresses: addresses.clone(),
-        }
-    }
-
-    /// Notes who holds the Allocation behind `relayed`, or that nobody does any more. An address
-    /// that is not of the relay stays nobody's.
-    pub fn set(&self, relayed: SocketAddr, owner: Option<usize>) {
-        let number = owner.and_then(|owner| u16::try_from(owner + 1).ok());
-        if let Some(slot) = self.slot(relayed) {
-            slot.store(number.unwrap_or(0), Ordering::Release);
-        }
-    }
-
-    /// Who holds the Allocation behind `relayed`.
-    #[must_use]
-    pub fn get(&self, relayed: SocketAddr) -> Option<usize> {
-        let number = self.slot(relayed)?.load(Ordering::Acquire);
-        usize::from(number).checked_sub(1)
-    }
-
-    fn slot(&self, relayed: SocketAddr) -> Option<&AtomicU16> {
-        let ports: &RangeInclusive<u16> = &self.addresses.ports;
-        let family = match relayed {
-            SocketAddr::V4(at) => (self.addresses.v4 == Some(*at.ip())).then_some(0)?,
-            SocketAddr::V6(at) => (self.addresses.v6 == Some(*at.ip())).then_some(1)?,
-        };
-        let at = relayed.port().checked_sub(*ports.start())?;
-        self.by_port[family].get(usize::from(at))
-    }
 }
 
 /// One Allocation, as far as media needs it.
@@ -205,6 +169,8 @@ pub struct Path {
     /// By [`PathUpdate::allocation`].
     flows: Vec<Option<Box<Flow>>>,
     flow_by_five_tuple: HashMap<FiveTuple, usize, RandomState>,
+    /// Where clients said they will be; one 5-tuple for each Allocation at most.
+    announced: HashSet<FiveTuple, RandomState>,
     /// By [`RelayPort::index`].
     flow_by_port: Vec<Option<usize>>,
     flow_by_relayed: HashMap<SocketAddr, usize, RandomState>,
@@ -223,6 +189,7 @@ impl Path {
             rng,
             flows: Vec::new(),
             flow_by_five_tuple: HashMap::default(),
+            announced: HashSet::default(),
             flow_by_port: Vec::new(),
             flow_by_relayed: HashMap::default(),
             stats: Stats::default(),
@@ -264,6 +231,12 @@ impl Path {
                     flow.budget = budget;
                 }
             }
+            PathUpdate::Announce { five_tuple, .. } => {
+                self.announced.insert(five_tuple);
+            }
+            PathUpdate::Retract { five_tuple, .. } => {
+                self.announced.remove(&five_tuple);
+            }
         }
     }
 
@@ -298,6 +271,7 @@ impl Path {
                 icmp_pace: Pace::default(),
             })
         });
+        self.announced.remove(&five_tuple);
         self.flow_by_five_tuple.remove(&flow.five_tuple);
         flow.five_tuple = five_tuple;
         flow.ports[family(port.address)] = Some(port);
@@ -339,7 +313,11 @@ impl Path {
             Some(PacketKind::Stun) => return Way::Control,
             None => Err(Refusal::Malformed),
         };
-        self.count_refusal(way)
+        match way {
+            // The first from there, which ends the move.
+            Err(Refusal::NoAllocation) if self.announced.contains(&from) => Way::Control,
+            way => self.count_refusal(way),
+        }
     }
 
     /// Takes one datagram of `len` bytes that arrived at a relayed port. Never fails.
@@ -503,7 +481,17 @@ impl Path {
         from: SocketAddr,
         payload: Range<usize>,
     ) -> Result<Way, Refusal> {
-        let allocation = *self.flow_by_relayed.get(&to).ok_or(Refusal::NoAllocation)?;
+        let Some(&allocation) = self.flow_by_relayed.get(&to) else {
+            // It may have moved while the payload was on its way.
+            let owner = self.owners.get(to).filter(|owner| *owner != self.owner);
+            let owner = owner.ok_or(Refusal::NoAllocation)?;
+            return Ok(Way::HandOver {
+                owner,
+                to,
+                from,
+                payload,
+            });
+        };
         let len = payload.len();
         let way = self.relay_to_client(now, allocation, from, payload)?;
         self.stats.handed_over.count(len);

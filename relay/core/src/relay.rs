@@ -13,7 +13,7 @@ use slab::Slab;
 use crate::allocation::{Allocation, family_index};
 use crate::icmp::INDICATION_LEN_MAX;
 use crate::limiter::Limiter;
-use crate::mobility::{STREAM_GRACE, Tickets};
+use crate::mobility::Tickets;
 use crate::nonce::Nonces;
 use crate::path::PathUpdate;
 use crate::ports::BusyPorts;
@@ -157,6 +157,15 @@ pub enum Output {
     Close(ConnectionId),
     /// Release a relayed port of either kind, and [close](crate::Path::close_port) it on its client's Path.
     ClosePort(RelayPort),
+    /// Serve a relayed port, which stays open, for another 5-tuple, that of the same client
+    /// elsewhere. The Path that served it [closes](crate::Path::close_port) it; the Path of `to`,
+    /// where there is one, is told of it by the updates that follow.
+    MovePort {
+        /// The port.
+        port: RelayPort,
+        /// Where the client is from now on.
+        to: FiveTuple,
+    },
     /// Tell the [`Path`](crate::Path) that serves the client, where there is one. Comes before the
     /// response that promises it, so what is sent to a client must leave after what was told.
     Path(PathUpdate),
@@ -372,16 +381,7 @@ impl Relay {
     /// the time its client needs to come back.
     pub fn handle_stream_closed(&mut self, now: Instant, five_tuple: FiveTuple) {
         self.expire(now);
-        let Some(index) = self.index_of(&five_tuple) else {
-            return;
-        };
-        match self.allocations[index].stay {
-            None => self.remove(index),
-            Some(_) => {
-                let expires = self.allocations[index].expires;
-                self.set_expiry(index, expires.min(now + STREAM_GRACE));
-            }
-        }
+        self.on_stream_closed(now, five_tuple);
     }
 
     /// Takes the time since 1970, which may have been set anew since the last call.
@@ -511,6 +511,7 @@ impl Relay {
             return;
         }
         self.end_connections(index, |_| true);
+        self.retract(index);
         let allocation = self.allocations.remove(index);
         self.deadlines.remove(&(allocation.expires, index));
         self.allocation_by_five_tuple.remove(&allocation.five_tuple);

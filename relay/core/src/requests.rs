@@ -147,9 +147,9 @@ impl Relay {
         authenticated: &Authenticated,
     ) -> Result<(), Refusal> {
         let ticket = request.attribute(AttributeType::MOBILITY_TICKET);
-        let index = match (self.index_of(&from), ticket) {
-            (None, Some(ticket)) => self.on_move(from, ticket, authenticated)?,
-            _ => self.own_allocation(from, authenticated)?,
+        let index = match ticket {
+            Some(ticket) => self.on_ticket(from, request, ticket, authenticated)?,
+            None => self.own_allocation(from, authenticated)?,
         };
         let family = match request.requested_address_family() {
             None => None,
@@ -287,7 +287,7 @@ impl Relay {
     ///
     /// User names differ in their expiry as signaling renews them, so the User decides, and the
     /// newest name becomes the Allocation's.
-    pub(crate) fn own_allocation(
+    pub(crate) fn held_by(
         &mut self,
         from: FiveTuple,
         authenticated: &Authenticated,
@@ -305,6 +305,17 @@ impl Relay {
             held.algorithm = authenticated.algorithm;
             held.key = authenticated.key.clone();
         }
+        Ok(index)
+    }
+
+    /// The same, with the client where it sends from.
+    pub(crate) fn own_allocation(
+        &mut self,
+        from: FiveTuple,
+        authenticated: &Authenticated,
+    ) -> Result<usize, Refusal> {
+        let index = self.held_by(from, authenticated)?;
+        self.arrive(index, from);
         Ok(index)
     }
 

@@ -169,7 +169,8 @@ pub struct Config {
     /// The domain in the certificate of those servers.
     #[schemars(extend("examples" = ["turn.example.com"]))]
     pub alternate_domain: Option<String>,
-    /// Whether an Allocation of a TCP or TLS client may follow it to another address (RFC 8016).
+    /// Whether an Allocation may follow its client to another address, over any transport
+    /// (RFC 8016).
     pub mobility: bool,
     /// Whether clients over TCP and TLS may reach peers over TCP, too (RFC 6062). Calls need it only
     /// where a peer takes nothing but TCP. It lets clients open TCP connections from this server to

@@ -307,7 +307,7 @@ struct Crew {
 impl Drop for Crew {
     fn drop(&mut self) {
         for remote in &self.remotes {
-            remote.tell(WorkerCommand::Stop);
+            remote.tell(vec![WorkerCommand::Stop]);
             remote.wake();
         }
         for thread in self.threads.drain(..) {

@@ -27,6 +27,7 @@ mod icmp;
 mod metrics;
 mod offload;
 mod outgoing;
+mod ports;
 mod sender;
 mod shard;
 mod stream;

@@ -66,6 +66,7 @@ fn publish_stats(stats: &Stats) {
     gauge!("relay_tcp_connections").set(stats.connections as f64);
     counter!("relay_tcp_connections_total").absolute(stats.connections_bound);
     counter!("relay_allocations_total").absolute(stats.allocations_granted);
+    counter!("relay_allocations_moved_total").absolute(stats.allocations_moved);
     counter!("relay_bindings_total").absolute(stats.bindings);
     for transport in Transport::ALL {
         let directions = [

@@ -4,24 +4,21 @@
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use relay_core::{
-    Credentials, FiveTuple, Forward, Output, Owners, PathUpdate, Prefix, RelayPort, Transport,
-};
-use tokio::io::Interest;
-use tokio::net::UdpSocket;
+use relay_core::{Credentials, FiveTuple, Forward, Output, Owners, Prefix, RelayPort, Transport};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::burst;
+use crate::burst::{self, Inbox, RECEIVED_MAX};
 use crate::config::Settings;
 use crate::icmp::{self, Said};
 use crate::offload::{self, Offload, Offloaded};
+use crate::ports::{News, Ports, Server};
 use crate::sender::Sender;
 use crate::tcp::Tcp;
 use crate::worker::{Batch, Command, Event, Figures, Listener, Remote};
@@ -36,12 +33,8 @@ pub(crate) const TAILROOM: usize = 3;
 /// The longest UDP payload, in bytes.
 pub(crate) const DATAGRAM_LEN_MAX: usize = 65_535;
 
-/// A relayed port of a stream that is open.
-struct OpenPort {
-    socket: Rc<UdpSocket>,
-    /// Receives from the socket.
-    task: JoinHandle<()>,
-}
+/// How often a relayed port is asked in its turn, [`RECEIVED_MAX`] datagrams each time.
+const PORT_TURNS_MAX: usize = 4;
 
 /// What the thread owns. Its cells are borrowed for one synchronous step at a time, never over an
 /// `await`.
@@ -56,19 +49,14 @@ pub(crate) struct Shard {
     offload: RefCell<xdp::Outcome>,
     /// The worker whose packet is being handled: what follows from it goes back there.
     serving: Cell<Option<usize>>,
-    /// By [`PathUpdate::allocation`].
-    worker_by_allocation: RefCell<Vec<Option<usize>>>,
-    /// Ports bound for a worker which the core has not granted yet, by [`RelayPort::index`].
-    bound: RefCell<HashMap<usize, std::net::UdpSocket>>,
-    /// By [`RelayPort::index`].
-    ports: RefCell<Vec<Option<OpenPort>>>,
-    /// The worker that serves the port, by [`RelayPort::index`].
-    worker_by_port: RefCell<Vec<Option<usize>>>,
+    ports: Ports,
     senders: RefCell<HashMap<FiveTuple, Rc<Sender>>>,
     streams_by_address: RefCell<HashMap<IpAddr, usize>>,
     /// What TCP Allocations hold.
     pub(crate) tcp: Tcp,
-    /// The receive buffer of the streams' relayed ports.
+    /// What arrives at the streams' relayed ports.
+    inbox: RefCell<Inbox>,
+    /// Where a payload gets what stands before and behind it.
     buffer: RefCell<Box<[u8]>>,
     /// Wakes the timer when its next deadline may have changed.
     pub(crate) deadline_changed: Notify,
@@ -100,18 +88,16 @@ impl Shard {
         Shard {
             settings: RefCell::new(Rc::new(settings)),
             relay: RefCell::new(relay),
+            ports: Ports::new(owners.clone(), workers.len()),
             workers,
             udp_listeners,
             owners,
             offload: RefCell::new(offload),
             serving: Cell::new(None),
-            worker_by_allocation: RefCell::default(),
-            bound: RefCell::default(),
-            ports: RefCell::default(),
-            worker_by_port: RefCell::default(),
             senders: RefCell::default(),
             streams_by_address: RefCell::default(),
             tcp: Tcp::default(),
+            inbox: RefCell::new(Inbox::new()),
             buffer: RefCell::new(vec![0; HEADROOM + DATAGRAM_LEN_MAX + TAILROOM].into()),
             deadline_changed: Notify::new(),
             dropped: Dropped::default(),
@@ -131,7 +117,7 @@ impl Shard {
         }
         for worker in &self.workers {
             let (reply, answer) = oneshot::channel();
-            worker.tell(Command::Figures(reply));
+            worker.tell(vec![Command::Figures(reply)]);
             worker.wake();
             if let Ok(its) = answer.await {
                 figures.add(&its);
@@ -175,19 +161,22 @@ impl Shard {
             } => {
                 self.serving.set(Some(worker));
                 let now = Instant::now();
-                // Media of UDP clients does not come here, so there is nothing to forward.
-                self.relay
+                let forward = self
+                    .relay
                     .borrow_mut()
                     .handle_client_packet(now, from, &bytes);
                 self.apply_outputs();
                 self.serving.set(None);
+                // Media of UDP clients comes here only at the end of a move.
+                if let Some(forward) = forward {
+                    self.forward_payload(&forward, &bytes);
+                }
             }
             Event::HandedOver(batch) => self.on_handed_over(&batch),
         }
     }
 
     fn on_handed_over(self: &Rc<Self>, batch: &Batch) {
-        let mut buffer = self.buffer.borrow_mut();
         for (to, from, payload) in batch.iter() {
             let now = Instant::now();
             let len = payload.len();
@@ -197,51 +186,63 @@ impl Shard {
                 .handle_handed_over(now, to, from, len);
             self.apply_outputs();
             if let Some(forward) = forward {
-                buffer[HEADROOM..HEADROOM + len].copy_from_slice(payload);
-                self.forward(&forward, &mut buffer, HEADROOM);
+                self.forward_payload(&forward, payload);
             }
         }
     }
 
-    /// Receives one datagram at a relayed port; `false` once nothing more is there.
-    pub(crate) fn receive_from_peer(
-        self: &Rc<Self>,
-        port: RelayPort,
-        socket: &UdpSocket,
-    ) -> io::Result<bool> {
-        let mut buffer = self.buffer.borrow_mut();
-        let Some((len, peer)) = udp::receive(socket, &mut buffer)? else {
-            return Ok(false);
-        };
-        let now = Instant::now();
-        let forward = self
-            .relay
-            .borrow_mut()
-            .handle_peer_datagram(now, port, peer, len);
-        self.apply_outputs();
-        if let Some(forward) = forward {
-            self.forward(&forward, &mut buffer, HEADROOM);
+    /// Receives what waits at a relayed port, as far as its turn goes; `false` where there may be
+    /// more.
+    pub(crate) fn receive_from_peers(self: &Rc<Self>, port: RelayPort, socket: &UdpSocket) -> bool {
+        let mut inbox = self.inbox.borrow_mut();
+        for _ in 0..PORT_TURNS_MAX {
+            let received = match inbox.receive(socket, RECEIVED_MAX) {
+                Ok(received) => received,
+                // What ICMP said, which is in its queue too; the socket itself is fine.
+                Err(error) => {
+                    tracing::trace!(%error, "Datagram not received");
+                    continue;
+                }
+            };
+            for received in (0..received).filter_map(|at| inbox.get(at)) {
+                for payload in received.datagrams() {
+                    let (now, len) = (Instant::now(), payload.len());
+                    let forward =
+                        self.relay
+                            .borrow_mut()
+                            .handle_peer_datagram(now, port, received.from, len);
+                    self.apply_outputs();
+                    if let Some(forward) = forward {
+                        self.forward_payload(&forward, payload);
+                    }
+                }
+            }
+            if received < RECEIVED_MAX {
+                return true;
+            }
         }
-        Ok(true)
+        false
+    }
+
+    fn forward_payload(self: &Rc<Self>, forward: &Forward, packet: &[u8]) {
+        let mut buffer = self.buffer.borrow_mut();
+        buffer[HEADROOM..HEADROOM + packet.len()].copy_from_slice(packet);
+        self.forward(forward, &mut buffer, HEADROOM);
     }
 
     /// Takes in what ICMP said at a relayed port, as far as its turn goes; with it what this
-    /// machine said of the datagram to `tried` that it did not send.
+    /// machine said of the datagram to `tried` that it did not send. `false` where there may be
+    /// more.
     pub(crate) fn receive_errors(
         self: &Rc<Self>,
         port: RelayPort,
         socket: &UdpSocket,
         tried: Option<SocketAddr>,
-    ) {
+    ) -> bool {
         let mut tried = tried;
         for _ in 0..icmp::TURN_MAX {
             let (peer, icmp) = match (icmp::receive(socket), tried) {
-                (None, _) => {
-                    // Nothing more until the runtime hears of something new.
-                    let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
-                    socket.try_io(Interest::ERROR, nothing).ok();
-                    return;
-                }
+                (None, _) => return true,
                 (Some(Said::Icmp(peer, icmp)), _) => (peer, icmp),
                 (Some(Said::TooLong(mtu)), Some(peer)) => {
                     tried = None; // Each datagram is tried twice.
@@ -257,6 +258,7 @@ impl Shard {
                 self.forward(&forward, &mut buffer, HEADROOM);
             }
         }
+        false
     }
 
     /// Hands on one message of `len` bytes at `start` of `buffer`, which has [`HEADROOM`] in front
@@ -312,7 +314,7 @@ impl Shard {
         self.set_credentials(credentials);
         let peers = self.relay.borrow().peers().clone();
         for worker in &self.workers {
-            worker.tell(Command::Peers(peers.clone()));
+            worker.tell(vec![Command::Peers(peers.clone())]);
             worker.wake();
         }
         let relay = self.relay.borrow();
@@ -385,17 +387,16 @@ impl Shard {
     /// Carries out what the core asks for.
     pub(crate) fn apply_outputs(self: &Rc<Self>) {
         let mut relay = self.relay.borrow_mut();
-        let mut told = Vec::new();
+        let mut news = News::default();
         let mut applied = false;
         while let Some(output) = relay.poll_output() {
             applied = true;
             match output {
-                // Behind the updates it speaks of, which go the same way.
-                Output::Send { to, bytes } if to.transport == Transport::Udp => {
-                    told.extend(self.serving.get());
-                    self.send_response(to, bytes);
-                }
-                Output::Send { to, bytes } => self.send_to_client(to, &bytes, false),
+                Output::Send { to, bytes } => match (to.transport, self.serving.get()) {
+                    // Behind the updates it speaks of, which go the same way.
+                    (Transport::Udp, Some(worker)) => news.answer(worker, to, bytes),
+                    _ => self.send_to_client(to, &bytes, false),
+                },
                 Output::OpenPort(port) => tell_of(&mut relay, port, self.open_port(port)),
                 Output::Listen(port) => tell_of(&mut relay, port, self.listen(port)),
                 Output::Connect { id, port, peer } => self.connect(id, port, peer),
@@ -403,33 +404,27 @@ impl Shard {
                 Output::Splice { id, client } => self.tcp.splice(id, client),
                 Output::Close(id) => self.tcp.close(id),
                 Output::ClosePort(port) => {
+                    self.tcp.stop_listening(port);
                     self.with_offload(|offload| offload.close_port(Instant::now(), port));
-                    told.extend(self.close_port(port));
+                    self.ports.close(port, &mut news);
+                }
+                Output::MovePort { port, to } => {
+                    self.with_offload(|offload| offload.close_port(Instant::now(), port));
+                    self.move_port(port, to, &mut news);
                 }
                 Output::Path(update) => {
                     self.with_offload(|offload| {
                         let now = Instant::now();
                         offload::view(now, &relay, |view| offload.update(view, &update));
                     });
-                    told.extend(self.update_path(update));
+                    self.ports.update(update, self.serving.get(), &mut news);
                 }
             }
         }
         drop(relay);
-        told.sort_unstable();
-        told.dedup();
-        for worker in told {
-            self.workers[worker].wake();
-        }
+        news.spread(&self.workers, &self.owners);
         if applied {
             self.deadline_changed.notify_one();
-        }
-    }
-
-    fn send_response(&self, to: FiveTuple, bytes: Vec<u8>) {
-        match self.serving.get() {
-            Some(worker) => self.workers[worker].tell(Command::Send(to, bytes)),
-            None => self.send_to_client(to, &bytes, false),
         }
     }
 
@@ -437,21 +432,13 @@ impl Shard {
     /// for a stream.
     fn open_port(self: &Rc<Self>, port: RelayPort) -> io::Result<()> {
         let socket = udp::bind_relayed(self.bound_address(port)?)?;
-        let owner = match self.serving.get() {
-            Some(worker) => {
-                burst::receive_bursts(&socket);
-                self.bound.borrow_mut().insert(port.index, socket);
-                worker
-            }
-            None => {
-                let socket = Rc::new(UdpSocket::from_std(socket)?);
-                let receive = udp::receive_from_peers(self.clone(), port, socket.clone());
-                let task = tokio::task::spawn_local(receive);
-                set(&self.ports, port.index, Some(OpenPort { socket, task }));
-                self.workers.len()
-            }
+        burst::receive_bursts(&socket);
+        let socket = Arc::new(socket);
+        let server = match self.serving.get() {
+            Some(worker) => Server::Worker(worker),
+            None => Server::Task(self.receive_here(port, socket.clone())?),
         };
-        self.owners.set(port.address, Some(owner));
+        self.ports.add(port, socket, server);
         Ok(())
     }
 
@@ -465,36 +452,24 @@ impl Shard {
         Ok(SocketAddr::new(ip, port.address.port()))
     }
 
-    /// Closes a port; returns the worker that has to hear of it.
-    fn close_port(&self, port: RelayPort) -> Option<usize> {
-        self.tcp.stop_listening(port);
-        self.owners.set(port.address, None);
-        self.bound.borrow_mut().remove(&port.index);
-        if let Some(open) = set(&self.ports, port.index, None) {
-            open.task.abort();
-        }
-        let worker = set(&self.worker_by_port, port.index, None)?;
-        self.workers[worker].tell(Command::Close(port));
-        Some(worker)
+    fn receive_here(
+        self: &Rc<Self>,
+        port: RelayPort,
+        socket: Arc<UdpSocket>,
+    ) -> io::Result<JoinHandle<()>> {
+        let receive = udp::receive_from_peers(self.clone(), port, udp::watch(socket)?);
+        Ok(tokio::task::spawn_local(receive))
     }
 
-    /// Tells the worker of an Allocation what changed, and returns which one that is.
-    fn update_path(&self, update: PathUpdate) -> Option<usize> {
-        let PathUpdate::Open {
-            allocation, port, ..
-        } = update
-        else {
-            let by_allocation = self.worker_by_allocation.borrow();
-            let worker = by_allocation.get(update.allocation()).copied().flatten()?;
-            self.workers[worker].tell(Command::Update(update));
-            return Some(worker);
-        };
-        let worker = self.serving.get()?;
-        let socket = self.bound.borrow_mut().remove(&port.index)?;
-        set(&self.worker_by_allocation, allocation, Some(worker));
-        set(&self.worker_by_port, port.index, Some(worker));
-        self.workers[worker].tell(Command::Open(update, port, socket));
-        Some(worker)
+    /// Serves a port for another 5-tuple of its client.
+    fn move_port(self: &Rc<Self>, port: RelayPort, to: FiveTuple, news: &mut News) {
+        if to.transport == Transport::Udp {
+            return self.ports.move_to_worker(port, to, news);
+        }
+        let receive = |socket| self.receive_here(port, socket);
+        if let Err(error) = self.ports.move_to_control(port, news, receive) {
+            tracing::warn!(%error, %port.address, "Relayed port not watched");
+        }
     }
 
     fn forward(self: &Rc<Self>, forward: &Forward, buffer: &mut [u8], start: usize) {
@@ -505,12 +480,9 @@ impl Shard {
                 payload,
                 dont_fragment,
             } => {
-                let ports = self.ports.borrow();
-                let Some(Some(open)) = ports.get(port.index) else {
+                let Some(socket) = self.ports.socket(*port) else {
                     return;
                 };
-                let socket = open.socket.clone();
-                drop(ports);
                 let bytes = &buffer[start + payload.start..start + payload.end];
                 match dont_fragment {
                     false => self.send_datagram(&*socket, *to, bytes),
@@ -588,15 +560,6 @@ fn tell_of(relay: &mut relay_core::Relay, port: RelayPort, opened: io::Result<()
             relay.handle_port_failed(Instant::now(), port);
         }
     }
-}
-
-/// Puts `value` at `index` of a table that grows as needed; returns what was there.
-fn set<T>(table: &RefCell<Vec<Option<T>>>, index: usize, value: Option<T>) -> Option<T> {
-    let mut table = table.borrow_mut();
-    if table.len() <= index {
-        table.resize_with(index + 1, || None);
-    }
-    std::mem::replace(&mut table[index], value)
 }
 
 /// What one household or machine counts as: an IPv4 address, or an IPv6 /64.

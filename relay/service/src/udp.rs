@@ -8,17 +8,18 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use relay_core::RelayPort;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use tokio::io::Interest;
-use tokio::net::UdpSocket;
+use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, Ready};
 
-use crate::shard::{HEADROOM, Shard, TAILROOM};
+use crate::shard::Shard;
 
-/// How many datagrams one socket may bring before others have their turn.
-const BURST_MAX: usize = 64;
+/// What is of interest at a relayed port.
+const WATCHED: Interest = Interest::READABLE.add(Interest::ERROR);
 
 /// What a listening socket may hold before the kernel drops, in bytes, as far as the system lets
 /// us: all clients share it.
@@ -113,19 +114,6 @@ fn set_mtu_discovery(socket: &impl AsFd, value: libc::c_int) -> io::Result<()> {
     }
 }
 
-/// Receives one datagram behind [`HEADROOM`]; `None` once nothing is there.
-pub(crate) fn receive(
-    socket: &UdpSocket,
-    buffer: &mut [u8],
-) -> io::Result<Option<(usize, SocketAddr)>> {
-    let room = HEADROOM..buffer.len() - TAILROOM;
-    match socket.try_recv_from(&mut buffer[room]) {
-        Ok(received) => Ok(Some(received)),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
 /// Sends one datagram at once or not at all. It asks the socket itself: what the runtime knows
 /// about a new socket's readiness is that there is none.
 pub(crate) fn send(socket: &impl AsFd, to: SocketAddr, bytes: &[u8]) -> io::Result<()> {
@@ -133,8 +121,8 @@ pub(crate) fn send(socket: &impl AsFd, to: SocketAddr, bytes: &[u8]) -> io::Resu
     send_again(|| socket.send_to(bytes, &to).map(|_| ()))
 }
 
-/// Sends one datagram with DF set, in one piece or not at all; IPv6 alike. The socket must be this
-/// thread's alone, for it does the same to others meanwhile.
+/// Sends one datagram with DF set, in one piece or not at all; IPv6 alike. What another
+/// thread sends from the socket meanwhile may be sent alike.
 ///
 /// # Errors
 ///
@@ -176,29 +164,35 @@ pub(crate) fn is_too_long(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EMSGSIZE)
 }
 
-/// Receives from peers, and what ICMP says of them, until the port is closed, which ends the task.
-pub(crate) async fn receive_from_peers(shard: Rc<Shard>, port: RelayPort, socket: Rc<UdpSocket>) {
+/// Has the runtime watch the socket of a relayed port.
+pub(crate) fn watch(
+    socket: Arc<std::net::UdpSocket>,
+) -> io::Result<AsyncFd<Arc<std::net::UdpSocket>>> {
+    // SAFETY: the Arc keeps the socket open and the same for as long as the AsyncFd has it.
+    let watched = unsafe { AsyncFd::register_with_interest(socket, WATCHED) };
+    watched.map_err(Into::into)
+}
+
+/// Receives from peers, and what ICMP says of them, until the port is closed or moves, which ends
+/// the task.
+pub(crate) async fn receive_from_peers(
+    shard: Rc<Shard>,
+    port: RelayPort,
+    socket: AsyncFd<Arc<std::net::UdpSocket>>,
+) {
     loop {
-        let Ok(ready) = socket.ready(Interest::READABLE | Interest::ERROR).await else {
+        let Ok(mut waiting) = socket.ready(WATCHED).await else {
             return; // The runtime is ending.
         };
-        if ready.is_error() {
-            shard.receive_errors(port, &socket, None);
+        let ready = waiting.ready();
+        if ready.is_error() && shard.receive_errors(port, socket.get_ref(), None) {
+            waiting.clear_ready_matching(Ready::ERROR);
         }
-        let mut emptied = false;
-        for _ in 0..BURST_MAX {
-            match shard.receive_from_peer(port, &socket) {
-                Ok(true) => {}
-                Ok(false) => {
-                    emptied = true;
-                    break;
-                }
-                // What ICMP said, which is in its queue too; the socket itself is fine.
-                Err(error) => tracing::trace!(%error, "Datagram not received"),
+        if ready.is_readable() {
+            match shard.receive_from_peers(port, socket.get_ref()) {
+                true => waiting.clear_ready_matching(Ready::READABLE),
+                false => tokio::task::yield_now().await,
             }
-        }
-        if !emptied {
-            tokio::task::yield_now().await;
         }
     }
 }

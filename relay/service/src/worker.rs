@@ -73,11 +73,13 @@ const LISTENERS: u64 = 1 << 32;
 /// What the control thread tells a worker, and workers each other.
 pub(crate) enum Command {
     /// Serve this relayed port.
-    Open(PathUpdate, RelayPort, UdpSocket),
+    Open(PathUpdate, RelayPort, Arc<UdpSocket>),
     /// Something changed for an Allocation.
     Update(PathUpdate),
     /// The relayed port is no more.
     Close(RelayPort),
+    /// Another serves the relayed port.
+    Leave(RelayPort),
     /// Send a response to a client.
     Send(FiveTuple, Vec<u8>),
     /// Other peers may be reached from now on.
@@ -178,16 +180,17 @@ impl Waker {
 /// Reaches a worker from other threads.
 #[derive(Clone)]
 pub(crate) struct Remote {
-    commands: Sender<Command>,
+    commands: Sender<Vec<Command>>,
     handed_over: SyncSender<Batch>,
     waker: Arc<Waker>,
 }
 
 impl Remote {
-    /// Tells the worker, which hears of it at the next [`wake`](Self::wake).
-    pub(crate) fn tell(&self, command: Command) {
+    /// Tells the worker, which hears of it all at once, after the next [`wake`](Self::wake) at the
+    /// latest.
+    pub(crate) fn tell(&self, commands: Vec<Command>) {
         // A worker that has ended has closed all there was.
-        self.commands.send(command).ok();
+        self.commands.send(commands).ok();
     }
 
     pub(crate) fn wake(&self) {
@@ -197,7 +200,7 @@ impl Remote {
 
 /// The other ends of a [`Remote`].
 pub(crate) struct Inlets {
-    commands: Receiver<Command>,
+    commands: Receiver<Vec<Command>>,
     handed_over: Receiver<Batch>,
     waker: Arc<Waker>,
 }
@@ -233,7 +236,8 @@ pub(crate) struct Listener {
 /// A relayed port that is open.
 struct OpenPort {
     port: RelayPort,
-    socket: UdpSocket,
+    /// Shared with the control thread, which keeps it for the time when the client moves.
+    socket: Arc<UdpSocket>,
 }
 
 /// What the thread owns.
@@ -314,6 +318,10 @@ impl Worker {
                 Err(error) => return Err(error).context("can't wait for sockets"),
             };
             let now = Instant::now();
+            // Before anything that arrived meanwhile, which may be another's to serve by now.
+            if !self.obey_commands(now) {
+                return Ok(());
+            }
             let mut received = 0;
             for event in &events[..ready] {
                 match event.data() {
@@ -347,39 +355,18 @@ impl Worker {
     /// Carries out what other threads ask for; `false` when that is to stop.
     fn obey(&mut self, now: Instant) -> bool {
         self.inlets.waker.hear();
-        while let Ok(command) = self.inlets.commands.try_recv() {
-            match command {
-                Command::Open(update, port, socket) => {
-                    self.path.handle_update(now, update);
-                    self.open(port, socket);
-                }
-                Command::Update(update) => self.path.handle_update(now, update),
-                Command::Close(port) => {
-                    self.flush();
-                    self.path.close_port(port);
-                    // Closing the socket ends the waiting for it.
-                    if let Some(open) = self.ports.get_mut(port.index) {
-                        *open = None;
-                    }
-                }
-                Command::Send(to, bytes) => {
-                    if let Some(at) = self.listener_of(to) {
-                        self.put(Exit::Listener(at), to.client, &[&bytes]);
-                    }
-                }
-                Command::Peers(peers) => self.path.set_peers(peers),
-                Command::Figures(reply) => {
-                    self.figures.stats = self.path.stats().clone();
-                    reply.send(self.figures.clone()).ok(); // Whoever asked may be gone.
-                }
-                Command::Stop => return false,
-            }
+        if !self.obey_commands(now) {
+            return false;
         }
         // Bounded, so that others have their turn.
         for _ in 0..HANDED_OVER_MAX {
             let Ok(batch) = self.inlets.handed_over.try_recv() else {
                 return true;
             };
+            // Whoever handed it over knew of what was told before.
+            if !self.obey_commands(now) {
+                return false;
+            }
             for (to, from, payload) in batch.iter() {
                 let way = self.path.handle_handed_over(now, to, from, payload.len());
                 self.follow(way, payload);
@@ -389,15 +376,57 @@ impl Worker {
         true
     }
 
-    fn open(&mut self, port: RelayPort, socket: UdpSocket) {
+    fn obey_commands(&mut self, now: Instant) -> bool {
+        while let Ok(commands) = self.inlets.commands.try_recv() {
+            for command in commands {
+                match command {
+                    Command::Open(update, port, socket) => {
+                        self.path.handle_update(now, update);
+                        self.open(port, socket);
+                    }
+                    Command::Update(update) => self.path.handle_update(now, update),
+                    // Nobody else has the socket any more, and closing it ends the waiting for it.
+                    Command::Close(port) => drop(self.give_up(port)),
+                    Command::Leave(port) => {
+                        if let Some(open) = self.give_up(port)
+                            && let Err(error) = self.epoll.delete(&*open.socket)
+                        {
+                            tracing::warn!(%error, "Relayed port still watched");
+                        }
+                    }
+                    Command::Send(to, bytes) => {
+                        if let Some(at) = self.listener_of(to) {
+                            self.put(Exit::Listener(at), to.client, &[&bytes]);
+                        }
+                    }
+                    Command::Peers(peers) => self.path.set_peers(peers),
+                    Command::Figures(reply) => {
+                        self.figures.stats = self.path.stats().clone();
+                        reply.send(self.figures.clone()).ok(); // Whoever asked may be gone.
+                    }
+                    Command::Stop => return false,
+                }
+            }
+        }
+        true
+    }
+
+    fn open(&mut self, port: RelayPort, socket: Arc<UdpSocket>) {
         let event = EpollEvent::new(EpollFlags::EPOLLIN, port.index as u64);
-        if let Err(error) = self.epoll.add(&socket, event) {
+        if let Err(error) = self.epoll.add(&*socket, event) {
             tracing::warn!(%error, "Relayed port not watched");
         }
         if self.ports.len() <= port.index {
             self.ports.resize_with(port.index + 1, || None);
         }
         self.ports[port.index] = Some(OpenPort { port, socket });
+    }
+
+    /// Sends what waits at a relayed port and forgets the port.
+    fn give_up(&mut self, port: RelayPort) -> Option<OpenPort> {
+        self.flush();
+        self.path.close_port(port);
+        self.ports.get_mut(port.index)?.take()
     }
 
     /// Takes in what waits at a listener; returns how many datagrams that was.
@@ -441,7 +470,7 @@ impl Worker {
             return 0;
         };
         let port = open.port;
-        let received = match inbox.receive(&open.socket, PORT_TURN_MAX) {
+        let received = match inbox.receive(&*open.socket, PORT_TURN_MAX) {
             Ok(received) => received,
             Err(error) => {
                 tracing::trace!(%error, "Datagram not received");
@@ -471,7 +500,7 @@ impl Worker {
                 return;
             };
             let port = open.port;
-            let (peer, icmp) = match (icmp::receive(&open.socket), tried) {
+            let (peer, icmp) = match (icmp::receive(&*open.socket), tried) {
                 (None, _) => return,
                 (Some(Said::Icmp(peer, icmp)), _) => (peer, icmp),
                 (Some(Said::TooLong(mtu)), Some(peer)) => {
@@ -491,7 +520,7 @@ impl Worker {
         let Some(Some(open)) = self.ports.get(port.index) else {
             return;
         };
-        let Err(error) = udp::send_whole(&open.socket, to, payload) else {
+        let Err(error) = udp::send_whole(&*open.socket, to, payload) else {
             return;
         };
         tracing::trace!(%error, "Datagram not sent whole");
@@ -578,7 +607,7 @@ impl Worker {
             Exit::Listener(at) => Some(&self.listeners[at].socket),
             Exit::Port(index) => {
                 let open = self.ports.get(index).and_then(Option::as_ref);
-                open.map(|open| &open.socket)
+                open.map(|open| &*open.socket)
             }
         };
         if let Some(socket) = socket {

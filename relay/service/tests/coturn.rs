@@ -53,6 +53,13 @@ fn uclient_loses_nothing_with_extra_requests() {
     check(&["-c", "-X", "-G"]);
 }
 
+#[test]
+fn uclient_loses_nothing_while_it_moves() {
+    check(&["-c", "-X", "-M"]);
+    check(&["-c", "-X", "-M", "-s"]);
+    check(&["-c", "-X", "-M", "-t"]);
+}
+
 /// Runs the client with `flags` against a relay and a peer of their own.
 fn check(flags: &[&str]) {
     for tool in ["turnutils_uclient", "turnutils_peer"] {

@@ -29,6 +29,8 @@ struct Held {
     expires: Instant,
     permissions: Vec<(String, Instant)>,
     channels: Vec<(u16, String, Instant)>,
+    /// What it moves with next.
+    ticket: Option<Vec<u8>>,
 }
 
 #[test]
@@ -67,7 +69,11 @@ fn run(seed: u64) {
     .map(|(transport, port)| world.phone(&format!("user{port}"), port, transport))
     .collect();
     let mut held: Vec<Option<Held>> = vec![None; phones.len()];
+    // Where each client has announced that it moves.
+    let mut announced: Vec<Option<Phone>> = phones.iter().map(|_| None).collect();
+    let mut addresses = 2000..;
     let mut relayed_once: Vec<String> = vec!["7.7.7.7:3478".to_owned()];
+    let mut tickets: Vec<Vec<u8>> = Vec::new();
 
     for step in 0..STEPS {
         let at = rng.random_range(0..phones.len());
@@ -86,7 +92,19 @@ fn run(seed: u64) {
             |held: &[Option<Held>]| held.iter().flatten().any(|held| held.holds(&peer));
         let context = format!("seed {seed}, step {step}, client {at}, peer {peer}");
 
-        match rng.random_range(0..12) {
+        if held[at].is_none() {
+            announced[at] = None;
+        } else if rng.random_range(0..4) == 0
+            && let Some(there) = announced[at].take()
+        {
+            let mut here = std::mem::replace(&mut phones[at], there);
+            assert_eq!(world.refresh(&mut phones[at], 600), Ok(600), "{context}");
+            held[at].as_mut().unwrap().expires = now + Duration::from_secs(600);
+            let late = world.refresh(&mut here, 600);
+            assert_eq!(late, Err(ErrorCode::ALLOCATION_MISMATCH), "{context}: late");
+        }
+
+        match rng.random_range(0..13) {
             0..=1 => {
                 let expected = match &held[at] {
                     Some(_) => Err(ErrorCode::ALLOCATION_MISMATCH),
@@ -101,11 +119,14 @@ fn run(seed: u64) {
                 let options = AllocateOptions {
                     family,
                     additional,
+                    mobile: rng.random(),
                     ..AllocateOptions::default()
                 };
+                phones[at].ticket = None;
                 let got = world.allocate_with(&mut phones[at], options);
                 assert_eq!(got, expected, "{context}: allocate");
                 if expected.is_ok() {
+                    tickets.extend(phones[at].ticket.clone());
                     let mut relayed = [None, None];
                     let addresses = [phones[at].relayed, phones[at].relayed_v6];
                     for address in addresses.into_iter().flatten() {
@@ -120,6 +141,7 @@ fn run(seed: u64) {
                         expires: now + Duration::from_secs(600),
                         permissions: Vec::new(),
                         channels: Vec::new(),
+                        ticket: phones[at].ticket.clone(),
                     });
                 }
             }
@@ -238,6 +260,40 @@ fn run(seed: u64) {
                 let got = world.peer_sends(&peer, &phones[at], "x");
                 let got = phones[at].reads(got);
                 assert_eq!(got, expected, "{context}: receive");
+            }
+            11 => {
+                // The newest ticket there is, or any that was ever seen.
+                let newest = held[at].as_ref().and_then(|held| held.ticket.clone());
+                let any = tickets.get(rng.random_range(0..=tickets.len())).cloned();
+                let Some(ticket) = newest.clone().filter(|_| rng.random()).or(any) else {
+                    continue;
+                };
+                let port = addresses.next().unwrap();
+                let transport = Transport::ALL[rng.random_range(0..Transport::COUNT)];
+                let mut there = world.phone(&format!("user{}", 1000 + at), port, transport);
+                (there.relayed, there.relayed_v6) = (phones[at].relayed, phones[at].relayed_v6);
+                let request = Request::Move {
+                    ticket: ticket.clone(),
+                    lifetime: 600,
+                };
+                let owner = |held: &Option<Held>| {
+                    let held = held.as_ref()?;
+                    (held.ticket.as_ref() == Some(&ticket)).then_some(())
+                };
+                let expected = match held.iter().position(|held| owner(held).is_some()) {
+                    Some(owner) if owner == at => Ok(Some(600)),
+                    Some(_) => Err(ErrorCode::WRONG_CREDENTIALS),
+                    None => Err(ErrorCode::BAD_REQUEST),
+                };
+                let got = world.ask(&mut there, request);
+                assert_eq!(got, expected, "{context}: move");
+                if expected.is_ok() {
+                    let held = held[at].as_mut().unwrap();
+                    held.expires = now + Duration::from_secs(600);
+                    held.ticket = there.ticket.clone();
+                    tickets.extend(there.ticket.clone());
+                    announced[at] = Some(there);
+                }
             }
             _ => {
                 let seconds = [1, 60, 299, 300, 301, 599, 600][rng.random_range(0..7)];

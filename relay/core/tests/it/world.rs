@@ -383,6 +383,11 @@ impl World {
                     self.owners.set(port.address, None);
                     self.path.close_port(port);
                 }
+                Output::MovePort { port, .. } => {
+                    assert_eq!(self.ports[port.index], Some(port));
+                    self.owners.set(port.address, Some(CONTROL));
+                    self.path.close_port(port);
+                }
                 Output::Path(update) => {
                     if let PathUpdate::Open { port, .. } = update {
                         self.owners.set(port.address, Some(PATH));

@@ -130,6 +130,8 @@ impl Offload {
                 held.budget = budget.clone();
                 self.driver.install_all(view, allocation, held);
             }
+            // What comes from there is for the core to judge until the client has moved.
+            PathUpdate::Announce { .. } | PathUpdate::Retract { .. } => {}
         }
     }
 

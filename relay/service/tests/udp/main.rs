@@ -1,8 +1,10 @@
-//! What the sockets themselves say and do: ICMP, and datagrams that are taken apart or not.
+//! What the sockets themselves say and do: ICMP, datagrams that are taken apart or not, and ports
+//! that go from thread to thread.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(clippy::print_stderr, reason = "what is skipped is said")]
 
 mod icmp;
+mod mobility;
 mod phone;
 mod whole;

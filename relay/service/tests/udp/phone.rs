@@ -28,6 +28,15 @@ pub(crate) fn start(change: impl FnOnce(&mut Config)) -> Handle {
     Relay::start(&config, Credentials::new([Secret::new(SECRET)]), None, None).unwrap()
 }
 
+/// Waits for something that is sure to come.
+pub(crate) fn until(mut holds: impl FnMut() -> bool) {
+    let start = std::time::Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < PATIENCE, "it did not come");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 pub(crate) fn stats(relay: &Handle) -> Stats {
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     runtime.unwrap().block_on(relay.stats())
@@ -127,6 +136,16 @@ impl Phone {
     /// The next thing heard, which is waited for.
     pub(crate) fn hear(&mut self) -> Heard {
         self.hear_within(PATIENCE).expect("something to hear")
+    }
+
+    /// The next thing heard, if it is there.
+    pub(crate) fn hears_now(&mut self) -> Option<Heard> {
+        self.hear_within(Duration::from_millis(1))
+    }
+
+    /// The next thing heard, if it comes soon.
+    pub(crate) fn hears_soon(&mut self) -> Option<Heard> {
+        self.hear_within(SILENCE)
     }
 
     pub(crate) fn hears_nothing(&mut self) {
