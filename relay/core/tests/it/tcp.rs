@@ -108,6 +108,12 @@ fn who_may_have_a_tcp_allocation() {
         let options = AllocateOptions { even_port, ..TCP };
         check(true, Transport::Tcp, options, bad);
     }
+    let dont_fragment = true;
+    let options = AllocateOptions {
+        dont_fragment,
+        ..TCP
+    };
+    check(true, Transport::Tcp, options, bad);
     let reservation_token = Some([7; 8]);
     let options = AllocateOptions {
         reservation_token,
