@@ -272,8 +272,8 @@ async fn processes_that_share_a_data_directory_order_once() {
     };
     let plan = Plan::new(loaded, &offhook::cli::ServeOptions::default()).unwrap();
     let own = t.plan();
-    let (one, two) = tokio::join!(Server::start(&own), Server::start(&plan));
-    let (one, two) = (one.unwrap(), two.unwrap());
+    let one = Server::start(&own).await.unwrap();
+    let two = Server::start(&plan).await.unwrap();
     let brought = t.brought(None).await;
     let same = async {
         while t.shown(other.listen[0].port()).await.as_ref() != Some(&brought) {
