@@ -456,7 +456,11 @@ impl Path {
         }
 
         match (route, owner) {
-            (Route::Own, Some(owner)) if owner == self.owner => {
+            // What has just come here may not have been opened yet: then it is handed over too, behind
+            // the update that opens it.
+            (Route::Own, Some(owner))
+                if owner == self.owner && self.flow_by_relayed.contains_key(&peer) =>
+            {
                 self.hand_over(now, peer, port.address, payload)
             }
             (Route::Own, Some(owner)) => Ok(Way::HandOver {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use relay_core::Transport;
-use relay_stun::client::{AllocateOptions, Request};
+use relay_stun::client::{AllocateOptions, Client, Request};
 use relay_stun::{Class, ErrorCode, Message};
 
 use crate::world::{OTHER_PEER, PEER, PEER_V6, Phone, World, peer_reads};
@@ -329,4 +329,15 @@ fn where_mobility_is_off_it_is_405() {
         arrive(&mut world, &mut alice),
         Err(ErrorCode::MOBILITY_FORBIDDEN)
     );
+}
+
+#[test]
+fn what_is_for_somebody_who_is_just_arriving_waits_for_her() {
+    let mut world = World::new();
+    let mut bob = world.allocated("bob", 1000);
+    let mut alice = world.phone("alice", 2000, Transport::Tcp);
+    world.allocate_with(&mut alice, mobile()).unwrap();
+    world.bind(&mut bob, 0x4000, &alice.relayed()).unwrap();
+    let packet = Client::channel_data(0x4000, b"hello").unwrap();
+    assert!(world.hands_to_itself(&bob, &packet, &alice));
 }

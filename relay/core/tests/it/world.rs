@@ -332,6 +332,20 @@ impl World {
         forward.map(|forward| deliver(forward, payload.as_bytes()))
     }
 
+    /// What the thread for UDP clients does with a packet for `other`, who is about to be its own:
+    /// whether it hands the payload to itself, behind the update that is on its way.
+    pub(crate) fn hands_to_itself(&mut self, phone: &Phone, packet: &[u8], other: &Phone) -> bool {
+        let relayed = other.relayed.unwrap();
+        self.owners.set(relayed, Some(PATH));
+        let way = self.path.handle_client_packet(self.now, phone.at, packet);
+        let len = packet.len();
+        let late = self
+            .path
+            .handle_handed_over(self.now, relayed, relayed, len);
+        assert_eq!(late, Way::Nowhere, "and no more than once");
+        matches!(way, Way::HandOver { owner: PATH, to, .. } if to == relayed)
+    }
+
     /// ICMP says something about a datagram that went from the relayed address of `phone` to
     /// `peer`.
     pub(crate) fn icmp_says(&mut self, phone: &Phone, peer: &str, icmp: Icmp) -> Option<Delivered> {
