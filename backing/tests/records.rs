@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backing::records::{HISTORY_PAGE_MAX, Records};
-use model::record::{Direction, Participant};
+use model::record::{Direction, Participant, RelayUsage, Relayed};
 use model::{
-    AccountId, CallId, CallRecord, DeviceId, EndReason, Media, RecordChange, Timestamp, UserId,
+    AccountId, CallId, CallRecord, DeviceId, EndReason, Media, NodeId, RecordChange, Timestamp,
+    UserId,
 };
 use tempfile::TempDir;
 
@@ -56,6 +57,63 @@ async fn an_api_key_needs_an_account_and_never_prints_its_secret() {
 
     let key = t.records.create_api_key(t.account).await.unwrap();
     assert!(!format!("{key:?}").contains(&key.secret));
+}
+
+#[tokio::test]
+async fn what_was_relayed_is_kept_by_hour_and_read_by_day() {
+    const HOUR: u64 = 3_600_000;
+    let t = TestRecords::open().await;
+    let row = |account: &str, hour: u64, node: u128, bytes: u64| RelayUsage {
+        account: account.into(),
+        hour: Timestamp::from_millis(hour * HOUR),
+        node: NodeId::from_u128(node),
+        relayed: Relayed {
+            allocations: 1,
+            packets_to_peers: 2,
+            bytes_to_peers: bytes,
+            packets_to_clients: 3,
+            bytes_to_clients: 2 * bytes,
+        },
+    };
+    let used = |rows: Vec<RelayUsage>| t.records.try_record(RecordChange::RelayUsed(rows));
+    used(vec![row("acme", 0, 1, 100), row("globex", 1, 1, 7)]).unwrap();
+    // Later sums of the same hour take the place of earlier ones, twice as well as once.
+    for _ in 0..2 {
+        used(vec![row("acme", 0, 1, 150)]).unwrap();
+    }
+    used(vec![row("acme", 23, 2, 1_000), row("acme", 24, 2, 4)]).unwrap();
+
+    let read = async |account: Option<&str>, since: u64| {
+        let days = t
+            .records
+            .relayed(account, Timestamp::from_millis(since * HOUR));
+        let days = days.await.unwrap().into_iter();
+        days.map(|day| {
+            let Relayed {
+                bytes_to_peers,
+                bytes_to_clients,
+                allocations,
+                ..
+            } = day.relayed;
+            assert_eq!(bytes_to_clients, 2 * bytes_to_peers);
+            let at = day.day.as_millis() / HOUR;
+            format!("{} {at} {allocations} {bytes_to_peers}", day.account)
+        })
+        .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        read(None, 0).await,
+        ["acme 0 2 1150", "globex 0 1 7", "acme 24 1 4"]
+    );
+    assert_eq!(
+        read(Some("acme"), 1).await,
+        ["acme 0 1 1000", "acme 24 1 4"]
+    );
+
+    let before = Timestamp::from_millis(24 * HOUR);
+    assert_eq!(t.records.forget_relayed(before, 2).await.unwrap(), 2);
+    assert_eq!(t.records.forget_relayed(before, 2).await.unwrap(), 1);
+    assert_eq!(read(None, 0).await, ["acme 24 1 4"]);
 }
 
 #[cfg(unix)]

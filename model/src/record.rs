@@ -1,10 +1,12 @@
 //! What the records keep: changes a core reports, and history as it is read back.
 
+use std::ops::AddAssign;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::call::{EndReason, Media};
-use crate::id::{AccountId, CallId, DeviceId, UserId};
+use crate::id::{AccountId, CallId, DeviceId, NodeId, UserId};
 use crate::time::Timestamp;
 
 /// A change the records must keep. The driver applies them in the order they come.
@@ -55,6 +57,59 @@ pub enum RecordChange {
         /// When.
         at: Timestamp,
     },
+    /// What a relay carried, as far as it has come. Insert the rows, or put them in place of those of the same key: each is a
+    /// sum since the process began, never less than the one before.
+    RelayUsed(Vec<RelayUsage>),
+}
+
+/// What one process relayed for one Account in one hour.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayUsage {
+    /// The Account as user names of the relay say it: an id, or the word an operator gave a static user.
+    pub account: Box<str>,
+    /// When the hour began.
+    pub hour: Timestamp,
+    /// The process, which has another id after each start.
+    pub node: NodeId,
+    /// The sums.
+    pub relayed: Relayed,
+}
+
+/// What was relayed: payload, without headers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relayed {
+    /// Allocations granted.
+    pub allocations: u64,
+    /// Packets from clients toward peers; byte streams have none.
+    pub packets_to_peers: u64,
+    /// Bytes from clients toward peers.
+    pub bytes_to_peers: u64,
+    /// Packets from peers to clients; byte streams have none.
+    pub packets_to_clients: u64,
+    /// Bytes from peers to clients.
+    pub bytes_to_clients: u64,
+}
+
+impl AddAssign for Relayed {
+    fn add_assign(&mut self, other: Self) {
+        self.allocations += other.allocations;
+        self.packets_to_peers += other.packets_to_peers;
+        self.bytes_to_peers += other.bytes_to_peers;
+        self.packets_to_clients += other.packets_to_clients;
+        self.bytes_to_clients += other.bytes_to_clients;
+    }
+}
+
+/// What was relayed for one Account in one day (UTC).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DayOfRelay {
+    /// The Account, as in [`RelayUsage`].
+    pub account: Box<str>,
+    /// When the day began.
+    pub day: Timestamp,
+    /// The sums.
+    #[serde(flatten)]
+    pub relayed: Relayed,
 }
 
 /// The history row of a Call, whole in every change so that any of them can be the first to arrive.

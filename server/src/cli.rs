@@ -38,6 +38,8 @@ pub enum Command {
     Account(AccountCommand),
     /// Have the running server read settings, secrets and certificate again, without an end to anything.
     Reload,
+    /// What the relay carried for each Account, day by day (UTC).
+    Usage(UsageOptions),
     /// Check what operators get wrong, and say what to do.
     Doctor(DoctorOptions),
 }
@@ -137,6 +139,20 @@ pub enum KeyCommand {
     },
 }
 
+/// Whose usage, and since when.
+#[derive(Debug, Args)]
+pub struct UsageOptions {
+    /// One Account alone: its id, or what stands before the colon in the name of a user of `[relay] users`.
+    #[arg(long)]
+    pub account: Option<String>,
+    /// The first day, such as 2026-11-01; 30 days ago by default.
+    #[arg(long, value_name = "DATE")]
+    pub since: Option<jiff::civil::Date>,
+    /// Print JSON for machines.
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// What to check.
 #[derive(Debug, Default, Args)]
 pub struct DoctorOptions {
@@ -144,8 +160,24 @@ pub struct DoctorOptions {
     #[arg(long, value_parser = |text: &str| PublicUrl::new(text).map_err(|error| error.to_string()))]
     pub url: Option<PublicUrl>,
     /// Print JSON for machines.
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub json: bool,
+    /// One question instead of all checks.
+    #[command(subcommand)]
+    pub question: Option<DoctorQuestion>,
+}
+
+/// What the doctor is asked.
+#[derive(Debug, Subcommand)]
+pub enum DoctorQuestion {
+    /// What the relay decides about a client and a peer, by which rule, and how to change it. Ends with 0 where the peer may be
+    /// reached, 1 where the relay refuses, 2 where nobody can tell.
+    Relay {
+        /// The client: an address in any form, with a port or without, or a name.
+        client: String,
+        /// The peer it wants to reach, in the same forms.
+        peer: String,
+    },
 }
 
 /// A number and a unit of `s`, `m`, `h` or `d`.

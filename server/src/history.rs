@@ -1,4 +1,4 @@
-//! Forgets old history.
+//! Forgets old history and old usage.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,14 +12,23 @@ use tokio::time::{Instant, interval_at, sleep};
 const FIRST_LOOK: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_secs(3_600);
 
-/// How many Calls are forgotten at once, and the pause between: the writer of new ones waits as long as one step takes.
+/// How many rows are forgotten at once, and the pause between: the writer of new ones waits as long as one step takes.
 const STEP: u32 = 500;
 const PAUSE: Duration = Duration::from_millis(100);
 
 const DAY_MS: u64 = 86_400_000;
 
-/// Looks every hour for Calls older than `days`, for ever; zero keeps them.
-pub async fn forget_old(records: Records, days: Arc<AtomicU32>) {
+/// What is forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Old {
+    /// Calls, by when they were invited.
+    History,
+    /// What was relayed.
+    Usage,
+}
+
+/// Looks every hour for what is older than `days`, for ever; zero keeps it.
+pub async fn forget_old(old: Old, records: Records, days: Arc<AtomicU32>) {
     let mut looks = interval_at(Instant::now() + FIRST_LOOK, LOOK_EVERY);
     loop {
         looks.tick().await;
@@ -29,11 +38,11 @@ pub async fn forget_old(records: Records, days: Arc<AtomicU32>) {
         }
         let now = jiff::Timestamp::now().as_millisecond();
         let now = Timestamp::from_millis(u64::try_from(now).unwrap_or_default());
-        match forget_before(&records, days_before(now, days)).await {
+        match forget_before(old, &records, days_before(now, days)).await {
             Ok(0) => {}
-            Ok(calls) => tracing::info!(calls, days, "Forgot old history"),
+            Ok(rows) => tracing::info!(rows, days, what = ?old, "Forgot what is old"),
             Err(error) => {
-                tracing::error!(error = format!("{error:#}"), "Can't forget old history");
+                tracing::error!(error = format!("{error:#}"), what = ?old, "Can't forget what is old");
             }
         }
     }
@@ -43,12 +52,15 @@ fn days_before(now: Timestamp, days: u32) -> Timestamp {
     Timestamp::from_millis(now.as_millis().saturating_sub(u64::from(days) * DAY_MS))
 }
 
-async fn forget_before(records: &Records, before: Timestamp) -> anyhow::Result<u64> {
+async fn forget_before(old: Old, records: &Records, before: Timestamp) -> anyhow::Result<u64> {
     let mut forgotten = 0;
     loop {
-        let calls = records.forget_history(before, STEP).await?;
-        forgotten += calls;
-        if calls < u64::from(STEP) {
+        let rows = match old {
+            Old::History => records.forget_history(before, STEP).await?,
+            Old::Usage => records.forget_relayed(before, STEP).await?,
+        };
+        forgotten += rows;
+        if rows < u64::from(STEP) {
             return Ok(forgotten);
         }
         sleep(PAUSE).await;
@@ -111,7 +123,8 @@ mod tests {
         records.flush().await.unwrap();
 
         let before = Timestamp::from_millis(1_090);
-        assert_eq!(forget_before(&records, before).await.unwrap(), 1_090);
+        let forgotten = forget_before(Old::History, &records, before).await;
+        assert_eq!(forgotten.unwrap(), 1_090);
         let alice = "alice".parse().unwrap();
         let left = records.history(account, &alice, None, 100).await.unwrap();
         assert_eq!(left.entries.len(), 10);

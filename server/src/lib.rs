@@ -18,4 +18,5 @@ pub mod signaling;
 pub mod state;
 pub mod telemetry;
 pub mod tls;
+pub mod usage;
 pub mod web;

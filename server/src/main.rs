@@ -5,12 +5,13 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use offhook::cli::{Cli, Command, ConfigOptions, ServeOptions};
+use offhook::cli::{Cli, Command, ConfigOptions, DoctorQuestion, ServeOptions};
 use offhook::config::load::{Loaded, load};
 use offhook::config::reload::Changes;
+use offhook::config::secrecy;
 use offhook::plan::Plan;
 use offhook::run::Server;
-use offhook::{banner, commands, config, doctor, telemetry};
+use offhook::{banner, commands, config, doctor, telemetry, usage};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Tens of thousands of quiet WebSockets cost less memory with it than with the system's allocator.
@@ -19,6 +20,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// What a shell expects of a process that a second SIGINT or SIGTERM ended.
 const EXIT_INTERRUPTED: u8 = 130;
+
+/// A verdict that nobody can tell, for a mistake in what was asked or in the settings.
+const EXIT_UNTOLD: u8 = 2;
 
 fn main() -> ExitCode {
     match run(&Cli::parse()) {
@@ -57,8 +61,15 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         }
         // A mistake in them is told here rather than in the server's log alone.
         Some(Command::Reload) => say(&commands::reload(&settings(cli)?.config)?),
+        Some(Command::Usage(options)) => {
+            say(&runtime.block_on(usage::report::usage(&settings(cli)?.config, options))?)
+        }
         Some(Command::Doctor(options)) => {
-            let report = runtime.block_on(doctor::examine(settings(cli), options));
+            if let Some(DoctorQuestion::Relay { client, peer }) = &options.question {
+                return runtime.block_on(explain(cli, client, peer, options.json));
+            }
+            let file = cli.config.as_deref();
+            let report = runtime.block_on(doctor::examine(settings(cli), file, options));
             say(&if options.json {
                 report.json()
             } else {
@@ -73,6 +84,23 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// Tells what the relay decides about a pair; what can't be told is neither a yes nor a no.
+async fn explain(cli: &Cli, client: &str, peer: &str, json: bool) -> anyhow::Result<ExitCode> {
+    let explained = async { doctor::pair::explain(settings(cli)?, client, peer).await };
+    let report = match explained.await {
+        Ok(report) => report,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "offhook: {error:#}"); // There is nowhere else to tell it.
+            return Ok(ExitCode::from(EXIT_UNTOLD));
+        }
+    };
+    say(&if json { report.json() } else { report.text() })?;
+    Ok(match report.is_healthy() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
 fn settings(cli: &Cli) -> anyhow::Result<Loaded> {
     let mut loaded = load(cli.config.as_deref())?;
     if let Some(data) = &cli.data {
@@ -85,6 +113,16 @@ async fn serve(cli: &Cli, options: &ServeOptions) -> anyhow::Result<ExitCode> {
     let plan = Plan::new(settings(cli)?, options)?;
     telemetry::start_log(&plan.config.log)?;
     telemetry::raise_open_files(plan.open_files());
+    if let Some(file) = cli
+        .config
+        .as_deref()
+        .filter(|file| secrecy::is_exposed(file))
+    {
+        tracing::warn!(
+            file = %file.display(),
+            "The settings hold secrets, and everybody on this machine can read them: chmod o-rwx"
+        );
+    }
     // Before anything is open, so that a signal in the middle of starting isn't lost.
     let mut signals = Signals::new()?;
     let server = tokio::select! {

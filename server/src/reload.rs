@@ -57,6 +57,8 @@ impl Server {
         self.ports.reconfigure(&config);
         self.keep_history_days
             .store(config.records.keep_history_days, Ordering::Relaxed);
+        self.keep_usage_days
+            .store(config.records.keep_usage_days, Ordering::Relaxed);
         self.reload_certificate(&config);
         *running = Running {
             config,

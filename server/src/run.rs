@@ -24,7 +24,7 @@ use crate::addresses;
 use crate::config::{Acme, CertificateSource, Config, Role};
 use crate::drain;
 use crate::fronts::{self, Parts, Ports};
-use crate::history;
+use crate::history::{self, Old};
 use crate::http::health::{self, Readiness};
 use crate::http::metrics;
 use crate::listener::{self, limits::Counter};
@@ -32,7 +32,7 @@ use crate::plan::{Mode, Plan};
 use crate::state::{DataDir, Lock, Secrets};
 use crate::tls::acme::{self, Keeper};
 use crate::tls::{self, CertificateStore, Files, Watched, development};
-use crate::web;
+use crate::{usage, web};
 
 /// How long connections may take to end once Sessions are gone.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
@@ -53,9 +53,11 @@ pub struct Server {
     pub(crate) signaling: Option<signaling_service::Service>,
     pub(crate) relay: Option<relay_service::Handle>,
     pub(crate) keep_history_days: Arc<AtomicU32>,
+    pub(crate) keep_usage_days: Arc<AtomicU32>,
     pub(crate) addresses: Vec<SocketAddr>,
     metrics_address: Option<SocketAddr>,
     readiness: Readiness,
+    usage: Option<usage::Keeper>,
     records: Records,
     /// Whether anybody may sign in by any name: such a server is tried out, not deployed.
     is_demo: bool,
@@ -109,7 +111,7 @@ impl Server {
             .collect::<Result<Vec<_>, _>>()?;
         let relay = if plan.has(Role::Relay) {
             let store = certificate.as_ref().map(|held| held.store().clone());
-            Some(start_relay(config, &secrets, tls.clone(), store)?)
+            Some(start_relay(config, &secrets, tls.clone(), store).await?)
         } else {
             None
         };
@@ -167,7 +169,8 @@ impl Server {
         );
         let keep_history_days = Arc::new(AtomicU32::new(config.records.keep_history_days));
         if plan.has(Role::Signaling) {
-            let forget = history::forget_old(records.clone(), keep_history_days.clone());
+            let forget =
+                history::forget_old(Old::History, records.clone(), keep_history_days.clone());
             spawn_until(&tasks, &closing, forget);
         }
         let mut acme = None;
@@ -181,6 +184,13 @@ impl Server {
                 acme = Some(sender);
             }
         }
+        let keep_usage_days = Arc::new(AtomicU32::new(config.records.keep_usage_days));
+        if plan.has(Role::Relay) {
+            let forget = history::forget_old(Old::Usage, records.clone(), keep_usage_days.clone());
+            spawn_until(&tasks, &closing, forget);
+        }
+        let usage = relay.clone();
+        let usage = usage.map(|relay| usage::Keeper::start(relay, records.clone()));
         readiness.set(true);
 
         Ok(Self {
@@ -193,7 +203,9 @@ impl Server {
             acme,
             signaling,
             relay,
+            usage,
             keep_history_days,
+            keep_usage_days,
             addresses,
             metrics_address,
             readiness,
@@ -289,7 +301,13 @@ impl Server {
                 "Closing connections that did not end by themselves"
             );
         }
-        match tokio::time::timeout(FLUSH_MAX, self.records.flush()).await {
+        let write_all = async {
+            if let Some(usage) = self.usage {
+                usage.finish().await;
+            }
+            self.records.flush().await
+        };
+        match tokio::time::timeout(FLUSH_MAX, write_all).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(
                 error = format!("{error:#}"),
@@ -336,14 +354,22 @@ fn certificate(data: &DataDir, plan: &Plan) -> anyhow::Result<Option<Arc<Watched
     Ok(Some(Arc::new(Watched::open(files, dtls)?)))
 }
 
-fn start_relay(
+async fn start_relay(
     config: &Config,
     secrets: &Secrets,
     tls: Option<Arc<rustls::ServerConfig>>,
     store: Option<Arc<CertificateStore>>,
 ) -> anyhow::Result<relay_service::Handle> {
     let dtls = store.map(|store| Arc::new(move || store.for_dtls()) as relay_service::Certificates);
-    relay_service::Relay::start(&config.relay, secrets.credentials(), tls, dtls).map_err(|error| {
+    let mut relay = config.relay.clone();
+    relay.public_ips = relay_service::find_public_ips(&relay)
+        .await
+        .context("[relay]")?;
+    if !relay.find_public_ips_by.is_empty() {
+        tracing::info!(public_ips = ?relay.public_ips, "Found the relay's public address");
+        relay.find_public_ips_by.clear();
+    }
+    relay_service::Relay::start(&relay, secrets.credentials(), tls, dtls).map_err(|error| {
         let of_system = error.chain().find_map(|cause| cause.downcast_ref());
         let advice = of_system.map_or("", listener::advice);
         error.context(format!("[relay]{advice}"))

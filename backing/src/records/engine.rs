@@ -4,7 +4,7 @@
 //! MariaDB understands too: `?` for values, and *update, else insert* in one transaction in place of an upsert.
 
 use futures_util::future::BoxFuture;
-use model::record::{HistoryEntry, Named, OpenCallsCursor};
+use model::record::{DayOfRelay, HistoryEntry, Named, OpenCallsCursor};
 use model::{AccountId, ApiKeyId, CallRecord, RecordChange, Timestamp, UserId};
 
 use super::{Account, ApiKey, HistoryCursor};
@@ -64,6 +64,15 @@ pub(super) trait Engine: Send + Sync + 'static {
 
     /// Forgets at most `limit` Calls invited before `before`, of all Accounts; how many those were.
     fn forget_history(&self, before: Timestamp, limit: u32) -> BoxFuture<'_, anyhow::Result<u64>>;
+
+    /// What was relayed from `since` on, by day and Account; of one Account, or of all.
+    fn relayed<'a>(
+        &'a self,
+        account: Option<&'a str>,
+        since: Timestamp,
+    ) -> BoxFuture<'a, anyhow::Result<Vec<DayOfRelay>>>;
+    /// Forgets at most `limit` rows of what was relayed before `before`; how many those were.
+    fn forget_relayed(&self, before: Timestamp, limit: u32) -> BoxFuture<'_, anyhow::Result<u64>>;
 
     /// Last seen first.
     fn users(&self, account: AccountId, limit: u32) -> BoxFuture<'_, anyhow::Result<Vec<Named>>>;

@@ -1,4 +1,4 @@
-//! Records: Accounts, API keys, Users, Devices and the history of Calls.
+//! Records: Accounts, API keys, Users, Devices, the history of Calls and what was relayed.
 //!
 //! ```text
 //! core ── RecordChange ──▶ bounded queue ──▶ writer task ──▶ one transaction for all that waits ──▶ Engine
@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use model::record::{HistoryEntry, Named, OpenCallsCursor};
+use model::record::{DayOfRelay, HistoryEntry, Named, OpenCallsCursor};
 use model::{AccountId, ApiKeyId, CallId, CallRecord, RecordChange, Timestamp, UserId};
 use tokio::sync::{mpsc, oneshot};
 
@@ -166,6 +166,19 @@ impl Records {
                     .send(Job::Change(change));
                 return Ok(());
             }
+        }
+    }
+
+    /// Hands a change to the writer if there is room for it at once.
+    ///
+    /// Otherwise gives it back: the caller keeps it and tries again.
+    pub fn try_record(&self, change: RecordChange) -> Result<(), RecordChange> {
+        match self.queue.try_reserve() {
+            Ok(place) => {
+                place.send(Job::Change(change));
+                Ok(())
+            }
+            Err(_) => Err(change),
         }
     }
 
@@ -323,6 +336,22 @@ impl Records {
         self.engine.forget_history(before, limit).await
     }
 
+    /// What was relayed from `since` on, oldest first, by day (UTC) and Account: for one Account, named as user names of the
+    /// relay name it, or for all. Sees every change recorded before, unless the disk is stuck.
+    pub async fn relayed(
+        &self,
+        account: Option<&str>,
+        since: Timestamp,
+    ) -> anyhow::Result<Vec<DayOfRelay>> {
+        self.settle().await?;
+        self.engine.relayed(account, since).await
+    }
+
+    /// Forgets what was relayed before `before`, the oldest first, at most `limit` rows. Returns how many those were.
+    pub async fn forget_relayed(&self, before: Timestamp, limit: u32) -> anyhow::Result<u64> {
+        self.engine.forget_relayed(before, limit).await
+    }
+
     /// How many missed Calls `user` has not seen. Sees every change recorded before, unless the disk is stuck.
     pub async fn missed(&self, account: AccountId, user: &UserId) -> anyhow::Result<u32> {
         self.settle().await?;
@@ -436,6 +465,18 @@ mod tests {
         }
 
         fn forget_history(&self, _: Timestamp, _: u32) -> BoxFuture<'_, anyhow::Result<u64>> {
+            ready(Ok(0)).boxed()
+        }
+
+        fn relayed<'a>(
+            &'a self,
+            _: Option<&'a str>,
+            _: Timestamp,
+        ) -> BoxFuture<'a, anyhow::Result<Vec<DayOfRelay>>> {
+            ready(Ok(Vec::new())).boxed()
+        }
+
+        fn forget_relayed(&self, _: Timestamp, _: u32) -> BoxFuture<'_, anyhow::Result<u64>> {
             ready(Ok(0)).boxed()
         }
 

@@ -106,5 +106,6 @@ fn kind(change: &RecordChange) -> &'static str {
         RecordChange::UserSeen { .. } => "user_seen",
         RecordChange::DeviceSeen { .. } => "device_seen",
         RecordChange::HistorySeen { .. } => "history_seen",
+        RecordChange::RelayUsed(_) => "relay_used",
     }
 }

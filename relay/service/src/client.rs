@@ -7,10 +7,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use relay_stun::client::{AllocateOptions, Answer, Client as Conversation, Event, Request};
-use relay_stun::{AddressFamily, ErrorCode, STREAM_FRAME_LEN_MAX, next_frame};
+use relay_stun::{STREAM_FRAME_LEN_MAX, next_frame};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};
+
+pub use relay_stun::{AddressFamily, ErrorCode};
 
 use crate::stream::Stream;
 

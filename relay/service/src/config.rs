@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -133,6 +134,11 @@ pub struct Config {
     /// family). Without it they are those of `relay_ips`.
     #[schemars(extend("examples" = [["203.0.113.7"]]))]
     pub public_ips: Vec<IpAddr>,
+    /// STUN servers, each a host and a port, that are asked for the same addresses when the relay starts, where the address
+    /// of a cloud's NAT is not known beforehand; the first that answers counts. It then needs no `public_ips`. Without it
+    /// nobody is asked.
+    #[schemars(extend("examples" = [["stun.example.com:3478"]]))]
+    pub find_public_ips_by: Vec<String>,
     /// The lowest relayed port.
     pub port_min: u16,
     /// The highest relayed port.
@@ -253,6 +259,7 @@ impl Default for Config {
             public_host: None,
             relay_ips: vec![Ipv4Addr::LOCALHOST.into()],
             public_ips: Vec::new(),
+            find_public_ips_by: Vec::new(),
             port_min: 49_152,
             port_max: 65_535,
             xdp: Xdp::Off,
@@ -327,6 +334,40 @@ impl Settings {
 }
 
 impl Config {
+    /// The address check of a relay with these settings.
+    ///
+    /// # Errors
+    ///
+    /// A setting that is wrong.
+    pub fn peer_policy(&self) -> anyhow::Result<PeerPolicy> {
+        Ok(self.settings()?.core.peer_policy())
+    }
+
+    /// The address that relays toward peers of one family, as they see it, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// A setting that is wrong.
+    pub fn relayed_address(&self, of_ipv6: bool) -> anyhow::Result<Option<IpAddr>> {
+        let addresses = self.settings()?.core.addresses;
+        Ok(match of_ipv6 {
+            true => addresses.v6.map(IpAddr::V6),
+            false => addresses.v4.map(IpAddr::V4),
+        })
+    }
+
+    /// The relayed ports.
+    #[must_use]
+    pub fn port_range(&self) -> RangeInclusive<u16> {
+        self.port_min..=self.port_max
+    }
+
+    /// Whether there is anything in it that must not be read by everybody.
+    #[must_use]
+    pub fn holds_secrets(&self) -> bool {
+        !self.users.is_empty() || !self.third_party.keys.is_empty()
+    }
+
     /// Checks what types alone can't.
     ///
     /// # Errors
@@ -430,10 +471,26 @@ impl Config {
             public_v6.is_none() || bind_v6.is_some(),
             "`public_ips` has an IPv6 address and `relay_ips` has none"
         );
+        ensure!(
+            self.public_ips.is_empty() || self.find_public_ips_by.is_empty(),
+            "`public_ips` is known, so `find_public_ips_by` has nothing to find; keep one of them"
+        );
+        for server in &self.find_public_ips_by {
+            let port = server.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+            ensure!(
+                matches!(port, Some(Ok(1..))),
+                "`find_public_ips_by` has {server:?}; write a host and a port, such as \"stun.example.com:3478\""
+            );
+        }
         let v4 = public_v4.or(bind_v4);
         let v6 = public_v6.or(bind_v6);
-        if v4.is_some_and(|ip| ip.is_unspecified()) || v6.is_some_and(|ip| ip.is_unspecified()) {
-            bail!("`relay_ips` has a wildcard address; name the address peers see in `public_ips`");
+        let is_unknown = self.find_public_ips_by.is_empty()
+            && (v4.is_some_and(|ip| ip.is_unspecified())
+                || v6.is_some_and(|ip| ip.is_unspecified()));
+        if is_unknown {
+            bail!(
+                "`relay_ips` has a wildcard address; name the address peers see in `public_ips`, or who finds it in `find_public_ips_by`"
+            );
         }
         if let Some(host) = &self.public_host {
             ensure!(
@@ -656,6 +713,25 @@ mod tests {
             check(
                 &format!("public_host = '{host}'"),
                 &format!("`public_host` is `{host}`; it must be"),
+            );
+        }
+        check(
+            "relay_ips = ['0.0.0.0']\nfind_public_ips_by = ['stun.example.com:3478']",
+            "ok",
+        );
+        check(
+            "public_ips = ['203.0.113.7']\nfind_public_ips_by = ['stun.example.com:3478']",
+            "`public_ips` is known",
+        );
+        for server in [
+            "stun.example.com",
+            "stun.example.com:0",
+            "stun.example.com:x",
+            "",
+        ] {
+            check(
+                &format!("find_public_ips_by = ['{server}']"),
+                "`find_public_ips_by` has",
             );
         }
         check("port_min = 80", "`port_min` is 80");

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -11,7 +11,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use rand::SeedableRng;
 use rand::rngs::{StdRng, SysRng};
-use relay_core::{Credentials, FiveTuple, Owners, Path, Stats, Transport};
+use relay_core::{Credentials, FiveTuple, Owners, Path, Stats, Transport, UsageByAccount};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{mpsc, oneshot};
@@ -124,6 +124,8 @@ impl Relay {
         }
 
         let udp_listeners = std::mem::take(&mut sockets.udp_control);
+        let left_behind = Arc::new(Mutex::new(UsageByAccount::new()));
+        let left = left_behind.clone();
         let control = Control {
             sockets,
             tls,
@@ -137,16 +139,20 @@ impl Relay {
             .spawn(move || {
                 let _guard = guard;
                 let shard = Shard::new(settings, relay, workers, udp_listeners, owners, offload);
-                let served = LocalSet::new().block_on(&runtime, run(Rc::new(shard), control));
+                let shard = Rc::new(shard);
+                let served = LocalSet::new().block_on(&runtime, run(shard.clone(), control));
                 if let Err(error) = served {
                     tracing::error!(error = format!("{error:#}"), "Relay stopped");
                 }
                 drop(crew);
+                // Nobody relays any more.
+                *left.lock().unwrap_or_else(PoisonError::into_inner) = shard.take_usage();
             })?;
         Ok(Handle {
             commands,
             stopping,
             stopped,
+            left: left_behind,
             addresses,
         })
     }
@@ -158,6 +164,8 @@ pub struct Handle {
     commands: mpsc::Sender<Command>,
     stopping: CancellationToken,
     stopped: CancellationToken,
+    /// What the relay leaves behind of usage when it ends.
+    left: Arc<Mutex<UsageByAccount>>,
     addresses: Addresses,
 }
 
@@ -176,6 +184,7 @@ type Done = oneshot::Sender<()>;
 enum Command {
     Accept(Accepted),
     Stats(oneshot::Sender<Stats>),
+    Usage(oneshot::Sender<UsageByAccount>),
     Credentials(Credentials, Done),
     Reconfigure(Box<Settings>, Credentials, Done),
     Draining(bool, Done),
@@ -219,6 +228,20 @@ impl Handle {
             return Stats::default();
         }
         answer.await.unwrap_or_default()
+    }
+
+    /// Takes what each Account has relayed since the last call; once the relay has ended, what it
+    /// left behind. Whoever takes it keeps it: it is told once.
+    pub async fn take_usage(&self) -> UsageByAccount {
+        let (reply, answer) = oneshot::channel();
+        if self.commands.send(Command::Usage(reply)).await.is_ok()
+            && let Ok(usage) = answer.await
+        {
+            return usage;
+        }
+        self.stopped.cancelled().await;
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *left)
     }
 
     /// Puts other secrets in place of those in use, static users stay. Allocations live on; a password made with a
@@ -503,6 +526,11 @@ async fn run(shard: Rc<Shard>, control: Control) -> anyhow::Result<()> {
                     // Whoever asked may have stopped waiting.
                     reply.send(shard.figures().await.stats).ok();
                 });
+            }
+            Command::Usage(reply) => {
+                if let Err(usage) = reply.send(shard.take_usage()) {
+                    shard.give_back_usage(usage); // Whoever asked has stopped waiting.
+                }
             }
             // Whoever asked may have stopped waiting.
             Command::Credentials(credentials, done) => {

@@ -28,6 +28,7 @@ mod metrics;
 mod offload;
 mod outgoing;
 mod ports;
+mod public_address;
 mod sender;
 mod shard;
 mod stream;
@@ -39,5 +40,9 @@ mod xdp;
 pub use config::{Config, StaticUser, ThirdPartyAlgorithm, ThirdPartyConfig, ThirdPartyKey};
 pub use dtls::{Certificate, Certificates};
 pub use handle::{Handle, Relay, StreamTransport};
-pub use relay_core::{Credentials, Secret, Stats};
+pub use public_address::find as find_public_ips;
+pub use relay_core::peer_address::canonical;
+pub use relay_core::{
+    AccountUsage, Credentials, PeerPolicy, Refusal, Rule, Secret, Stats, UsageByAccount,
+};
 pub use xdp::Xdp;

@@ -10,7 +10,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use relay_core::{Credentials, FiveTuple, Forward, Output, Owners, Prefix, RelayPort, Transport};
+use relay_core::{
+    Credentials, FiveTuple, Forward, Output, Owners, Prefix, RelayPort, Transport, UsageByAccount,
+};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
@@ -145,6 +147,15 @@ impl Shard {
     /// What came of the setting `xdp`.
     pub(crate) fn offload(&self) -> Ref<'_, xdp::Outcome> {
         self.offload.borrow()
+    }
+
+    pub(crate) fn take_usage(&self) -> UsageByAccount {
+        self.settle_offload(); // What the network driver relayed is in.
+        self.relay.borrow_mut().take_usage()
+    }
+
+    pub(crate) fn give_back_usage(&self, usage: UsageByAccount) {
+        self.relay.borrow_mut().give_back_usage(usage);
     }
 
     pub(crate) fn streams(&self) -> usize {

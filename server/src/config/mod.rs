@@ -4,6 +4,7 @@ pub mod example;
 pub mod load;
 mod network;
 pub mod reload;
+pub mod secrecy;
 mod validate;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -227,12 +228,15 @@ pub struct Metrics {
 pub struct Records {
     /// For how many days the history of Calls is kept: who rang whom, when, and how it ended. 0 keeps it for ever.
     pub keep_history_days: u32,
+    /// For how many days it is kept what the relay carried for each Account, for `offhook usage`. 0 keeps it for ever.
+    pub keep_usage_days: u32,
 }
 
 impl Default for Records {
     fn default() -> Self {
         Self {
             keep_history_days: 365,
+            keep_usage_days: 800,
         }
     }
 }

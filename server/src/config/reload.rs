@@ -41,6 +41,7 @@ const LIVE: &[Key] = keys![
     drain_seconds,
     log.filter,
     records.keep_history_days,
+    records.keep_usage_days,
     limits.connections_max,
     limits.connections_per_address_max,
     limits.newcomers_max,
@@ -98,6 +99,7 @@ const CERTIFICATE: &[Key] = keys![
 
 /// Sockets, threads, what is open on disk, and what is in the keys of clients.
 const RESTART: &[Key] = keys![
+    relay.find_public_ips_by,
     listen,
     roles,
     data_dir,

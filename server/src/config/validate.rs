@@ -14,10 +14,11 @@ use super::{Config, Tls};
 const SECONDS_MAX: u64 = 86_400;
 
 /// Where 0 means something: at once, one per CPU, for ever.
-const ZERO_IS_GOOD: [&str; 3] = [
+const ZERO_IS_GOOD: [&str; 4] = [
     "drain_seconds",
     "signaling.shards",
     "records.keep_history_days",
+    "records.keep_usage_days",
 ];
 
 /// A setting that is wrong.

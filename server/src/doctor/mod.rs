@@ -5,18 +5,20 @@
 
 mod certificate;
 mod network;
+pub mod pair;
 mod relay;
 pub mod report;
 mod site;
 mod xdp;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::cli::DoctorOptions;
 use crate::config::load::Loaded;
-use crate::config::{CertificateSource, Config, PublicUrl, Role};
+use crate::config::{CertificateSource, Config, PublicUrl, Role, secrecy};
 use crate::state::{DataDir, Secrets};
 use crate::tls::{self, development};
 
@@ -46,7 +48,12 @@ impl Patient {
 }
 
 /// Runs every check; a check that can't be made says why.
-pub async fn examine(loaded: anyhow::Result<Loaded>, options: &DoctorOptions) -> Report {
+/// `file` is that of the settings, where there is one.
+pub async fn examine(
+    loaded: anyhow::Result<Loaded>,
+    file: Option<&Path>,
+    options: &DoctorOptions,
+) -> Report {
     let mut report = Report::default();
     let loaded = match loaded {
         Ok(loaded) => loaded,
@@ -68,6 +75,16 @@ pub async fn examine(loaded: anyhow::Result<Loaded>, options: &DoctorOptions) ->
             "no file: the defaults, for this machine only"
         },
     ));
+    if let Some(file) = file.filter(|file| secrecy::is_exposed(file)) {
+        report.add(Finding::bad(
+            "settings",
+            format!(
+                "{} holds secrets, and everybody on this machine can read it",
+                file.display()
+            ),
+            format!("chmod o-rwx {}", file.display()),
+        ));
+    }
     let secrets = state(&mut report, &config);
     let url = options.url.clone().or_else(|| config.public_url.clone());
     let tls = match trust(&mut report, &config) {

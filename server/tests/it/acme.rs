@@ -251,6 +251,7 @@ async fn what_the_authority_could_not_see_is_told() {
             config: t.config.clone(),
             from_file: true,
         }),
+        None,
         &offhook::cli::DoctorOptions::default(),
     )
     .await;

@@ -3,6 +3,7 @@
 use offhook::cli::DoctorOptions;
 use offhook::config::load::Loaded;
 use offhook::config::{Config, PublicUrl};
+use offhook::doctor::pair::explain;
 use offhook::doctor::{Report, examine};
 
 use crate::support::{TestServer, free_port, loopback};
@@ -11,12 +12,14 @@ async fn report_on(config: &Config) -> Report {
     let options = DoctorOptions {
         url: None,
         json: false,
+        question: None,
     };
     examine(
         Ok(Loaded {
             config: config.clone(),
             from_file: true,
         }),
+        None,
         &options,
     )
     .await
@@ -236,12 +239,83 @@ async fn settings_that_can_not_be_read_are_all_there_is_to_say() {
     let options = DoctorOptions {
         url: None,
         json: false,
+        question: None,
     };
     let report = examine(
         Err(anyhow::anyhow!("offhook.toml:3: unknown setting `lisen`")),
+        None,
         &options,
     )
     .await;
     assert_bad(&report, "settings", "offhook.toml:3");
     assert_eq!(report.findings().len(), 1);
+}
+
+#[tokio::test]
+async fn a_pair_of_addresses_is_explained_and_tried() {
+    let t = TestServer::configured(|_| {}).await;
+    let verdict = async |peer: &str| {
+        let loaded = Loaded {
+            config: t.config.clone(),
+            from_file: true,
+        };
+        explain(loaded, "192.0.2.1:5000", peer).await.unwrap()
+    };
+    let allowed = verdict("8.8.8.8:5000").await;
+    assert!(allowed.is_healthy(), "{}", allowed.text());
+    assert!(
+        allowed.text().contains("the running server allows it"),
+        "{}",
+        allowed.text()
+    );
+    let denied = verdict("10.0.0.1:5000").await;
+    assert_bad(&denied, "channel", "(cause `forbidden_private`)");
+    assert_bad(
+        &denied,
+        "server",
+        "the running server refuses it with 403 Forbidden",
+    );
+    // An own relayed port with nobody behind it, which only the server knows.
+    let own = verdict("127.0.0.1:50000").await;
+    assert_bad(&own, "server", "403 Forbidden");
+
+    // Other settings than the server's: it decides otherwise, and that is told.
+    let mut config = t.config.clone();
+    config.relay.peers_allow = vec!["10.0.0.0/8".to_owned()];
+    let loaded = Loaded {
+        config,
+        from_file: true,
+    };
+    let other = explain(loaded, "::1", "10.0.0.1:5000").await;
+    assert_bad(&other.unwrap(), "server", "it has other settings");
+    t.server.stop().await;
+}
+
+#[tokio::test]
+async fn settings_with_secrets_that_everybody_can_read_are_noticed() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("offhook.toml");
+    std::fs::write(
+        &file,
+        "[relay]\nusers = [{ name = 'acme:door', password = 'x' }]",
+    )
+    .unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let options = DoctorOptions {
+        url: None,
+        json: false,
+        question: None,
+    };
+    let config = Config {
+        data_dir: dir.path().join("none"),
+        ..Config::default()
+    };
+    let loaded = Loaded {
+        config,
+        from_file: true,
+    };
+    let report = examine(Ok(loaded), Some(&file), &options).await;
+    assert_bad(&report, "settings", "everybody on this machine can read it");
 }

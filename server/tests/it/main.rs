@@ -13,3 +13,4 @@ mod process;
 mod proxies;
 mod reload;
 mod support;
+mod usage;

@@ -6,6 +6,7 @@ use sqlx::query::Query;
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Connection, Sqlite, SqliteConnection, SqlitePool};
 
+use super::relayed;
 use super::row::{millis, reason_name};
 use crate::records::engine::WriteError;
 
@@ -87,6 +88,7 @@ async fn apply_one(db: &mut SqliteConnection, change: &RecordChange) -> sqlx::Re
         RecordChange::HistorySeen { account, user, at } => {
             on_history_seen(db, *account, user, *at).await
         }
+        RecordChange::RelayUsed(rows) => relayed::on_used(db, rows).await,
     }
 }
 

@@ -5,6 +5,7 @@
 //! could lose an API key that an operator has been shown.
 
 mod changes;
+mod relayed;
 mod row;
 
 use std::fs::OpenOptions;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use anyhow::Context;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use model::record::{HistoryEntry, Named, OpenCallsCursor};
+use model::record::{DayOfRelay, HistoryEntry, Named, OpenCallsCursor};
 use model::{AccountId, ApiKeyId, CallRecord, RecordChange, Timestamp, UserId};
 use sqlx::SqlitePool;
 use sqlx::sqlite::{
@@ -259,6 +260,18 @@ impl Engine for Sqlite {
 
         let delete = sqlx::query(SQL).bind(millis(before)).bind(limit);
         async { Ok(delete.execute(&self.writer).await?.rows_affected()) }.boxed()
+    }
+
+    fn relayed<'a>(
+        &'a self,
+        account: Option<&'a str>,
+        since: Timestamp,
+    ) -> BoxFuture<'a, anyhow::Result<Vec<DayOfRelay>>> {
+        relayed::since(&self.readers, account, since).boxed()
+    }
+
+    fn forget_relayed(&self, before: Timestamp, limit: u32) -> BoxFuture<'_, anyhow::Result<u64>> {
+        relayed::forget(&self.writer, before, limit).boxed()
     }
 
     fn users(&self, account: AccountId, limit: u32) -> BoxFuture<'_, anyhow::Result<Vec<Named>>> {

@@ -112,7 +112,7 @@ where
         .map_err(|error| anyhow::anyhow!("column {column}: {error}"))
 }
 
-fn moment(row: &SqliteRow, column: &str) -> anyhow::Result<Timestamp> {
+pub(super) fn moment(row: &SqliteRow, column: &str) -> anyhow::Result<Timestamp> {
     optional_moment(row, column)?.with_context(|| format!("column {column} is null"))
 }
 

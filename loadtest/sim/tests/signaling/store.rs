@@ -32,7 +32,9 @@ impl Store {
             RecordChange::HistorySeen { user, at, .. } => {
                 self.seen_at.insert(user.clone(), *at);
             }
-            RecordChange::UserSeen { .. } | RecordChange::DeviceSeen { .. } => {}
+            RecordChange::UserSeen { .. }
+            | RecordChange::DeviceSeen { .. }
+            | RecordChange::RelayUsed(_) => {}
         }
     }
 
