@@ -13,6 +13,9 @@ use tokio_rustls::rustls;
 
 const SECRET: &str = "a-secret-of-the-test";
 
+/// How long the client may take, in seconds.
+const CLIENT_SECONDS_MAX: &str = "120";
+
 #[test]
 fn uclient_loses_nothing_over_udp() {
     check(&["-c", "-X"]);
@@ -95,7 +98,9 @@ fn check(flags: &[&str]) {
 }
 
 fn run_client(flags: &[&str], server_port: u16, peer_port: u16) -> String {
-    let output = Command::new("turnutils_uclient")
+    // Over DTLS it waits for ever for an answer that got lost.
+    let output = Command::new("timeout")
+        .args([CLIENT_SECONDS_MAX, "turnutils_uclient"])
         .args(flags)
         .args(["-n", "20", "-m", "4", "-l", "170", "-z", "5"])
         .args(["-u", "acme:alice", "-W", SECRET])
