@@ -103,7 +103,7 @@ impl Offload {
                 budget,
                 tally,
                 ..
-            } => self.open(view, *five_tuple, *port, budget, tally),
+            } => self.open(*five_tuple, *port, budget, tally),
             PathUpdate::Permit { ip, expires, .. } => {
                 let Some(held) = held(&mut self.allocations, allocation) else {
                     return;
@@ -135,14 +135,8 @@ impl Offload {
         }
     }
 
-    fn open(
-        &mut self,
-        view: &View<'_>,
-        five_tuple: FiveTuple,
-        port: RelayPort,
-        budget: &Budget,
-        tally: &Tally,
-    ) {
+    /// A client that moves has its ports closed first.
+    fn open(&mut self, five_tuple: FiveTuple, port: RelayPort, budget: &Budget, tally: &Tally) {
         let allocation = port.allocation();
         if self.allocations.len() <= allocation {
             self.allocations.resize_with(allocation + 1, || None);
@@ -157,11 +151,6 @@ impl Offload {
             })
         });
         held.ports[family(port.address)] = Some(port);
-        if held.five_tuple != five_tuple {
-            self.driver.remove_all(view.now, &mut held.channels);
-            held.five_tuple = five_tuple;
-            self.driver.install_all(view, allocation, held);
-        }
     }
 
     fn bind(

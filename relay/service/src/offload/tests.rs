@@ -313,7 +313,10 @@ fn channels_follow_a_client_to_another_address() {
         let mut world = World::new();
         world.set_up();
         world.expect_to_peer(true);
+        world.offload.close_port(Instant::now(), world.port());
         world.open(world.other_client.local_addr().unwrap());
+        world.bind(NUMBER, world.peer.local_addr().unwrap(), LONG);
+        world.permit(LONG);
         world.expect_to_peer(false);
 
         let data = channel_data(NUMBER, b"moved", &[]);
