@@ -140,6 +140,7 @@ impl Sessions {
     /// Takes in a newcomer; the oldest of them makes room when there are too many.
     fn add(
         &mut self,
+        shard: &Shard,
         client: SocketAddr,
         packets: mpsc::Sender<Vec<u8>>,
         gone: oneshot::Receiver<Infallible>,
@@ -148,6 +149,9 @@ impl Sessions {
             && let Some((_, oldest)) = self.newcomers.pop_front()
         {
             self.newcomers_by_client.remove(&oldest);
+            shard.dropped.newcomers.update(|count| count + 1);
+        } else {
+            shard.dtls_newcomers.update(|count| count + 1);
         }
         self.sessions += 1;
         let id = self.sessions;
@@ -158,13 +162,14 @@ impl Sessions {
     }
 
     /// Takes a newcomer out, its handshake being over; `None` where it has lost its place.
-    fn leave(&mut self, id: u64, client: SocketAddr) -> Option<Session> {
+    fn leave(&mut self, shard: &Shard, id: u64, client: SocketAddr) -> Option<Session> {
         // They are in the order of their numbers.
         let at = self
             .newcomers
             .binary_search_by_key(&id, |held| held.0)
             .ok()?;
         self.newcomers.remove(at);
+        shard.dtls_newcomers.update(|count| count - 1);
         self.newcomers_by_client.remove(&client)
     }
 
@@ -250,7 +255,7 @@ pub(crate) async fn serve_all(shard: Rc<Shard>, socket: UdpSocket, certificates:
         packets.try_send(packet.to_vec()).ok(); // There is room for the first.
         let (here, gone) = oneshot::channel();
         let newcomer = Newcomer {
-            id: sessions.borrow_mut().add(client, packets, gone),
+            id: sessions.borrow_mut().add(&shard, client, packets, gone),
             five_tuple: FiveTuple {
                 client,
                 server,
@@ -276,7 +281,7 @@ impl Newcomer {
     async fn serve(mut self, shard: Rc<Shard>, sessions: Rc<RefCell<Sessions>>) {
         let client = self.five_tuple.client;
         let shaken = timeout(HANDSHAKE_TIMEOUT, self.stream.handshake()).await;
-        let session = sessions.borrow_mut().leave(self.id, client);
+        let session = sessions.borrow_mut().leave(&shard, self.id, client);
         match (shaken, session) {
             (Ok(Ok(())), Some(session)) => {
                 let before = sessions.borrow_mut().by_client.insert(client, session);

@@ -11,7 +11,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use rand::SeedableRng;
 use rand::rngs::{StdRng, SysRng};
-use relay_core::{Credentials, FiveTuple, Owners, Path, Stats, Transport, UsageByAccount};
+use relay_core::{Credentials, FiveTuple, Owners, Path, Refusal, Stats, Transport, UsageByAccount};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{mpsc, oneshot};
@@ -31,6 +31,9 @@ const COMMANDS_MAX: usize = 1024;
 
 /// How many requests of UDP clients may wait for the control thread.
 const EVENTS_MAX: usize = 4096;
+
+/// How often the log says that there are no ports left.
+const EXHAUSTED_SAID: Duration = Duration::from_secs(60);
 
 /// How often figures are published and the clock is compared.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
@@ -551,6 +554,29 @@ async fn run(shard: Rc<Shard>, control: Control) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Tells the operator that the range of ports is used up.
+#[derive(Default)]
+struct Exhausted {
+    refused: u64,
+    said: Option<Instant>,
+}
+
+impl Exhausted {
+    fn look(&mut self, stats: &Stats, now: Instant) {
+        let refused = stats.refused(Refusal::PortsExhausted.cause());
+        let is_due = self.said.is_none_or(|said| now >= said + EXHAUSTED_SAID);
+        if refused > self.refused && is_due {
+            tracing::warn!(
+                allocations = stats.allocations,
+                refused = refused - self.refused,
+                "All relayed ports are taken; widen `relay.port_min` to `relay.port_max`"
+            );
+            self.refused = refused;
+            self.said = Some(now);
+        }
+    }
+}
+
 /// Ends what has expired, when it expires.
 async fn keep_time(shard: Rc<Shard>) {
     loop {
@@ -565,9 +591,11 @@ async fn keep_time(shard: Rc<Shard>) {
 }
 
 async fn keep_house(shard: Rc<Shard>) {
+    let mut exhausted = Exhausted::default();
     loop {
         shard.on_wall_clock();
-        metrics::publish(&shard).await;
+        let stats = metrics::publish(&shard).await;
+        exhausted.look(&stats, Instant::now());
         tokio::time::sleep(HOUSEKEEPING_INTERVAL).await;
     }
 }

@@ -8,11 +8,17 @@ use crate::shard::Shard;
 use crate::xdp::Outcome;
 
 /// Publishes the counters of `shard` and its workers. They count in plain integers, so a packet pays
-/// for nothing but an addition.
-pub(crate) async fn publish(shard: &Shard) {
+/// for nothing but an addition. Returns those of the core.
+pub(crate) async fn publish(shard: &Shard) -> Stats {
     let figures = shard.figures().await;
     publish_stats(&figures.stats);
     gauge!("relay_streams").set(shard.streams() as f64);
+    let (queued, longest) = shard.queued();
+    gauge!("relay_stream_queue_bytes").set(queued as f64);
+    gauge!("relay_stream_queue_bytes_longest").set(longest as f64);
+    gauge!("relay_requests_waiting").set(figures.requests_waiting as f64);
+    gauge!("relay_dtls_newcomers").set(shard.dtls_newcomers.get() as f64);
+    counter!("relay_dtls_newcomers_gave_way_total").absolute(shard.dropped.newcomers.get());
     counter!("relay_dropped_total", "cause" => "socket_full")
         .absolute(shard.dropped.udp.get() + figures.socket_full);
     counter!("relay_dropped_total", "cause" => "handed_over_full")
@@ -24,6 +30,7 @@ pub(crate) async fn publish(shard: &Shard) {
         .absolute(shard.dropped.too_long.get() + figures.too_long);
     counter!("relay_streams_refused_total").absolute(shard.dropped.streams.get());
     publish_offload(&shard.offload(), &figures.stats);
+    figures.stats
 }
 
 /// What the network driver relays; nothing where nobody asked for it.
@@ -62,7 +69,10 @@ fn publish_offload(offload: &Outcome, stats: &Stats) {
 }
 
 fn publish_stats(stats: &Stats) {
-    gauge!("relay_allocations").set(stats.allocations as f64);
+    for transport in Transport::ALL {
+        let held = stats.allocations_by_transport[transport.index()];
+        gauge!("relay_allocations", "transport" => transport.name()).set(held as f64);
+    }
     gauge!("relay_tcp_connections").set(stats.connections as f64);
     counter!("relay_tcp_connections_total").absolute(stats.connections_bound);
     counter!("relay_allocations_total").absolute(stats.allocations_granted);

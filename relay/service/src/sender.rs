@@ -37,6 +37,11 @@ impl Sender {
         }
     }
 
+    /// How many bytes wait.
+    pub(crate) fn queued(&self) -> usize {
+        self.waiting.borrow().len()
+    }
+
     /// Has [`write_all`](Self::write_all) end once it has written what waits.
     pub(crate) fn finish(&self) {
         self.finished.set(true);

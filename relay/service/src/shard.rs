@@ -63,6 +63,8 @@ pub(crate) struct Shard {
     /// Wakes the timer when its next deadline may have changed.
     pub(crate) deadline_changed: Notify,
     pub(crate) dropped: Dropped,
+    /// DTLS clients in their handshake.
+    pub(crate) dtls_newcomers: Cell<usize>,
 }
 
 /// Packets the shard could not place, since the start.
@@ -76,6 +78,8 @@ pub(crate) struct Dropped {
     pub(crate) queue_full: Cell<u64>,
     /// Streams refused since there were too many.
     pub(crate) streams: Cell<u64>,
+    /// DTLS clients that lost their place before their handshake was over.
+    pub(crate) newcomers: Cell<u64>,
 }
 
 impl Shard {
@@ -103,6 +107,7 @@ impl Shard {
             buffer: RefCell::new(vec![0; HEADROOM + DATAGRAM_LEN_MAX + TAILROOM].into()),
             deadline_changed: Notify::new(),
             dropped: Dropped::default(),
+            dtls_newcomers: Cell::default(),
         }
     }
 
@@ -160,6 +165,15 @@ impl Shard {
 
     pub(crate) fn streams(&self) -> usize {
         self.senders.borrow().len()
+    }
+
+    /// How many bytes wait for all streams, and how many for one at most.
+    pub(crate) fn queued(&self) -> (usize, usize) {
+        let senders = self.senders.borrow();
+        let queued = senders.values().map(|sender| sender.queued());
+        queued.fold((0, 0), |(sum, longest), bytes| {
+            (sum + bytes, longest.max(bytes))
+        })
     }
 
     /// Takes what a worker can't judge.

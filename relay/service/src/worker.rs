@@ -114,6 +114,8 @@ pub(crate) struct Figures {
     pub(crate) requests_full: u64,
     /// Datagrams to be kept whole that no interface takes.
     pub(crate) too_long: u64,
+    /// Requests of all threads that wait for the control thread.
+    pub(crate) requests_waiting: usize,
 }
 
 impl Figures {
@@ -123,6 +125,7 @@ impl Figures {
         self.handed_over_full += other.handed_over_full;
         self.requests_full += other.requests_full;
         self.too_long += other.too_long;
+        self.requests_waiting = self.requests_waiting.max(other.requests_waiting);
     }
 }
 
@@ -402,6 +405,8 @@ impl Worker {
                     Command::Peers(peers) => self.path.set_peers(peers),
                     Command::Figures(reply) => {
                         self.figures.stats = self.path.stats().clone();
+                        self.figures.requests_waiting =
+                            self.control.max_capacity() - self.control.capacity();
                         reply.send(self.figures.clone()).ok(); // Whoever asked may be gone.
                     }
                     Command::Stop => return false,

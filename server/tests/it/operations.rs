@@ -56,6 +56,69 @@ async fn figures_have_a_port_of_their_own_where_one_is_set() {
 }
 
 #[tokio::test]
+async fn no_figure_has_a_label_that_people_or_the_network_choose() {
+    /// What labels are called; each has a fixed set of values.
+    const LABELS: [&str; 13] = [
+        "cause",
+        "code",
+        "direction",
+        "le",
+        "limit",
+        "outcome",
+        "protocol",
+        "quantile",
+        "reason",
+        "result",
+        "shard",
+        "state",
+        "transport",
+    ];
+
+    let t = TestServer::configured(|config: &mut Config| config.metrics.listen = Some(loopback(0)))
+        .await;
+    t.ask("GET /nowhere HTTP/1.1\r\nHost: mallory.example\r\n")
+        .await;
+    let address = t.server.metrics_address().unwrap();
+    // Figures of the relay are told once a second.
+    let figures = loop {
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let answer = exchange(stream, "GET /metrics HTTP/1.1\r\nHost: a\r\n").await;
+        if answer.contains("relay_stream_queue_bytes ") {
+            break answer;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    };
+
+    let (_, figures) = figures.split_once("\r\n\r\n").unwrap();
+    let series = figures.lines().filter(|line| !line.starts_with('#'));
+    for labels in series.filter_map(|line| Some(line.split_once('{')?.1.split_once('}')?.0)) {
+        for label in labels.split(',') {
+            let (name, value) = label.split_once('=').unwrap();
+            assert!(LABELS.contains(&name), "{name} in {labels}");
+            let is_fixed =
+                |c: char| c.is_ascii_lowercase() || "_.".contains(c) || c.is_ascii_digit();
+            let value = value.trim_matches('"');
+            assert!(value.len() <= 40 && value.chars().all(is_fixed), "{labels}");
+        }
+    }
+    let has = |series: &str| figures.lines().any(|line| line.starts_with(series));
+    for transport in ["udp", "tcp", "tls", "dtls"] {
+        assert!(
+            has(&format!("relay_allocations{{transport=\"{transport}\"}} ")),
+            "{figures}"
+        );
+    }
+    for depth in [
+        "relay_stream_queue_bytes ",
+        "relay_requests_waiting ",
+        "relay_dtls_newcomers ",
+    ] {
+        assert!(has(depth), "{figures}");
+    }
+    t.server.stop().await;
+}
+
+#[tokio::test]
 async fn half_a_server_does_not_start() {
     let t = TestServer::local().await;
     let mut config = t.config.clone();
