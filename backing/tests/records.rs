@@ -43,6 +43,20 @@ async fn accounts_and_api_keys_are_there_after_opening_again() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn several_may_make_the_database_at_once() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("records.db");
+    let opened = (0..8).map(|_| {
+        let path = path.clone();
+        tokio::spawn(async move { Records::open(&path).await })
+    });
+    for opened in opened.collect::<Vec<_>>() {
+        let records = opened.await.unwrap().unwrap();
+        records.create_account("Acme").await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn an_api_key_needs_an_account_and_never_prints_its_secret() {
     let t = TestRecords::open().await;

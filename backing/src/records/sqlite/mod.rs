@@ -30,6 +30,11 @@ use row::millis;
 const READERS: u32 = 3;
 /// How long a statement waits for another process that writes, such as `offhook token`.
 const TIMEOUT_BUSY: Duration = Duration::from_secs(10);
+/// How often a database is tried to be opened: processes that make it at the same time are in each other's way, and no lock
+/// of SQLite's covers that.
+const OPEN_TRIES_MAX: u32 = 20;
+/// How long to wait in between.
+const OPEN_PAUSE: Duration = Duration::from_millis(100);
 
 /// An SQLite database.
 pub(super) struct Sqlite {
@@ -42,6 +47,16 @@ impl Sqlite {
     pub(super) async fn open(path: &Path) -> anyhow::Result<Self> {
         make_private(path)?;
 
+        for _ in 1..OPEN_TRIES_MAX {
+            match Self::try_open(path).await {
+                Err(error) if is_passing(&error) => tokio::time::sleep(OPEN_PAUSE).await,
+                outcome => return outcome,
+            }
+        }
+        Self::try_open(path).await
+    }
+
+    async fn try_open(path: &Path) -> anyhow::Result<Self> {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .journal_mode(SqliteJournalMode::Wal)
@@ -62,6 +77,15 @@ impl Sqlite {
 
         Ok(Self { writer, readers })
     }
+}
+
+/// Whether another process may be the cause, one that is making the database at this moment.
+fn is_passing(error: &anyhow::Error) -> bool {
+    let of_database = error.chain().find_map(|error| {
+        let error = error.downcast_ref::<sqlx::Error>()?;
+        error.as_database_error()
+    });
+    of_database.is_some()
 }
 
 /// Makes the file, so that nobody but its owner can read the secrets in it; its companions take over its mode.
