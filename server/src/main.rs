@@ -120,7 +120,7 @@ async fn serve(cli: &Cli, options: &ServeOptions) -> anyhow::Result<ExitCode> {
     {
         tracing::warn!(
             file = %file.display(),
-            "The settings hold secrets, and everybody on this machine can read them: chmod o-rwx"
+            "The settings hold secrets, and everybody on this machine can read them: change its group to that of the server, then chmod 640"
         );
     }
     // Before anything is open, so that a signal in the middle of starting isn't lost.

@@ -82,7 +82,10 @@ pub async fn examine(
                 "{} holds secrets, and everybody on this machine can read it",
                 file.display()
             ),
-            format!("chmod o-rwx {}", file.display()),
+            format!(
+                "change its group to that of the server, then chmod 640 {}",
+                file.display()
+            ),
         ));
     }
     let secrets = state(&mut report, &config);

@@ -21,34 +21,43 @@ const REVOKED_MAX: u32 = 10_000;
 pub(crate) async fn watch(service: Weak<Inner>) {
     let mut looks = tokio::time::interval(LOOK);
     let mut known = HashSet::new();
+    let mut looked_at = None;
 
     loop {
         looks.tick().await;
         let Some(inner) = service.upgrade() else {
             return;
         };
-        known = look(&inner, &known).await;
+        let now = inner.clock.now();
+        // A look that failed, or a clock that was set, leaves no gap.
+        let since = looked_at.unwrap_or(now).min(now);
+        match look(&inner, since, &known).await {
+            Ok(revoked) => {
+                known = revoked;
+                looked_at = Some(now);
+            }
+            Err(error) => {
+                tracing::error!(
+                    error = format!("{error:#}"),
+                    "Revoked API keys can't be looked up"
+                );
+                looked_at = Some(since);
+            }
+        }
     }
 }
 
-/// Tells of every key that was revoked lately; returns them. `known` are those of the look before.
-async fn look(inner: &Inner, known: &HashSet<ApiKeyId>) -> HashSet<ApiKeyId> {
-    let now = inner.clock.now().as_millis();
-    let since = Timestamp::from_millis(now.saturating_sub(REACH_MS));
-    let revoked = match inner
+/// Tells of every key that was revoked after `since`, or shortly before; returns them. `known` are those of the look before.
+async fn look(
+    inner: &Inner,
+    since: Timestamp,
+    known: &HashSet<ApiKeyId>,
+) -> anyhow::Result<HashSet<ApiKeyId>> {
+    let since = Timestamp::from_millis(since.as_millis().saturating_sub(REACH_MS));
+    let revoked = inner
         .records
         .api_keys_revoked_since(since, REVOKED_MAX)
-        .await
-    {
-        Ok(revoked) => revoked,
-        Err(error) => {
-            tracing::error!(
-                error = format!("{error:#}"),
-                "Revoked API keys can't be looked up"
-            );
-            return known.clone();
-        }
-    };
+        .await?;
 
     for (api_key, account) in &revoked {
         if !known.contains(api_key) {
@@ -61,5 +70,5 @@ async fn look(inner: &Inner, known: &HashSet<ApiKeyId>) -> HashSet<ApiKeyId> {
         };
         let _ = inner.shards.of(*account).send(input).await; // A shard ends with the process only.
     }
-    revoked.into_iter().map(|(api_key, _)| api_key).collect()
+    Ok(revoked.into_iter().map(|(api_key, _)| api_key).collect())
 }
