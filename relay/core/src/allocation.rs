@@ -244,7 +244,10 @@ impl Channels {
         peer: SocketAddr,
         expires: Instant,
     ) {
-        self.0.retain(|channel| now < channel.expires);
+        // What has expired elsewhere may hold for a moment longer here.
+        self.0.retain(|channel| {
+            now < channel.expires && (channel.number == number) == (channel.peer == peer)
+        });
         match self
             .0
             .binary_search_by_key(&number, |channel| channel.number)

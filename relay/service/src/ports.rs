@@ -124,6 +124,7 @@ impl Ports {
     /// Closes a port.
     pub(crate) fn close(&self, port: RelayPort, news: &mut News) {
         self.owners.set(port.address, None);
+        news.owned.retain(|(address, _)| *address != port.address);
         let open = self
             .open
             .borrow_mut()
