@@ -134,6 +134,9 @@ impl Relay {
         payload: Range<usize>,
     ) -> Result<Forward, Refusal> {
         let held = &self.allocations[index];
+        if held.is_gone {
+            return Err(Refusal::NoAllocation); // Nobody is there for the moment.
+        }
         if !held.permissions.permits(now, from.ip()) {
             return Err(Refusal::NoPermission);
         }

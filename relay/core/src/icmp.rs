@@ -98,7 +98,7 @@ impl Relay {
         let held = self
             .allocations
             .get_mut(port.allocation())
-            .filter(|held| held.holds(port.address))
+            .filter(|held| held.holds(port.address) && !held.is_gone)
             .ok_or(Refusal::NoAllocation)?;
         let (to, permissions, pace) = (held.five_tuple, &held.permissions, &mut held.icmp_pace);
         let forward = tell(now, to, permissions, pace, (peer, icmp), || id)?;

@@ -128,15 +128,15 @@ impl Relay {
         }
     }
 
-    /// Takes a Refresh with a ticket: from elsewhere it announces that the client moves there
-    /// (RFC 8016 §3.2.2).
-    pub(crate) fn on_ticket(
+    /// The Allocation that a Refresh with a ticket is about (RFC 8016 §3.2.2), and whether its client
+    /// moves with it.
+    pub(crate) fn of_ticket(
         &mut self,
         from: FiveTuple,
         request: &Message<'_>,
         ticket: &[u8],
         authenticated: &Authenticated,
-    ) -> Result<usize, Refusal> {
+    ) -> Result<(usize, bool), Refusal> {
         self.ensure_mobile()?;
         if self.index_of(&from).is_some() {
             // The answer was lost, and is made again; who has not moved has no use for a ticket.
@@ -145,18 +145,24 @@ impl Relay {
             return match held.announced == Some(from)
                 || held.moved_by == Some(request.transaction_id())
             {
-                true => Ok(index),
+                true => Ok((index, false)),
                 false => Err(Refusal::BadTicket),
             };
         }
         let index = self.index_of_ticket(ticket).ok_or(Refusal::BadTicket)?;
-        let held = &mut self.allocations[index];
+        let held = &self.allocations[index];
         if held.identity.user() != authenticated.identity.user() {
             return Err(Refusal::WrongCredentials);
         }
         if held.tcp && !is_byte_stream(from.transport) {
             return Err(Refusal::BadRequest); // As for its Allocate (RFC 6062 §5.1).
         }
+        Ok((index, true))
+    }
+
+    /// Notes that the client moves to `from`, as its `request` says.
+    pub(crate) fn announce(&mut self, index: usize, from: FiveTuple, request: &Message<'_>) {
+        let held = &mut self.allocations[index];
         held.stay = held.stay.map(|stay| stay.wrapping_add(1));
         held.moved_by = Some(request.transaction_id());
         self.retract(index);
@@ -171,7 +177,6 @@ impl Relay {
         if self.allocations[index].is_gone {
             self.arrive(index, from);
         }
-        Ok(index)
     }
 
     /// Gives up the address a client announced and has not come to.
@@ -199,7 +204,9 @@ impl Relay {
         held.announced = None;
         held.is_gone = false;
         let before = std::mem::replace(&mut held.five_tuple, from);
-        self.allocation_by_five_tuple.remove(&before);
+        if before != from {
+            self.forget_five_tuple(index, before);
+        }
         self.stats.allocations_moved += 1;
 
         let held = &self.allocations[index];
@@ -228,6 +235,13 @@ impl Relay {
         }
     }
 
+    /// Forgets that an Allocation's client is at `five_tuple`, unless another one's is by now.
+    pub(crate) fn forget_five_tuple(&mut self, index: usize, five_tuple: FiveTuple) {
+        if self.index_of(&five_tuple) == Some(index) {
+            self.allocation_by_five_tuple.remove(&five_tuple);
+        }
+    }
+
     /// Takes the end of a client's stream.
     pub(crate) fn on_stream_closed(&mut self, now: Instant, five_tuple: FiveTuple) {
         let Some(index) = self.index_of(&five_tuple) else {
@@ -243,6 +257,8 @@ impl Relay {
             (None, Some(_)) => {
                 let expires = held.expires.min(now + STREAM_GRACE);
                 self.allocations[index].is_gone = true;
+                // Whoever gets the address next has nothing to do with it.
+                self.forget_five_tuple(index, five_tuple);
                 self.set_expiry(index, expires);
             }
         }

@@ -1,7 +1,7 @@
 //! The relay: what comes in, what goes out, and the Allocations in between.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -512,9 +512,9 @@ impl Relay {
         }
         self.end_connections(index, |_| true);
         self.retract(index);
+        self.forget_five_tuple(index, self.allocations[index].five_tuple);
         let allocation = self.allocations.remove(index);
         self.deadlines.remove(&(allocation.expires, index));
-        self.allocation_by_five_tuple.remove(&allocation.five_tuple);
         self.allocation_by_number.remove(&allocation.number);
         let user = allocation.identity.user();
         self.quotas.release(user);
@@ -522,6 +522,17 @@ impl Relay {
         for address in allocation.addresses() {
             self.close_port(index, address);
         }
+    }
+
+    /// Whether a client nobody knows may be answered at `now` over UDP, as it begins a handshake;
+    /// if so it counts among the answers to its network.
+    pub fn admit_newcomer(&mut self, now: Instant, client: IpAddr) -> bool {
+        let since_epoch = now.saturating_duration_since(self.epoch);
+        let is_admitted = self.strangers.admit(since_epoch, client);
+        if !is_admitted {
+            self.stats.refuse(Refusal::RateLimited);
+        }
+        is_admitted
     }
 
     /// Sets when an Allocation ends.

@@ -147,9 +147,9 @@ impl Relay {
         authenticated: &Authenticated,
     ) -> Result<(), Refusal> {
         let ticket = request.attribute(AttributeType::MOBILITY_TICKET);
-        let index = match ticket {
-            Some(ticket) => self.on_ticket(from, request, ticket, authenticated)?,
-            None => self.own_allocation(from, authenticated)?,
+        let (index, moves) = match ticket {
+            Some(ticket) => self.of_ticket(from, request, ticket, authenticated)?,
+            None => (self.own_allocation(from, authenticated)?, false),
         };
         let family = match request.requested_address_family() {
             None => None,
@@ -159,6 +159,9 @@ impl Relay {
                 Some(address.ok_or(Refusal::PeerAddressFamilyMismatch)?)
             }
         };
+        if moves {
+            self.announce(index, from, request);
+        }
 
         let lifetime = match request.u32(AttributeType::LIFETIME) {
             Some(0) => Duration::ZERO,

@@ -386,6 +386,9 @@ impl Relay {
         route: Route,
     ) -> Result<ConnectionId, Refusal> {
         let held = &self.allocations[index];
+        if held.is_gone {
+            return Err(Refusal::NoAllocation); // Nobody is there for the moment.
+        }
         if !held.permissions.permits(now, peer.ip()) {
             return Err(Refusal::NoPermission);
         }

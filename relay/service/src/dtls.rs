@@ -243,6 +243,10 @@ pub(crate) async fn serve_all(shard: Rc<Shard>, socket: UdpSocket, certificates:
                 continue;
             }
         }
+        // A session costs much before its client has proved where it is.
+        if !shard.admit_newcomer(client.ip()) {
+            continue;
+        }
         let Some(certificate) = certificates() else {
             continue;
         };

@@ -154,6 +154,12 @@ impl Shard {
         self.offload.borrow()
     }
 
+    /// Whether a client nobody knows may begin a handshake.
+    pub(crate) fn admit_newcomer(&self, client: IpAddr) -> bool {
+        let mut relay = self.relay.borrow_mut();
+        relay.admit_newcomer(Instant::now(), client)
+    }
+
     pub(crate) fn take_usage(&self) -> UsageByAccount {
         self.settle_offload(); // What the network driver relayed is in.
         self.relay.borrow_mut().take_usage()
@@ -407,6 +413,8 @@ impl Shard {
             .borrow_mut()
             .handle_stream_closed(Instant::now(), five_tuple);
         self.apply_outputs();
+        // An Allocation that waits for its client ends earlier than it would have.
+        self.deadline_changed.notify_one();
     }
 
     /// Carries out what the core asks for.

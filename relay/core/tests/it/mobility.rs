@@ -255,6 +255,47 @@ fn where_the_stream_has_ended_the_client_is_where_it_said() {
 }
 
 #[test]
+fn who_connects_from_where_a_stream_has_ended_inherits_nothing() {
+    let mut world = World::new();
+    let mut home = world.phone("alice", 1000, Transport::Tls);
+    world.allocate_with(&mut home, mobile()).unwrap();
+    world.bind(&mut home, 0x4000, PEER).unwrap();
+    world.relay.handle_stream_closed(world.now, home.at);
+    world.drain();
+
+    // Another process gets her port; what peers send is for nobody.
+    let mut mallory = world.phone("mallory", 1000, Transport::Tls);
+    assert_eq!(world.send_channel(&mallory, 0x4000, "as alice"), None);
+    assert_eq!(world.send(&mut mallory, PEER, "as alice"), None);
+    assert_eq!(world.peer_sends(PEER, &home, "for alice"), None);
+    assert_eq!(world.allocate(&mut mallory), Ok(()));
+
+    let mut train = elsewhere(&mut world, &home, 2000, Transport::Udp);
+    assert_eq!(arrive(&mut world, &mut train), Ok(()));
+    let delivered = world.peer_sends(PEER, &train, "hello");
+    assert_eq!(train.reads(delivered).unwrap(), "0x4000 hello");
+    assert_eq!(world.refresh(&mut mallory, 600), Ok(600));
+    assert_eq!(world.relay.stats().allocations, 2);
+}
+
+#[test]
+fn a_client_comes_back_to_where_its_stream_has_ended() {
+    let mut world = World::new();
+    let mut home = world.phone("alice", 1000, Transport::Tcp);
+    world.allocate_with(&mut home, mobile()).unwrap();
+    world.bind(&mut home, 0x4000, PEER).unwrap();
+    world.relay.handle_stream_closed(world.now, home.at);
+    world.drain();
+
+    let mut back = elsewhere(&mut world, &home, 1000, Transport::Tcp);
+    assert_eq!(arrive(&mut world, &mut back), Ok(()));
+    let delivered = world.peer_sends(PEER, &back, "hello");
+    assert_eq!(back.reads(delivered).unwrap(), "0x4000 hello");
+    assert_eq!(world.refresh(&mut back, 0), Ok(0));
+    assert!(world.ports.iter().all(Option::is_none));
+}
+
+#[test]
 fn a_ticket_is_of_no_use_to_others_and_none_twice() {
     let mut world = World::new();
     let mut alice = world.phone("alice", 1000, Transport::Tcp);
