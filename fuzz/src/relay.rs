@@ -293,6 +293,7 @@ impl World {
                 connections_per_allocation_max: 3,
                 connections_unbound_per_allocation_max: 2,
                 connections_per_user_max: 3,
+                connections_per_account_max: 5,
                 stranger_answers_per_second_max: 0,
             },
             tcp_allocations: true,

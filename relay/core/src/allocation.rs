@@ -9,7 +9,7 @@ use relay_stun::{
 
 use crate::credentials::Identity;
 use crate::icmp::Pace;
-use crate::quota::Budget;
+use crate::meter::Budget;
 use crate::relay::FiveTuple;
 use crate::reservation::Token;
 use crate::tcp::ConnectionId;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use relay_stun::AddressFamily;
 
 use crate::discovery::Discovery;
+use crate::meter::Rates;
 use crate::peer_address::PeerPolicy;
-use crate::quota::Rates;
 
 /// The longest realm, in bytes. It stands in every answer to a stranger: with a longer one the
 /// answer to a bare header would be more than three times as long, IP and UDP headers included.
@@ -111,6 +111,8 @@ pub struct Limits {
     pub connections_unbound_per_allocation_max: usize,
     /// Connections of one User; the next is refused with 486.
     pub connections_per_user_max: usize,
+    /// Connections of all Users of one Account; the next is refused with 486.
+    pub connections_per_account_max: usize,
     /// Answers over UDP to all clients of one network, an IPv4 /24 or an IPv6 /48, that have not
     /// authenticated, in each second; four seconds' worth may go out at once, and what is beyond
     /// gets silence. Zero: no bound.
@@ -131,6 +133,7 @@ impl Default for Limits {
             connections_per_allocation_max: 64,
             connections_unbound_per_allocation_max: 16,
             connections_per_user_max: 256,
+            connections_per_account_max: 1_024,
             stranger_answers_per_second_max: 256,
         }
     }

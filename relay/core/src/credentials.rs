@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use relay_stun::{IntegrityKey, PasswordAlgorithm, rest_password, userhash};
 
+use crate::quota::is_nobody;
 use crate::{Refusal, ThirdParty};
 
 /// How many secrets may be live at once: the current one, and the one before while user names made
@@ -160,7 +161,9 @@ impl Credentials {
         Some((username, password))
     }
 
-    /// Whom `username` names, once it is well-formed and lives at `unix_now` (since 1970).
+    /// Whom `username` names, once it is well-formed and lives at `unix_now` (since 1970). It must
+    /// name a User: a token alone speaks for an Account without one, and what bounds Users bounds
+    /// everybody else.
     ///
     /// # Errors
     ///
@@ -175,6 +178,9 @@ impl Credentials {
             }
             username.len() - user.len()
         };
+        if is_nobody(&username[user_at..]) {
+            return Err(Refusal::UnknownUser);
+        }
         Ok(Identity {
             username: username.into(),
             whose: Whose::UserAt(user_at),
@@ -216,7 +222,8 @@ mod tests {
 
     #[test]
     fn user_names_are_read_or_refused() {
-        let users = [("acme:door".to_owned(), Secret::new("p"))];
+        let users = ["acme:door", "acme:door:", "acme:"];
+        let users = users.map(|name| (name.to_owned(), Secret::new("p")));
         let credentials = Credentials::new([Secret::new("s")]).with_users(users);
         let check = |username: &str, expected: Result<&str, Refusal>| {
             let got = credentials.identify(username, Duration::from_secs(100));
@@ -234,6 +241,11 @@ mod tests {
         check("-1:acme:alice", Err(Refusal::UnknownUser));
         check("99999999999999999999:acme:alice", Err(Refusal::UnknownUser));
         check("101:", Err(Refusal::UnknownUser));
+        check("101:acme:", Err(Refusal::UnknownUser));
+        check("101::", Err(Refusal::UnknownUser));
+        check("101:acme:alice:", Ok("acme:alice:"));
+        check("acme:", Err(Refusal::UnknownUser));
+        check("acme:door:", Ok("acme:door:"));
         check("101", Err(Refusal::UnknownUser));
         check(":", Err(Refusal::UnknownUser));
         check("", Err(Refusal::UnknownUser));

@@ -97,6 +97,9 @@ pub enum Refusal {
     /// The User holds as many connections as allowed.
     #[error("connection quota reached")]
     ConnectionQuotaReached,
+    /// The Account holds as many connections as allowed.
+    #[error("account connection quota reached")]
+    AccountConnectionQuotaReached,
     /// No connection waits under this CONNECTION-ID.
     #[error("unknown connection")]
     UnknownConnection,
@@ -176,7 +179,8 @@ impl Refusal {
             Refusal::ConnectionFailed => ErrorCode::CONNECTION_TIMEOUT_OR_FAILURE,
             Refusal::AllocationQuotaReached
             | Refusal::AccountQuotaReached
-            | Refusal::ConnectionQuotaReached => ErrorCode::ALLOCATION_QUOTA_REACHED,
+            | Refusal::ConnectionQuotaReached
+            | Refusal::AccountConnectionQuotaReached => ErrorCode::ALLOCATION_QUOTA_REACHED,
             Refusal::AllocationsExhausted
             | Refusal::PortsExhausted
             | Refusal::PermissionsExhausted
@@ -237,6 +241,7 @@ impl Refusal {
             Refusal::ConnectionFailed => "connection_failed",
             Refusal::ConnectionsExhausted => "connections_exhausted",
             Refusal::ConnectionQuotaReached => "connection_quota_reached",
+            Refusal::AccountConnectionQuotaReached => "account_connection_quota_reached",
             Refusal::UnknownConnection => "unknown_connection",
             Refusal::ConnectionUnbound => "connection_unbound",
             Refusal::ConnectionIdle => "connection_idle",

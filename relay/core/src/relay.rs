@@ -494,6 +494,7 @@ impl Relay {
 
     /// Makes everything before `now` happen, so that no handler sees what has expired.
     pub(crate) fn expire(&mut self, now: Instant) {
+        self.quotas.expire(now);
         self.expire_connections(now);
         while let Some(&(deadline, index)) = self.deadlines.first()
             && deadline <= now

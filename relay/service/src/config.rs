@@ -190,6 +190,8 @@ pub struct Config {
     pub tcp_connections_unbound_per_allocation_max: usize,
     /// How many of them one User may hold.
     pub tcp_connections_per_user_max: usize,
+    /// How many of them the Users of one Account may hold together.
+    pub tcp_connections_per_account_max: usize,
     /// After how long without a byte such a connection is closed, in seconds.
     pub tcp_connection_idle_seconds: u64,
     /// Whether clients may find out how their NAT behaves (RFC 5780). `listen_udp` must name two
@@ -276,6 +278,7 @@ impl Default for Config {
             tcp_connections_unbound_per_allocation_max: limits
                 .connections_unbound_per_allocation_max,
             tcp_connections_per_user_max: limits.connections_per_user_max,
+            tcp_connections_per_account_max: limits.connections_per_account_max,
             tcp_connection_idle_seconds: 3600,
             nat_discovery: false,
             peers_allow: Vec::new(),
@@ -537,6 +540,11 @@ impl Config {
                 "`users` has {name:?}; a name is not empty and begins with no digit"
             );
             ensure!(
+                name.split_once(':')
+                    .is_none_or(|(_, user)| !user.is_empty()),
+                "`users` has {name:?}, an Account without a User; write `account:user`"
+            );
+            ensure!(
                 !password.is_empty(),
                 "`users` has {name:?} without a password"
             );
@@ -594,6 +602,7 @@ impl Config {
                     connections_unbound_per_allocation_max: self
                         .tcp_connections_unbound_per_allocation_max,
                     connections_per_user_max: self.tcp_connections_per_user_max,
+                    connections_per_account_max: self.tcp_connections_per_account_max,
                     stranger_answers_per_second_max: self.stranger_answers_per_second_max,
                 },
                 lifetime_default: Duration::from_secs(600),
@@ -795,6 +804,11 @@ mod tests {
             "users = [{ name = '1:door', password = 'x' }]",
             "`users` has \"1:door\"; a name",
         );
+        check(
+            "users = [{ name = 'acme:', password = 'x' }]",
+            "`users` has \"acme:\", an Account without a User",
+        );
+        check("users = [{ name = 'acme:door:', password = 'x' }]", "ok");
         check(
             "users = [{ name = 'door', password = '' }]",
             "`users` has \"door\" without",

@@ -63,6 +63,7 @@ const LIVE: &[Key] = keys![
     relay.tcp_connections_per_allocation_max,
     relay.tcp_connections_unbound_per_allocation_max,
     relay.tcp_connections_per_user_max,
+    relay.tcp_connections_per_account_max,
     relay.tcp_connection_idle_seconds,
     relay.third_party.server_name,
     relay.third_party.keys,

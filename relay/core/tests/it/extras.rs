@@ -328,6 +328,47 @@ fn a_user_relays_so_much_and_no_more() {
 }
 
 #[test]
+fn an_allocation_that_ends_and_comes_again_brings_no_new_second_s_worth() {
+    const RATE: u64 = 100;
+    for per_user in [true, false] {
+        let mut world = World::with(|config| {
+            let limits = &mut config.limits;
+            let rates = match per_user {
+                true => &mut limits.user_rates,
+                false => &mut limits.account_rates,
+            };
+            rates.packets_per_second_max = RATE;
+        });
+        let mut passed = 0;
+        for _ in 0..100 {
+            let mut alice = world.phone("alice", 1000, Transport::Tcp);
+            world.allocate(&mut alice).unwrap();
+            world.permit(&mut alice, PEER).unwrap();
+            for _ in 0..2 * RATE {
+                passed += u64::from(world.send(&mut alice, PEER, "x").is_some());
+            }
+            world.refresh(&mut alice, 0).unwrap();
+            world.advance(Duration::from_millis(100));
+        }
+        // Nothing goes after the last 100 ms.
+        assert_eq!(passed, RATE + RATE * 99 / 10, "per User: {per_user}");
+
+        // Nor does a port bring one that was kept, and whose Allocation ended before.
+        let refused = world.refusals("user_rate") + world.refusals("account_rate");
+        let mut alice = world.phone("alice", 1000, Transport::Udp);
+        assert_eq!(refused + passed, 100 * 2 * RATE);
+        world.allocate_with(&mut alice, NEXT_TOO).unwrap();
+        world.refresh(&mut alice, 0).unwrap();
+        let kept = with_token(&alice);
+        let mut alice = world.phone("alice", 1001, Transport::Tcp);
+        world.allocate_with(&mut alice, kept).unwrap();
+        world.permit(&mut alice, PEER).unwrap();
+        let passes = |_: &u64| world.send(&mut alice, PEER, "x").is_some();
+        assert_eq!((0..RATE).filter(passes).count(), 10);
+    }
+}
+
+#[test]
 fn other_rates_hold_at_once_for_what_lives() {
     let mut world = World::new();
     let mut alice = world.phone("alice", 1000, Transport::Tcp);

@@ -353,6 +353,7 @@ fn connections_have_limits() {
         508,
     );
     refused(&|limits| limits.connections_per_user_max = 1, 1, 486);
+    refused(&|limits| limits.connections_per_account_max = 2, 2, 486);
 
     // What is bound does not wait; another User has room of her own.
     let mut world = World::with(|config| {
@@ -370,6 +371,31 @@ fn connections_have_limits() {
     assert_eq!(got, Err(ErrorCode::ALLOCATION_QUOTA_REACHED));
     let mut bob = allocated(&mut world, "bob", 1002);
     connect(&mut world, &mut bob, PEER).unwrap();
+}
+
+#[test]
+fn the_users_of_an_account_share_its_connections() {
+    let mut world = World::with(|config| config.limits.connections_per_account_max = 2);
+    let mut alice = allocated(&mut world, "alice", 1000);
+    let mut bob = allocated(&mut world, "bob", 1001);
+    let mut carol = allocated(&mut world, "carol", 1002);
+    for phone in [&mut alice, &mut bob] {
+        connect(&mut world, phone, PEER).unwrap();
+    }
+    let got = connect(&mut world, &mut carol, PEER);
+    assert_eq!(got, Err(ErrorCode::ALLOCATION_QUOTA_REACHED));
+    assert_eq!(world.refusals("account_connection_quota_reached"), 1);
+
+    // Another Account has room of its own.
+    let expiry = world.unix_now() + Duration::from_secs(600);
+    let (name, password) = world.credentials.issue(expiry, "globex", "dave").unwrap();
+    let mut dave = Phone::new(&name, &password, 1003, Transport::Tcp);
+    world.allocate_with(&mut dave, TCP).unwrap();
+    connect(&mut world, &mut dave, PEER).unwrap();
+
+    // With an Allocation its connections end.
+    world.refresh(&mut alice, 0).unwrap();
+    connect(&mut world, &mut carol, PEER).unwrap();
 }
 
 #[test]
