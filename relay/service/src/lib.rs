@@ -43,6 +43,6 @@ pub use handle::{Handle, Relay, StreamTransport};
 pub use public_address::find as find_public_ips;
 pub use relay_core::peer_address::canonical;
 pub use relay_core::{
-    AccountUsage, Credentials, PeerPolicy, Refusal, Rule, Secret, Stats, UsageByAccount,
+    AccountUsage, Credentials, OTHERS, PeerPolicy, Refusal, Rule, Secret, Stats, UsageByAccount,
 };
 pub use xdp::Xdp;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use backing::records::Records;
 use model::record::{RelayUsage, Relayed};
 use model::{NodeId, RecordChange, Timestamp};
-use relay_service::{AccountUsage, UsageByAccount};
+use relay_service::{AccountUsage, OTHERS, UsageByAccount};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval_at};
 use tokio_util::sync::CancellationToken;
@@ -26,7 +26,8 @@ const COLLECT_EVERY: Duration = Duration::from_secs(60);
 /// How many rows go into one change: a transaction takes as long as they do.
 const ROWS_PER_CHANGE_MAX: usize = 256;
 
-/// How many rows are kept in memory: those of this hour, and older ones while the disk takes nothing.
+/// How many rows are kept in memory: those of this hour, and older ones while the disk takes nothing. One more holds all Accounts
+/// that found no room.
 const ROWS_MAX: usize = 200_000;
 
 const HOUR_MS: u64 = 3_600_000;
@@ -85,7 +86,7 @@ async fn keep(relay: relay_service::Handle, records: Records, ending: Cancellati
                 break;
             }
         }
-        books.forget_written(now());
+        books.forget_written();
         metrics::gauge!("relay_usage_rows_waiting").set(books.waiting() as f64);
         metrics::counter!("relay_usage_rows_lost_total").absolute(books.lost);
     }
@@ -106,6 +107,9 @@ fn rand_bits() -> u128 {
 /// The sums of this process.
 struct Books {
     node: NodeId,
+    /// Whose rows grow. It never goes back, whatever the clock does: a row that was forgotten would begin again from nothing and
+    /// take the place of its larger sum.
+    hour: Timestamp,
     rows: BTreeMap<(Timestamp, Box<str>), Row>,
     /// Rows given up, since the disk took nothing for too long.
     lost: u64,
@@ -122,6 +126,7 @@ impl Books {
     fn new(node: NodeId) -> Self {
         Self {
             node,
+            hour: Timestamp::from_millis(0),
             rows: BTreeMap::new(),
             lost: 0,
         }
@@ -129,16 +134,28 @@ impl Books {
 
     /// Adds what was relayed until `now` to the rows of its hour.
     fn add(&mut self, now: Timestamp, usage: UsageByAccount) {
+        self.hour = self.hour.max(hour_of(now));
         for (account, usage) in usage {
-            let row = self.rows.entry((hour_of(now), account)).or_default();
+            let mut key = (self.hour, account);
+            if !self.rows.contains_key(&key) && !self.make_room() {
+                key.1 = OTHERS.into();
+            }
+            let row = self.rows.entry(key).or_default();
             row.relayed += relayed(usage);
             row.is_waiting = true;
         }
-        while self.rows.len() > ROWS_MAX
-            && let Some((_, row)) = self.rows.pop_first()
+    }
+
+    /// Gives up rows of hours that are over until there is room for another one; returns whether there is. Rows of this hour stay:
+    /// their Accounts go on.
+    fn make_room(&mut self) -> bool {
+        while self.rows.len() >= ROWS_MAX
+            && let Some(oldest) = self.rows.first_entry()
+            && oldest.key().0 < self.hour
         {
-            self.lost += u64::from(row.is_waiting);
+            self.lost += u64::from(oldest.remove().is_waiting);
         }
+        self.rows.len() < ROWS_MAX
     }
 
     /// Some of the rows that wait, oldest first, which wait no more.
@@ -169,8 +186,8 @@ impl Books {
     }
 
     /// Forgets rows of hours that are over.
-    fn forget_written(&mut self, now: Timestamp) {
-        let hour = hour_of(now);
+    fn forget_written(&mut self) {
+        let hour = self.hour;
         self.rows
             .retain(|(row_hour, _), row| row.is_waiting || *row_hour >= hour);
     }
@@ -227,7 +244,7 @@ mod tests {
         books.add(at(5, 2), used("acme", 10));
         books.add(at(5, 2), used("globex", 1));
         assert_eq!(rows(books.next_change()), ["5 acme 110", "5 globex 1"]);
-        books.forget_written(at(5, 2));
+        books.forget_written();
         books.add(at(5, 59), used("acme", 1));
         let change = books.next_change();
         assert_eq!(rows(change.clone()), ["5 acme 111"]);
@@ -236,23 +253,41 @@ mod tests {
         if let Some(RecordChange::RelayUsed(rows)) = &change {
             books.take_back(rows);
         }
-        books.forget_written(at(6, 0));
         books.add(at(6, 0), used("acme", 7));
+        books.forget_written();
         assert_eq!(books.waiting(), 2);
         assert_eq!(rows(books.next_change()), ["5 acme 111", "6 acme 7"]);
-        books.forget_written(at(6, 0));
+        books.forget_written();
         assert_eq!(books.rows.len(), 1, "this hour's");
+
+        // The clock is set back: the row of hour 5 would begin again from nothing.
+        books.add(at(5, 30), used("acme", 1));
+        assert_eq!(rows(books.next_change()), ["6 acme 8"]);
     }
 
     #[test]
-    fn rows_are_kept_within_a_limit_and_what_goes_is_counted() {
+    fn rows_are_kept_within_a_limit_and_those_of_this_hour_stay() {
         let mut books = Books::new(NodeId::from_u128(1));
+        let hour = |hours: u64| Timestamp::from_millis(hours * HOUR_MS);
+        let bytes = |books: &Books| {
+            let sums = books.rows.values().map(|row| row.relayed.bytes_to_peers);
+            sums.sum::<u64>()
+        };
         for account in 0..ROWS_MAX + 3 {
-            books.add(Timestamp::from_millis(0), used(&format!("{account}"), 1));
+            books.add(hour(1), used(&format!("{account}"), 1));
         }
-        assert_eq!((books.rows.len(), books.lost), (ROWS_MAX, 3));
+        books.add(hour(1), used("0", 1));
+        assert_eq!((books.rows.len(), books.lost), (ROWS_MAX + 1, 0));
+        assert_eq!(bytes(&books), ROWS_MAX as u64 + 4, "nothing is lost");
         let first = rows(books.next_change());
         assert_eq!(first.len(), ROWS_PER_CHANGE_MAX);
+        assert_eq!(first[..2], ["1 * 3", "1 0 2"]);
+
+        // Those of the hour before make room, here all that are on record and one that waits.
+        for account in 0..ROWS_PER_CHANGE_MAX {
+            books.add(hour(2), used(&format!("{account}"), 1));
+        }
+        assert_eq!((books.rows.len(), books.lost), (ROWS_MAX, 1));
     }
 
     #[test]
