@@ -110,6 +110,8 @@ fn settings(cli: &Cli) -> anyhow::Result<Loaded> {
 }
 
 async fn serve(cli: &Cli, options: &ServeOptions) -> anyhow::Result<ExitCode> {
+    // Before the settings are read and anything is open, so that a signal in the middle of starting isn't lost.
+    let mut signals = Signals::new()?;
     let plan = Plan::new(settings(cli)?, options)?;
     telemetry::start_log(&plan.config.log)?;
     telemetry::raise_open_files(plan.open_files());
@@ -123,8 +125,6 @@ async fn serve(cli: &Cli, options: &ServeOptions) -> anyhow::Result<ExitCode> {
             "The settings hold secrets, and everybody on this machine can read them: change its group to that of the server, then chmod 640"
         );
     }
-    // Before anything is open, so that a signal in the middle of starting isn't lost.
-    let mut signals = Signals::new()?;
     let server = tokio::select! {
         server = Server::start(&plan) => server?,
         () = signals.end() => return Ok(ExitCode::SUCCESS),
@@ -153,11 +153,7 @@ async fn serve(cli: &Cli, options: &ServeOptions) -> anyhow::Result<ExitCode> {
 /// Has the server read everything again; the log tells what came of it.
 async fn reload(server: &Server, cli: &Cli, options: &ServeOptions) {
     let read = settings(cli).and_then(|loaded| Plan::new(loaded, options));
-    let outcome = match read {
-        Ok(plan) => server.reload(&plan).await,
-        Err(error) => Err(error),
-    };
-    match outcome {
+    match server.reload(read).await {
         Ok(Changes { live, restart }) => {
             tracing::info!(changed = live.join(", "), "Read the settings again");
             if !restart.is_empty() {
@@ -199,9 +195,13 @@ impl Signals {
         }
     }
 
-    /// Waits until somebody wants the process to end.
+    /// Waits until somebody wants the process to end. A hangup meanwhile is kept for [`next`](Self::next): what was read before it
+    /// may be out of date.
     async fn end(&mut self) {
-        while let Wish::Reload = self.next().await {}
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 }
 

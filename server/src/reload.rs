@@ -14,21 +14,24 @@ use crate::telemetry;
 use crate::tls::Files;
 
 impl Server {
-    /// Puts the settings of `plan`, those of the secrets' file and the certificate in force, as far as that takes no restart. No
-    /// Allocation, Session or connection ends. Returns which settings are other than before; the certificate's own outcome is
+    /// Puts the settings that were `read`, those of the secrets' file and the certificate in force, as far as that takes no restart.
+    /// No Allocation, Session or connection ends. Returns which settings are other than before; the certificate's own outcome is
     /// logged and counted.
     ///
-    /// Fails when something is wrong with them; then what is in use stays.
-    pub async fn reload(&self, plan: &Plan) -> anyhow::Result<Changes> {
-        let outcome = self.reconfigure(plan).await;
+    /// Fails when something is wrong with them, with the error in `read` where they couldn't be; then what is in use stays.
+    pub async fn reload(&self, read: anyhow::Result<Plan>) -> anyhow::Result<Changes> {
+        let outcome = match read {
+            Ok(plan) => self.reconfigure(plan).await,
+            Err(error) => Err(error),
+        };
         let word = if outcome.is_ok() { "taken" } else { "refused" };
         metrics::counter!("server_reloads_total", "outcome" => word).increment(1);
         outcome
     }
 
-    async fn reconfigure(&self, plan: &Plan) -> anyhow::Result<Changes> {
+    async fn reconfigure(&self, plan: Plan) -> anyhow::Result<Changes> {
         let mut running = self.running.lock().await;
-        let (config, mut changes) = merge(&running.config, plan.config.clone());
+        let (config, mut changes) = merge(&running.config, plan.config);
         let secrets = DataDir::read_secrets(&config.data_dir)?;
         if secrets.turn != running.secrets.turn
             || secrets.turn_before != running.secrets.turn_before

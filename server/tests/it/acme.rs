@@ -192,10 +192,10 @@ async fn a_renewal_ends_no_call_and_a_failure_keeps_what_is_served() {
     // An account that the authority has forgotten is opened anew.
     t.authority.forget_accounts();
     std::fs::remove_file(failure_file(&t)).unwrap();
-    support.server.reload(&t.plan()).await.unwrap();
+    support.server.reload(Ok(t.plan())).await.unwrap();
     let failure = t.until_failed().await;
     assert!(failure.contains("forgotten the account"), "{failure}");
-    support.server.reload(&t.plan()).await.unwrap();
+    support.server.reload(Ok(t.plan())).await.unwrap();
     t.brought(Some(&first)).await;
     echo(&mut client, b"still here").await;
     assert_eq!(
@@ -220,7 +220,7 @@ async fn the_authority_s_wish_and_other_domains_bring_another_certificate() {
     let second = t.brought(Some(&first)).await;
 
     t.config.tls.acme.domains.pop();
-    let changes = server.reload(&t.plan()).await.unwrap();
+    let changes = server.reload(Ok(t.plan())).await.unwrap();
     assert_eq!(changes.live, ["tls.acme.domains"]);
     let third = t.brought(Some(&second)).await;
     let names: Vec<_> = development::names_in_der(&third).into_iter().collect();

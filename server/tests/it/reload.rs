@@ -1,11 +1,11 @@
 //! Other settings and another certificate come into force while calls go on.
 
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -14,7 +14,7 @@ use offhook::tls::development;
 use relay_service::client::Client;
 use tokio::task::JoinHandle;
 
-use crate::support::{TestServer, echo, echo_peer, free_port};
+use crate::support::{PATIENCE, TestServer, echo, echo_peer, free_port, loopback};
 
 fn open_to_loopback(config: &mut Config) {
     config.relay.peers_allow = vec!["127.0.0.0/8".to_owned()];
@@ -64,10 +64,10 @@ async fn settings_and_certificate_change_under_load_and_no_packet_is_lost() {
     let tls_port = free_port();
     let t = TestServer::with_tls(|config| {
         open_to_loopback(config);
-        config.relay.listen_tls = vec![crate::support::loopback(tls_port)];
+        config.relay.listen_tls = vec![loopback(tls_port)];
     })
     .await;
-    let relay_tls = crate::support::loopback(tls_port);
+    let relay_tls = loopback(tls_port);
     let done = Arc::new(AtomicBool::new(false));
     let peer = echo_peer().await;
     let own_port = tokio::net::TcpStream::connect(relay_tls).await.unwrap();
@@ -249,6 +249,16 @@ fn the_process_reads_its_file_again_and_names_what_needs_a_restart() {
         line.contains("offhook.toml:2: unknown setting `allowed_origin`"),
         "{line}"
     );
+    let mut scrape = TcpStream::connect(loopback(port)).unwrap();
+    scrape
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    let mut figures = String::new();
+    scrape.read_to_string(&mut figures).unwrap();
+    assert!(
+        figures.contains("server_reloads_total{outcome=\"refused\"} 1"),
+        "{figures}"
+    );
 
     write(
         "allowed_origins = [\"*\"]\nlog.filter = \"info,offhook=debug\"",
@@ -264,6 +274,66 @@ fn the_process_reads_its_file_again_and_names_what_needs_a_restart() {
     let line = logged("Needs a restart");
     assert!(line.contains("listen"), "{line}");
 
+    kill(pid, Signal::SIGTERM).unwrap();
+    assert!(process.0.wait().unwrap().success());
+}
+
+/// The answer to the STUN `request`, a Binding that is seen to come from `seen` (RFC 8489 §14.2).
+fn binding_answer(request: &[u8], seen: (Ipv4Addr, u16)) -> Vec<u8> {
+    const COOKIE: u32 = 0x2112_a442;
+    let mut answer = vec![0x01, 0x01, 0, 12];
+    answer.extend_from_slice(&request[4..20]);
+    answer.extend_from_slice(&[0, 0x20, 0, 8, 0, 1]);
+    answer.extend_from_slice(&(seen.1 ^ 0x2112).to_be_bytes());
+    answer.extend_from_slice(&(u32::from(seen.0) ^ COOKIE).to_be_bytes());
+    answer
+}
+
+#[test]
+fn a_reload_in_the_middle_of_the_start_is_done_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (port, relay_port) = (free_port(), free_port());
+    // The start waits for its answer.
+    let stun = UdpSocket::bind(loopback(0)).unwrap();
+    stun.set_read_timeout(Some(PATIENCE)).unwrap();
+    let asked = stun.local_addr().unwrap();
+    let write = |more: &str| {
+        let text = format!(
+            "listen = [\"127.0.0.1:{port}\"]\n{more}\n[relay]\nlisten_udp = [\"127.0.0.1:{relay_port}\"]\n\
+             listen_tcp = []\nfind_public_ips_by = [\"{asked}\"]\n"
+        );
+        std::fs::write(dir.path().join("offhook.toml"), text).unwrap();
+    };
+    write("");
+    let child = offhook(dir.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut process = Process(child);
+    let err = process.0.stderr.take().unwrap();
+    let (sender, log) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut lines = BufReader::new(err).lines().map_while(Result::ok);
+        lines.try_for_each(|line| sender.send(line))
+    });
+
+    let mut request = [0; 1_500];
+    let (_, from) = stun.recv_from(&mut request).unwrap();
+    write("allowed_origins = [\"*\"]");
+    let told = offhook(dir.path()).arg("reload").output().unwrap();
+    assert!(told.status.success(), "{told:?}");
+    let answer = binding_answer(&request, (Ipv4Addr::LOCALHOST, from.port()));
+    stun.send_to(&answer, from).unwrap();
+    loop {
+        let line = log.recv_timeout(PATIENCE).expect("it reads them again");
+        if line.contains("Read the settings again") {
+            assert!(line.contains("allowed_origins"), "{line}");
+            break;
+        }
+    }
+
+    let pid = Pid::from_raw(i32::try_from(process.0.id()).unwrap());
     kill(pid, Signal::SIGTERM).unwrap();
     assert!(process.0.wait().unwrap().success());
 }

@@ -98,8 +98,8 @@ impl TestServer {
             config,
             from_file: true,
         };
-        let plan = Plan::new(loaded, &ServeOptions::default())?;
-        self.server.reload(&plan).await
+        let read = Plan::new(loaded, &ServeOptions::default());
+        self.server.reload(read).await
     }
 
     pub(crate) async fn connect(&self) -> TcpStream {
