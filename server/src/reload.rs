@@ -82,20 +82,14 @@ impl Server {
         let Some(certificate) = self.certificate.as_ref().filter(|_| self.acme.is_none()) else {
             return;
         };
-        let followed = match (&config.tls.certificate_file, &config.tls.key_file) {
-            (Some(certificate_file), Some(key_file)) => certificate.follow(Files {
+        if let (Some(certificate_file), Some(key_file)) =
+            (&config.tls.certificate_file, &config.tls.key_file)
+        {
+            certificate.follow(Files {
                 certificate: certificate_file.clone(),
                 key: key_file.clone(),
-            }),
-            _ => Ok(()),
-        };
-        match followed.and_then(|()| certificate.read()) {
-            Ok(true) => tracing::info!("Serving the new certificate"),
-            Ok(false) => {}
-            Err(error) => tracing::error!(
-                error = format!("{error:#}"),
-                "Keeping the certificate in use"
-            ),
+            });
         }
+        certificate.take();
     }
 }

@@ -143,15 +143,15 @@ impl Current {
     }
 }
 
-/// Fails unless the certificate and the key in `pem` could be served now.
+/// Fails unless there are a certificate and its key in `pem`. Whether it is good by this machine's clock is not asked: the clock may
+/// be wrong.
 pub(super) fn check(pem: &str) -> anyhow::Result<()> {
     let nowhere = std::path::PathBuf::from("the answer");
     let files = Files {
         certificate: nowhere.clone(),
         key: nowhere,
     };
-    let current = Current::parse(&files, &Contents::of(pem))?;
-    current.ensure_good(Timestamp::now().as_second())
+    Current::parse(&files, &Contents::of(pem)).map(drop)
 }
 
 fn date(seconds: i64) -> String {

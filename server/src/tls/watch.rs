@@ -86,7 +86,7 @@ impl Watched {
         challenges: Option<Challenges>,
     ) -> anyhow::Result<Self> {
         let current = Current::parse(&files, &contents)?;
-        if let Err(error) = current.ensure_good(Timestamp::now().as_second()) {
+        if let Err(error) = current.ensure_good(now()) {
             tracing::error!(
                 error = format!("{error:#}"),
                 "Clients will refuse this server"
@@ -110,29 +110,37 @@ impl Watched {
         &self.store
     }
 
-    /// Follows other files from now on, if what is in them can be served.
-    ///
-    /// Fails as [`read`](Self::read) does; then it goes on with the files before.
-    pub fn follow(&self, files: Files) -> anyhow::Result<()> {
-        let mut seen = self.seen();
-        if seen.files != files {
-            let judged = Contents::read(&files)
-                .and_then(|contents| self.judge(&files, &contents).map(|()| contents));
-            let contents = Arc::new(count(judged)?);
-            *seen = Seen {
-                files,
-                served: contents.clone(),
-                judged: Ok(contents),
-            };
-        }
-        Ok(())
+    /// Follows other files from now on. The next look takes what is in them, and until that can be served, what is served stays.
+    pub fn follow(&self, files: Files) {
+        self.seen().files = files;
     }
 
-    /// Reads the files now. Returns whether there is a new certificate in them, which is served from then on.
+    /// Reads the files now and takes what is in them; the log tells what came of it, even if that is the same as before.
+    pub fn take(&self) {
+        match self.read(now()) {
+            Ok(true) => tracing::info!("Serving the new certificate"),
+            Ok(false) => {}
+            Err(error) => tracing::error!(
+                error = format!("{error:#}"),
+                "Keeping the certificate in use"
+            ),
+        }
+    }
+
+    /// Takes what has changed, and logs it once.
+    pub fn look(&self) {
+        self.tell_days();
+        if self.has_news(now()) {
+            self.take();
+        }
+    }
+
+    /// Reads the files at `now`, in seconds since 1970. Returns whether there is a new certificate in them, which is served from
+    /// then on.
     ///
     /// Fails when it can't be served: a file can't be read or is no PEM, the key is another certificate's, the certificate has
-    /// ended, or DTLS can't be spoken with it. Then the one before is kept.
-    pub fn read(&self) -> anyhow::Result<bool> {
+    /// ended or is not good yet, or DTLS can't be spoken with it. Then the one before is kept.
+    fn read(&self, now: i64) -> anyhow::Result<bool> {
         let mut seen = self.seen();
         let contents = match Contents::read(&seen.files) {
             Ok(contents) => Arc::new(contents),
@@ -145,9 +153,24 @@ impl Watched {
         if contents == seen.served {
             return Ok(false);
         }
-        count(self.judge(&seen.files, &contents))?;
+        self.store
+            .set(count(self.judge(&seen.files, &contents, now))?);
         seen.served = contents;
+        self.tell_days();
         Ok(true)
+    }
+
+    /// Whether the files hold something else at `now` than what was judged, can't be read for another reason, or hold what was
+    /// refused and has become good since.
+    fn has_news(&self, now: i64) -> bool {
+        let seen = self.seen();
+        match (Contents::read(&seen.files), &seen.judged) {
+            (Ok(contents), Ok(judged)) if contents == **judged => {
+                contents != *seen.served && self.judge(&seen.files, &contents, now).is_ok()
+            }
+            (Err(error), Err(judged)) => format!("{error:#}") != *judged,
+            _ => true,
+        }
     }
 
     /// Looks at the files every minute, for ever.
@@ -163,35 +186,18 @@ impl Watched {
         }
     }
 
-    /// Takes what has changed, and logs it.
-    fn look(&self) {
-        self.tell_days();
-        if self.seen().has_news() {
-            match self.read() {
-                Ok(true) => tracing::info!("Serving the new certificate"),
-                Ok(false) => {}
-                Err(error) => tracing::error!(
-                    error = format!("{error:#}"),
-                    "Keeping the certificate in use"
-                ),
-            }
-        }
-    }
-
-    /// Serves what is in `contents`, or says why not.
-    fn judge(&self, files: &Files, contents: &Contents) -> anyhow::Result<()> {
+    /// What is in `contents`, or why it can't be served at `now`.
+    fn judge(&self, files: &Files, contents: &Contents, now: i64) -> anyhow::Result<Current> {
         let current = Current::parse(files, contents)?;
-        current.ensure_good(Timestamp::now().as_second())?;
+        current.ensure_good(now)?;
         if self.dtls {
             current.ensure_fits_dtls()?;
         }
-        self.store.set(current);
-        self.tell_days();
-        Ok(())
+        Ok(current)
     }
 
     fn tell_days(&self) {
-        let left = self.store.ends_at() - Timestamp::now().as_second();
+        let left = self.store.ends_at() - now();
         metrics::gauge!("server_certificate_days_left").set(left as f64 / SECONDS_PER_DAY);
     }
 
@@ -200,15 +206,8 @@ impl Watched {
     }
 }
 
-impl Seen {
-    /// Whether the files hold something else than what was judged, or can't be read for another reason.
-    fn has_news(&self) -> bool {
-        match (Contents::read(&self.files), &self.judged) {
-            (Ok(contents), Ok(judged)) => contents != **judged,
-            (Err(error), Err(judged)) => format!("{error:#}") != *judged,
-            _ => true,
-        }
-    }
+fn now() -> i64 {
+    Timestamp::now().as_second()
 }
 
 fn count<T>(judged: anyhow::Result<T>) -> anyhow::Result<T> {
@@ -226,7 +225,14 @@ mod tests {
 
     /// Writes a certificate for `name` that is good until `year`, with its key, into `folder`.
     fn issue(folder: &Path, name: &str, year: i32) {
+        issue_from(folder, name, 0, year);
+    }
+
+    /// The same, not good before `start`, in seconds since 1970.
+    fn issue_from(folder: &Path, name: &str, start: i64, year: i32) {
         let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let start = Duration::from_secs(start.try_into().unwrap());
+        params.not_before = (std::time::SystemTime::UNIX_EPOCH + start).into();
         params.not_after = rcgen::date_time_ymd(year, 1, 1);
         let key = rcgen::KeyPair::generate().unwrap();
         let certificate = params.self_signed(&key).unwrap();
@@ -253,7 +259,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         issue(dir.path(), "one", 2100);
         let watched = Watched::open(files(dir.path()), true).unwrap();
-        assert!(!watched.read().unwrap(), "nothing is new");
+        assert!(!watched.read(now()).unwrap(), "nothing is new");
 
         issue(dir.path(), "two", 2100);
         watched.look();
@@ -261,8 +267,8 @@ mod tests {
 
         let refused = |expected: &str| {
             watched.look();
-            assert!(!watched.seen().has_news(), "said once");
-            let error = format!("{:#}", watched.read().unwrap_err());
+            assert!(!watched.has_news(now()), "said once");
+            let error = format!("{:#}", watched.read(now()).unwrap_err());
             assert!(error.contains(expected), "{error}");
             assert_eq!(served(&watched), "two");
         };
@@ -310,17 +316,42 @@ mod tests {
     }
 
     #[test]
-    fn other_files_are_followed_only_where_they_can_be_served() {
+    fn other_files_are_followed_and_taken_once_they_can_be_served() {
         let dir = tempfile::tempdir().unwrap();
         let (one, two) = (dir.path().join("one"), dir.path().join("two"));
         issue(&one, "one", 2100);
         let watched = Watched::open(files(&one), false).unwrap();
-        assert!(watched.follow(files(&two)).is_err());
+        watched.follow(files(&two));
+        assert!(watched.read(now()).is_err());
+        assert!(!watched.has_news(now()), "said once");
         issue(&one, "one again", 2100);
-        assert!(watched.read().unwrap(), "still following the first");
+        watched.look();
+        assert_eq!(served(&watched), "one", "nobody looks there any more");
 
+        issue(&two, "two", 2001);
+        watched.look();
+        assert_eq!(served(&watched), "one");
         issue(&two, "two", 2100);
-        watched.follow(files(&two)).unwrap();
+        watched.look();
         assert_eq!(served(&watched), "two");
+    }
+
+    #[test]
+    fn a_certificate_that_came_too_early_is_taken_once_it_is_good() {
+        let dir = tempfile::tempdir().unwrap();
+        issue(dir.path(), "now", 2100);
+        let watched = Watched::open(files(dir.path()), true).unwrap();
+        let start = now() + 86_400;
+        issue_from(dir.path(), "tomorrow", start, 2100);
+        watched.look();
+        let error = format!("{:#}", watched.read(start - 1).unwrap_err());
+        assert!(error.contains("is not good before"), "{error}");
+        assert!(!watched.has_news(start - 1), "said once");
+        assert_eq!(served(&watched), "now");
+
+        assert!(watched.has_news(start));
+        assert!(watched.read(start).unwrap());
+        assert_eq!(served(&watched), "tomorrow");
+        assert!(!watched.has_news(start));
     }
 }

@@ -229,6 +229,50 @@ async fn the_authority_s_wish_and_other_domains_bring_another_certificate() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_good_yet_by_a_slow_clock_is_kept_and_not_ordered_again() {
+    let t = Installation::new(|rules| rules.days = (-1, 90)).await;
+    let server = t.start().await;
+    let files = offhook::tls::acme::files(&t.config.data_dir, &t.config.tls.acme);
+    let kept = async {
+        while !files.certificate.exists() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, kept).await.expect("a certificate");
+    sleep(Duration::from_millis(300)).await;
+    let stand_in = server.certificate_for_dtls().unwrap().certificate;
+    let first = CertificateDer::from_pem_file(&files.certificate).unwrap();
+    assert_ne!(stand_in, first.to_vec(), "not served yet");
+
+    server.reload(Ok(t.plan())).await.unwrap();
+    sleep(Duration::from_millis(300)).await;
+    server.stop().await;
+    let server = t.start().await;
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!(t.authority.orders().0, 1);
+    assert!(!failure_file(&t).exists());
+    assert_eq!(
+        CertificateDer::from_pem_file(&files.certificate).unwrap(),
+        first
+    );
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_ended_by_a_fast_clock_is_kept_and_waited_out_as_a_failure() {
+    let t = Installation::new(|rules| rules.days = (90, -1)).await;
+    let server = t.start().await;
+    let failure = t.until_failed().await;
+    assert!(
+        failure.contains("has ended by the clock of this machine"),
+        "{failure}"
+    );
+    let files = offhook::tls::acme::files(&t.config.data_dir, &t.config.tls.acme);
+    assert!(files.certificate.exists());
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_the_authority_could_not_see_is_told() {
     let nobody = loopback(free_port());
     let t = Installation::new(|rules| rules.server = nobody).await;

@@ -69,6 +69,16 @@ pub(crate) struct Keeper {
     /// Spreads servers out.
     luck: u8,
     suggestion: Option<Suggestion>,
+    /// Orders that failed one after the other.
+    failures: u32,
+}
+
+/// What a turn came to.
+enum Turn {
+    /// There is a certificate, and it is not looked at again for so long.
+    Kept(Duration),
+    /// Another process orders. That says nothing about how the authority will take ours.
+    Locked,
 }
 
 /// When an authority wants a certificate renewed (RFC 9773 §4.2).
@@ -150,71 +160,73 @@ impl Keeper {
             settings,
             luck,
             suggestion: None,
+            failures: 0,
         })
     }
 
     /// Goes on until the server has ended.
     pub(crate) async fn keep(mut self) {
-        let mut failures = 0;
         loop {
             let settings = self.settings.borrow_and_update().clone();
-            let wait = match self.turn(&settings, failures).await {
-                Ok(wait) => {
-                    failures = 0;
-                    wait
-                }
-                Err(error) => {
-                    failures += 1;
-                    self.tell_failure(&settings, &error);
-                    let wait = renewal::retry_in(failures, self.luck);
-                    tracing::error!(
-                        error = format!("{error:#}"),
-                        retry_in_seconds = wait.as_secs(),
-                        "No certificate by ACME, keeping what is served"
-                    );
-                    wait
-                }
-            };
+            let wait = self.turn_and_count(&settings).await;
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 changed = self.settings.changed() => {
                     if changed.is_err() {
                         return;
                     }
-                    failures = 0;
+                    self.failures = 0;
                 }
             }
         }
     }
 
-    /// Renews the certificate if that is due; returns when to look again.
-    async fn turn(&mut self, settings: &Acme, failures: u32) -> anyhow::Result<Duration> {
+    /// Does a turn and keeps account of those that failed; returns how long to wait until the next one.
+    async fn turn_and_count(&mut self, settings: &Acme) -> Duration {
+        match self.turn(settings).await {
+            Ok(Turn::Kept(wait)) => {
+                self.failures = 0;
+                wait
+            }
+            Ok(Turn::Locked) => LOCKED_PAUSE,
+            Err(error) => {
+                self.failures = self.failures.saturating_add(1);
+                self.tell_failure(settings, &error);
+                let wait = renewal::retry_in(self.failures, self.luck);
+                tracing::error!(
+                    error = format!("{error:#}"),
+                    retry_in_seconds = wait.as_secs(),
+                    "No certificate by ACME, keeping what is served"
+                );
+                wait
+            }
+        }
+    }
+
+    /// Renews the certificate if that is due.
+    async fn turn(&mut self, settings: &Acme) -> anyhow::Result<Turn> {
         let folder = Folder::of(&self.data, &settings.directory);
         folder.make()?;
         if let Some(wait) = self.not_due(&folder, settings).await {
-            self.serve(&folder)?;
-            return Ok(wait);
+            return self.serve(&folder, wait);
         }
         let Some(lock) = folder.lock()? else {
-            return Ok(LOCKED_PAUSE);
+            return Ok(Turn::Locked);
         };
         // Another process may have renewed it meanwhile.
         if let Some(wait) = self.not_due(&folder, settings).await {
-            self.serve(&folder)?;
-            return Ok(wait);
+            return self.serve(&folder, wait);
         }
 
-        let ordered = timeout(ORDER_MAX, self.order(&folder, settings, failures)).await;
+        let ordered = timeout(ORDER_MAX, self.order(&folder, settings)).await;
         ordered.context("the authority took too long")??;
         drop(lock);
         metrics::counter!("server_acme_orders_total", "outcome" => "obtained").increment(1);
-        folder.set_failure(None)?;
-        self.serve(&folder)?;
         tracing::info!(
             domains = settings.domains.join(", "),
             "A certificate came by ACME"
         );
-        Ok(RENEWED_PAUSE)
+        self.serve(&folder, RENEWED_PAUSE)
     }
 
     /// How long to wait until the certificate may be due; `None` when it is.
@@ -269,11 +281,11 @@ impl Keeper {
         window
     }
 
-    async fn order(&self, folder: &Folder, settings: &Acme, failures: u32) -> anyhow::Result<()> {
+    async fn order(&self, folder: &Folder, settings: &Acme) -> anyhow::Result<()> {
         let ordered = async {
             let account = order::account(folder, settings).await?;
             let before = folder.issued();
-            let kinds = kinds(&self.listen, failures);
+            let kinds = kinds(&self.listen, self.failures);
             let challenges = challenges_in(&self.data);
             order::obtain(&account, settings, before.as_ref(), &kinds, &challenges).await
         };
@@ -292,14 +304,21 @@ impl Keeper {
             "the certificate that came is for {:?}",
             issued.names
         );
-        folder.keep_certificate(&pem)
+        // First of all kept: where the clock is wrong, what was issued is good once it is right, and another order brings no better.
+        folder.keep_certificate(&pem)?;
+        ensure!(
+            Timestamp::now().as_second() < issued.validity.end,
+            "what came has ended by the clock of this machine"
+        );
+        Ok(())
     }
 
-    /// Has what is in the folder served.
-    fn serve(&self, folder: &Folder) -> anyhow::Result<()> {
-        self.watched.follow(folder.files())?;
-        self.watched.read()?;
-        Ok(())
+    /// Has what is in the folder served, now or as soon as it is good, and looks again in `wait`.
+    fn serve(&self, folder: &Folder, wait: Duration) -> anyhow::Result<Turn> {
+        folder.set_failure(None)?;
+        self.watched.follow(folder.files());
+        self.watched.look();
+        Ok(Turn::Kept(wait))
     }
 
     fn tell_failure(&self, settings: &Acme, error: &anyhow::Error) {
@@ -350,5 +369,32 @@ mod tests {
             "data/acme/acme-v02-api-letsencrypt-org-directory/certificate.pem"
         );
         assert_eq!(path("https://../../x"), "data/acme/------x/certificate.pem");
+    }
+
+    #[tokio::test]
+    async fn the_lock_of_another_process_is_no_success() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Acme {
+            domains: vec!["calls.test".to_owned()],
+            // Nobody is there.
+            directory: "https://127.0.0.1:1/directory".to_owned(),
+            ..Acme::default()
+        };
+        let folder = Folder::of(dir.path(), &settings.directory);
+        folder.make().unwrap();
+        let stand_in = self_signed(&settings).unwrap();
+        let challenges = challenges_in(dir.path());
+        let watched = Watched::open_acme(folder.files(), true, &stand_in, challenges).unwrap();
+        let (_sender, receiver) = watch::channel(settings.clone());
+        let mut keeper = Keeper::new(dir.path(), &[], Arc::new(watched), receiver).unwrap();
+        keeper.failures = 3;
+
+        let of_another = folder.lock().unwrap();
+        assert_eq!(keeper.turn_and_count(&settings).await, LOCKED_PAUSE);
+        assert_eq!((keeper.failures, folder.failure()), (3, None));
+        drop(of_another);
+        let wait = keeper.turn_and_count(&settings).await;
+        assert_eq!(wait, renewal::retry_in(4, keeper.luck));
+        assert!(folder.failure().is_some());
     }
 }
