@@ -109,6 +109,12 @@ ulid_id! {
     NodeId,
     /// What an Account's backend signs access tokens with: the `iss` of a token.
     ApiKeyId,
+    /// Where media meets, from the first Participant to the last.
+    RoomId,
+    /// A Session, or a phone, present in a Room.
+    ParticipantId,
+    /// One microphone, camera or screen of a Participant.
+    TrackId,
 }
 
 /// A person in an Account: the `sub` of the access token, 1 to [`USER_ID_LEN_MAX`] bytes without control characters.

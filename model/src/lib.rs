@@ -5,12 +5,18 @@
 pub mod bus;
 pub mod call;
 pub mod id;
+pub mod media;
 pub mod people;
 pub mod record;
+pub mod room;
 pub mod time;
 
 pub use call::{CallState, End, EndReason, Media, Party, Phase, Transfer};
-pub use id::{AccountId, ApiKeyId, CallId, DeviceId, MessageId, NodeId, SessionId, UserId};
+pub use id::{
+    AccountId, ApiKeyId, CallId, DeviceId, MessageId, NodeId, ParticipantId, RoomId, SessionId,
+    TrackId, UserId,
+};
 pub use people::{Availability, Grants, Status};
 pub use record::{CallRecord, RecordChange};
+pub use room::{Permissions, Role, RoomName, Source};
 pub use time::{Millis, Timestamp};
