@@ -1,0 +1,153 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { sign, toBase64url } from "../code.js";
+import { Opener, ReplayWindow, Sealer, clearLen } from "../e2ee/frames.js";
+import { RoomKeys, kidOf } from "../e2ee/keys.js";
+import { concat, decodeHeader, deriveFrameKey, encodeHeader, open, seal } from "../e2ee/sframe.js";
+
+const hex = (text) => Uint8Array.from(text.match(/../g) ?? [], (byte) => parseInt(byte, 16));
+const toHex = (bytes) => [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+
+test("headers are those of RFC 9605, appendix C.1", () => {
+  const rows = [
+    [0, 0, "00"],
+    [0, 1, "01"],
+    [0, 255, "08ff"],
+    [0, 256, "090100"],
+    [1, 0, "10"],
+    [255, 0, "80ff"],
+    [255, 255, "88ffff"],
+    [256, 256, "9901000100"],
+    [0x123, 0x4567, "9901234567"],
+  ];
+  for (const [kid, counter, encoded] of rows) {
+    assert.equal(toHex(encodeHeader(kid, counter)), encoded);
+    assert.deepEqual(decodeHeader(hex(encoded)), { kid, counter, len: encoded.length / 2 });
+  }
+  for (const cut of ["", "08", "99012345", "ffffffffffffffffffffffffffffffffff"]) assert.equal(decodeHeader(hex(cut)), null);
+});
+
+test("a frame is sealed as RFC 9605, appendix C.3 has it", async () => {
+  const baseKey = hex("000102030405060708090a0b0c0d0e0f");
+  const metadata = hex("4945544620534672616d65205747");
+  const plaintext = hex("64726166742d696574662d736672616d652d656e63");
+
+  const { header, ciphertext } = await seal(await deriveFrameKey(0x123, baseKey, "encrypt"), 0x4567, metadata, plaintext);
+  assert.equal(toHex(concat(header, ciphertext)), "9901234567b7412c2513a1b66dbb48841bbaf17f598751176ad847681a69c6d0b091c07018ce4adb34eb");
+
+  const key = await deriveFrameKey(0x123, baseKey, "decrypt");
+  assert.deepEqual(await open(key, 0x4567, header, metadata, ciphertext), plaintext);
+  await assert.rejects(open(key, 0x4568, header, metadata, ciphertext));
+  await assert.rejects(open(key, 0x4567, header, hex("00"), ciphertext));
+});
+
+/** A sealer and an opener with one key. */
+async function pair(kid = 7) {
+  const baseKey = crypto.getRandomValues(new Uint8Array(16));
+  const sealer = new Sealer();
+  const opener = new Opener();
+  sealer.setKey(await deriveFrameKey(kid, baseKey, "encrypt"));
+  opener.setKey(await deriveFrameKey(kid, baseKey, "decrypt"));
+  return { sealer, opener };
+}
+const frame = (first, len = 60) => Uint8Array.from({ length: len }, (_, i) => (i === 0 ? first : i));
+
+test("of a VP8 frame the SFU can read the header alone, and nobody can change it", async () => {
+  const { sealer, opener } = await pair();
+  for (const [kind, plain, clear] of [["video", frame(0x10), 10], ["video", frame(0x11), 3], ["audio", frame(0x78), 0]]) {
+    const { frame: sealed } = await sealer.seal(kind, plain);
+    assert.equal(clearLen(kind, plain), clear);
+    assert.deepEqual(sealed.subarray(0, clear), plain.subarray(0, clear));
+    assert.equal(toHex(sealed).includes(toHex(plain.subarray(clear, clear + 8))), false);
+
+    const changed = Uint8Array.from(sealed);
+    changed[clear ? 1 : sealed.length - 1] ^= 1;
+    assert.deepEqual(await opener.open(kind, changed), { dropped: "forged", kid: 7 });
+    assert.deepEqual(await opener.open(kind, sealed), { frame: plain });
+    assert.deepEqual(await opener.open(kind, sealed), { dropped: "replayed", kid: 7 });
+  }
+});
+
+test("without a key nothing leaves, and nothing is shown", async () => {
+  assert.deepEqual(await new Sealer().seal("audio", frame(1)), { dropped: "no_key" });
+
+  const { sealer, opener } = await pair(9);
+  const { frame: sealed } = await sealer.seal("video", frame(1));
+  opener.forget(9);
+  assert.deepEqual(await opener.open("video", sealed), { dropped: "no_key", kid: 9 });
+  const { opener: stranger } = await pair(9);
+  assert.deepEqual(await stranger.open("video", sealed), { dropped: "forged", kid: 9 });
+});
+
+test("frames that were never sealed, or are cut, are dropped", async () => {
+  const { sealer, opener } = await pair();
+  assert.deepEqual(await sealer.seal("video", frame(0x10, 9)), { dropped: "too_short" });
+  const { frame: sealed } = await sealer.seal("video", frame(0x10, 10));
+  for (let len = 0; len < sealed.length; len++) {
+    assert.ok("dropped" in (await opener.open("video", sealed.slice(0, len))), `cut to ${len}`);
+  }
+  assert.deepEqual(await opener.open("video", sealed), { frame: frame(0x10, 10) });
+});
+
+test("a counter counts once, in any order within the window", () => {
+  const window = new ReplayWindow();
+  for (const counter of [5, 3, 4, 1027]) assert.equal(window.take(counter), true);
+  for (const counter of [5, 4, 1027, 3, 0]) assert.equal(window.take(counter), false, String(counter));
+  assert.equal(window.take(1026), true);
+});
+
+/** Two Participants who have taken each other in. */
+async function room() {
+  const people = await Promise.all(
+    ["01A", "01B"].map(async (participant) => {
+      const device = await crypto.subtle.generateKey({ name: "ECDSA", namedCurve: "P-256" }, true, ["sign", "verify"]);
+      const deviceKey = toBase64url(await crypto.subtle.exportKey("raw", device.publicKey));
+      const keys = await RoomKeys.make("01R", participant);
+      return { participant, device, deviceKey, keys, announcement: await keys.announce((text) => sign(device.privateKey, text)) };
+    }),
+  );
+  const [a, b] = people;
+  await a.keys.add(b.participant, b.announcement, b.deviceKey);
+  await b.keys.add(a.participant, a.announcement, a.deviceKey);
+  return people;
+}
+
+test("a key reaches whom it was wrapped for, and changes when somebody comes or leaves", async () => {
+  const [a, b] = await room();
+  const before = await a.keys.own();
+  const first = await a.keys.wrapped();
+  assert.deepEqual(await b.keys.unwrap("01A", first.epoch, first.keys[0].ciphertext), before);
+
+  a.keys.rotate();
+  const second = await a.keys.wrapped(["01B"]);
+  const after = await b.keys.unwrap("01A", second.epoch, second.keys[0].ciphertext);
+  assert.equal(second.epoch, 1);
+  assert.notDeepEqual(after.baseKey, before.baseKey);
+  assert.equal(after.kid, await kidOf("01A", 1));
+
+  await assert.rejects(b.keys.unwrap("01A", 5, second.keys[0].ciphertext), { code: "bad_key" });
+  await assert.rejects(a.keys.unwrap("01B", 1, second.keys[0].ciphertext), { code: "bad_key" });
+  await assert.rejects(b.keys.unwrap("01A", 1, "AAAA"), { code: "bad_key" });
+  b.keys.remove("01A");
+  await assert.rejects(b.keys.unwrap("01A", 1, second.keys[0].ciphertext), { code: "not_in_room" });
+});
+
+test("a key that a Device did not sign is not taken", async () => {
+  const [a, b] = await room();
+  const foreign = { key: a.announcement.key, signature: b.announcement.signature };
+  await assert.rejects(a.keys.add("01C", foreign, b.deviceKey), { code: "bad_signature" });
+  const elsewhere = { key: b.announcement.key, signature: await sign(b.device.privateKey, `offhook-e2ee-v1\n01X\n01B\n${b.announcement.key}`) };
+  await assert.rejects(a.keys.add("01B", elsewhere, b.deviceKey), { code: "bad_signature" });
+});
+
+test("the code of a Room is the same for all, until somebody's key is another's", async () => {
+  const [a, b] = await room();
+  const words = await a.keys.code(a.deviceKey, a.announcement);
+  assert.equal(words.length, 10);
+  assert.deepEqual(await b.keys.code(b.deviceKey, b.announcement), words);
+
+  const [, stranger] = await room();
+  await a.keys.add("01B", stranger.announcement, stranger.deviceKey);
+  assert.notDeepEqual(await a.keys.code(a.deviceKey, a.announcement), words);
+});
