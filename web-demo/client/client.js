@@ -8,6 +8,7 @@ import { ulid } from "./ulid.js";
 /**
  * @import { CallState, ConnectionState, HistoryEntry, Me, MediaKinds, Presence, Status, Welcome } from "./types.js"
  * @import { Device } from "./device.js"
+ * @import { JoinOptions, Room } from "./room.js"
  */
 
 /**
@@ -48,6 +49,10 @@ export class OffhookClient extends Emitter {
   me = null;
   /** @type {Map<string, Call>} the Calls that have not ended, by id */
   calls = new Map();
+  /** @type {Set<Room>} the Rooms that this page is in, or waits to be let into */
+  rooms = new Set();
+  /** How many people fit into a Room; 0 where the server has none. */
+  roomParticipantsMax = 0;
 
   #options;
   /** @type {Session|null} */
@@ -117,11 +122,12 @@ export class OffhookClient extends Emitter {
     await this.#session.connect(signal);
   }
 
-  /** Hangs up what is left and ends the Session; the promise of every open command rejects with `closed`. */
+  /** Hangs up and leaves what is left and ends the Session; the promise of every open command rejects with `closed`. */
   async close() {
     for (const call of [...this.calls.values()]) {
       (call.direction === "in" && call.phase === "ringing" ? Promise.resolve() : call.hangup()).catch(() => {});
     }
+    for (const room of [...this.rooms]) room.leave().catch(() => {});
     this.#isGivenUp = true;
     this.#session?.close();
   }
@@ -182,6 +188,39 @@ export class OffhookClient extends Emitter {
   }
 
   /**
+   * Joins a Room of the Account, or creates it; resolves as soon as the server has answered: `joined`, or `waiting` in the
+   * lobby. What Rooms need is loaded with the first one.
+   * @param {string} name 1 to 64 of `a-z`, `0-9`, `-` and `_`
+   * @param {JoinOptions} [options]
+   * @returns {Promise<Room>}
+   */
+  async joinRoom(name, { signal, ...options } = {}) {
+    const { Room } = await import("./room.js");
+    const isConnected = this.state === "connected" || this.state === "reconnecting";
+    if (signal?.aborted || !isConnected) throw new OffhookError(isConnected ? "aborted" : "closed", "the Room was not joined");
+    const room = new Room(
+      {
+        command: (type, data) => this.#command(type, data),
+        configuration: () => this.#configuration(),
+        ended: (ended) => this.#roomEnded(ended),
+      },
+      name,
+      options,
+    );
+    this.rooms.add(room);
+    this.#updateInCall();
+    const abort = () => room.abandon("aborted");
+    signal?.addEventListener("abort", abort);
+    try {
+      await room.join();
+      if (signal?.aborted) throw new OffhookError("aborted", "joining was aborted");
+      return room;
+    } finally {
+      signal?.removeEventListener("abort", abort);
+    }
+  }
+
+  /**
    * @param {{before?: string, limit?: number}} [page]
    * @returns {Promise<{entries: HistoryEntry[], next?: string, missed: number}>} newest first
    */
@@ -198,7 +237,7 @@ export class OffhookClient extends Emitter {
   /** @internal The page woke up or went online. @param {boolean} isNewNetwork */
   networkChanged(isNewNetwork) {
     this.#session?.probe();
-    if (isNewNetwork) for (const call of this.calls.values()) call.reconnect();
+    if (isNewNetwork) for (const media of [...this.calls.values(), ...this.rooms]) media.reconnect();
   }
 
   /** @param {string} type @param {Record<string, any>} [data] @returns {Promise<any>} */
@@ -213,6 +252,7 @@ export class OffhookClient extends Emitter {
       clearTimeout(this.#credentialsTimer);
       this.#device?.release();
       for (const call of [...this.calls.values()]) call.abandon("gone");
+      for (const room of [...this.rooms]) room.abandon(reason ?? "closed");
       this.#ended.clear();
       this.#handedOver = null;
     }
@@ -220,13 +260,15 @@ export class OffhookClient extends Emitter {
   }
 
   /** @param {Welcome} welcome */
-  #welcomed({ account, user, name, ice_servers, resumed, resume_ms }) {
+  #welcomed({ account, user, name, ice_servers, resumed, resume_ms, limits }) {
     this.me = { account, user, name: name ?? user };
     this.#endedMs = resume_ms;
+    this.roomParticipantsMax = limits?.room_participants_max ?? 0;
     this.#useIceServers(ice_servers);
     if (resumed) return;
 
     for (const call of [...this.calls.values(), ...this.#ended.keys()]) this.#handBack(call);
+    for (const room of [...this.rooms]) room.sessionLost();
     this.#presenceAgain().catch((error) => this.emit("error", error));
   }
 
@@ -254,6 +296,7 @@ export class OffhookClient extends Emitter {
 
   /** @param {string} type @param {any} data */
   #receive(type, data) {
+    if (type.startsWith("room.")) return [...this.rooms].find(({ id }) => id === data.room)?.handle(type, data);
     switch (type) {
       case "call.incoming":
         return this.#incoming(data);
@@ -347,15 +390,30 @@ export class OffhookClient extends Emitter {
         me,
         device,
         command: (type, data) => this.#command(type, data),
-        configuration: () => ({ ...this.#options.rtc, iceServers: this.#iceServers }),
+        configuration: () => this.#configuration(),
         report: (error) => this.emit("error", error),
         ended: (ended) => this.#callEnded(ended),
       },
       described,
     );
     this.calls.set(call.id, call);
-    this.#session?.setInCall(true);
+    this.#updateInCall();
     return call;
+  }
+
+  /** @returns {RTCConfiguration} */
+  #configuration() {
+    return { ...this.#options.rtc, iceServers: this.#iceServers };
+  }
+
+  #updateInCall() {
+    this.#session?.setInCall(this.calls.size + this.rooms.size > 0);
+  }
+
+  /** @param {Room} room */
+  #roomEnded(room) {
+    this.rooms.delete(room);
+    this.#updateInCall();
   }
 
   /** @param {Call} call */
@@ -364,7 +422,7 @@ export class OffhookClient extends Emitter {
     const now = Date.now();
     this.#ended.set(call, now);
     for (const [old, at] of this.#ended) if (at < now - this.#endedMs) this.#ended.delete(old);
-    this.#session?.setInCall(this.calls.size > 0);
+    this.#updateInCall();
 
     const into = call.end?.into;
     if (!into) return;
@@ -385,7 +443,7 @@ export class OffhookClient extends Emitter {
   /** @param {RTCIceServer[]} servers */
   #useIceServers(servers) {
     this.#iceServers = servers;
-    for (const call of this.calls.values()) call.configure();
+    for (const media of [...this.calls.values(), ...this.rooms]) media.configure();
 
     const left = expiryOf(servers) - Date.now();
     if (left === Infinity) return clearTimeout(this.#credentialsTimer);

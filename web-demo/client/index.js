@@ -15,4 +15,19 @@ export { OffhookError } from "./errors.js";
  * @typedef {import("./types.js").Presence} Presence
  * @typedef {import("./types.js").HistoryEntry} HistoryEntry
  * @typedef {import("./types.js").CallEnd} CallEnd
+ * @typedef {import("./room.js").Room} Room
+ * @typedef {import("./room.js").RoomEvents} RoomEvents
+ * @typedef {import("./room.js").JoinOptions} JoinOptions
+ * @typedef {import("./room.js").Wish} Wish
+ * @typedef {import("./participant.js").Participant} Participant
+ * @typedef {import("./participant.js").RemoteParticipant} RemoteParticipant
+ * @typedef {import("./participant.js").LocalParticipant} LocalParticipant
+ * @typedef {import("./participant.js").RemoteTrack} RemoteTrack
+ * @typedef {import("./participant.js").LocalTrack} LocalTrack
+ * @typedef {import("./types.js").Role} Role
+ * @typedef {import("./types.js").Source} Source
+ * @typedef {import("./types.js").Quality} Quality
+ * @typedef {import("./types.js").ChatMessage} ChatMessage
+ * @typedef {import("./types.js").RoomSettings} RoomSettings
+ * @typedef {import("./types.js").Waiting} Waiting
  */

@@ -1,5 +1,5 @@
-// An RTCPeerConnection as far as negotiation goes: signaling states, implicit rollback, `negotiationneeded`. It carries
-// no media; its descriptions hold a fingerprint and a number that tells them apart.
+// An RTCPeerConnection as far as negotiation goes: signaling states, implicit rollback, `negotiationneeded`, transceivers.
+// It carries no media; its descriptions hold a fingerprint, a number that tells them apart, and their sections.
 
 let descriptions = 0;
 
@@ -26,11 +26,38 @@ export class FakeConnection {
     return this.#transceivers;
   }
 
-  addTransceiver(kind, { direction }) {
-    const transceiver = { receiver: { track: { kind } }, sender: { replaceTrack: async () => {} }, direction, currentDirection: null };
+  getConfiguration() {
+    return this.configuration;
+  }
+
+  setConfiguration(configuration) {
+    this.configuration = configuration;
+  }
+
+  addTransceiver(kind, { direction, sendEncodings = [{}] }) {
+    const encodings = sendEncodings.map((encoding) => ({ active: true, ...encoding }));
+    const sender = {
+      track: null,
+      encodings,
+      replaceTrack: async (track) => void (sender.track = track),
+      getParameters: () => ({ encodings: encodings.map((encoding) => ({ ...encoding })) }),
+      setParameters: async (parameters) => void parameters.encodings.forEach((encoding, index) => Object.assign(encodings[index], encoding)),
+    };
+    const transceiver = { mid: null, receiver: { track: this.makeTrack(kind) }, sender, direction, currentDirection: null };
     this.#transceivers.push(transceiver);
     this.need();
     return transceiver;
+  }
+
+  /** What a receiver has before anything comes in; a page brings tracks that show something. */
+  makeTrack(kind) {
+    return { kind };
+  }
+
+  /** Says this of itself. */
+  become(state) {
+    this.connectionState = state;
+    this.onconnectionstatechange?.();
   }
 
   /** Something changed that the other side has to agree to. */
@@ -47,6 +74,7 @@ export class FakeConnection {
   async setLocalDescription({ type = this.signalingState === "have-remote-offer" ? "answer" : "offer" } = {}) {
     await null;
     if (type === "rollback") return this.#rollback();
+    this.#transceivers.forEach((transceiver, index) => (transceiver.mid ??= String(index)));
     this.localDescription = { type, sdp: this.#sdp() };
     if (type === "answer") this.#isNeeded = false;
     this.#become(type === "offer" ? "have-local-offer" : "stable");
@@ -56,7 +84,10 @@ export class FakeConnection {
     await null;
     if (type === "answer" && this.signalingState !== "have-local-offer") throw new DOMException("no offer", "InvalidStateError");
     this.remoteDescription = { type, sdp };
-    if (type === "answer") this.#isNeeded = false;
+    if (type === "answer") {
+      this.#isNeeded = false;
+      for (const transceiver of this.#transceivers) transceiver.currentDirection = transceiver.direction;
+    }
     this.#become(type === "offer" ? "have-remote-offer" : "stable");
   }
 
@@ -69,7 +100,10 @@ export class FakeConnection {
   }
 
   #sdp() {
-    return `v=0\r\na=fingerprint:${FakeConnection.fingerprint}\r\na=number:${++descriptions}\r\n`;
+    const sections = this.#transceivers.map(({ mid, direction, receiver: { track } }) => {
+      return `m=${track.kind} 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:${mid}\r\na=${direction}\r\n`;
+    });
+    return `v=0\r\na=fingerprint:${FakeConnection.fingerprint}\r\na=number:${++descriptions}\r\n${sections.join("")}`;
   }
 
   #rollback() {

@@ -1,8 +1,9 @@
-// A server of calls.v1 in memory: Sessions, resume, presence and Calls as docs/calls.v1.md tells them, without limits,
+// A server of calls.v1 in memory: Sessions, resume, presence, Calls and Rooms as docs/calls.v1.md tells them, without limits,
 // signatures of tokens or time. Its sockets look like WebSockets to the client; nothing leaves the process.
 
 import { ulid } from "../ulid.js";
 import { Calls } from "./calls.js";
+import { Rooms } from "./rooms.js";
 
 export class FakeServer {
   /** Whether new sockets open at all. */
@@ -21,6 +22,7 @@ export class FakeServer {
   sockets = new Set();
   presence = new Map();
   calls = new Calls(this);
+  rooms = new Rooms(this);
 
   /** Made for `Session`'s option `open`. */
   open = () => {
@@ -46,6 +48,7 @@ export class FakeServer {
     this.sessions.clear();
     this.presence.clear();
     this.calls = new Calls(this);
+    this.rooms = new Rooms(this);
   }
 
   sessionsOf(user) {
@@ -113,7 +116,7 @@ export class FakeServer {
         user: token,
         name: token[0].toUpperCase() + token.slice(1),
         ice_servers: this.#iceServers() ?? [],
-        limits: { frame_bytes_max: 65536 },
+        limits: { frame_bytes_max: 65536, room_participants_max: this.rooms.participantsMax },
         resume_ms: 60_000,
         ping_ms: this.pingMs,
         server: "fake",
@@ -151,7 +154,7 @@ export class FakeServer {
       case "echo":
         return ["ok", data];
       default:
-        return this.calls.answer(session, type, data);
+        return (type.startsWith("room.") ? this.rooms : this.calls).answer(session, type, data);
     }
   }
 
@@ -184,6 +187,7 @@ export class FakeServer {
     this.sessions.delete(session.id);
     session.socket?.end(1000);
     this.calls.sessionEnded(session);
+    this.rooms.sessionEnded(session);
     this.announce(session.user);
   }
 }

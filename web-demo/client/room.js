@@ -1,0 +1,649 @@
+import { OffhookError } from "./errors.js";
+import { Emitter } from "./events.js";
+import { LocalParticipant, RemoteParticipant, RemoteTrack } from "./participant.js";
+import { RoomMedia } from "./room-media.js";
+
+/**
+ * @import { LocalTrack, Participant } from "./participant.js"
+ * @import { Offer } from "./room-media.js"
+ * @import { ChatMessage, Command, MediaState, Reaction, Role, RoomSettings, Waiting } from "./types.js"
+ */
+
+/** Wishes change while somebody scrolls; the server hears of them this often at most. */
+const WANT_PAUSE_MS = 250;
+const CHAT_KEPT_MAX = 500;
+/** A join that only had bad luck is tried again so often, with pauses that double. */
+const JOINS_MAX = 6;
+const JOIN_PAUSE_MS = 500;
+
+/** What holds when nothing was wished for. */
+const WISHES_DEFAULT = { automatic: true, wishes: /** @type {Wish[]} */ ([]) };
+
+/** Ends after which the same name may be joined again. */
+const REJOINED = new Set(["failed", "moved"]);
+/** Errors of a join that a person would try again, too. */
+const PASSING = new Set(["internal", "rate_limited", "media_failed", "unknown_room", "not_in_room", "media_refused", "network"]);
+/** Answers to `leave` that say that we are gone already. */
+const LEFT_ALREADY = new Set(["unknown_room", "not_in_room", "closed", "network"]);
+
+/**
+ * What a Room needs of its client.
+ * @typedef {object} RoomContext
+ * @property {Command} command
+ * @property {() => RTCConfiguration} configuration
+ * @property {(room: Room) => void} ended
+ */
+
+/**
+ * @typedef {object} JoinOptions
+ * @property {MediaStreamTrack|null} [audio] the microphone
+ * @property {MediaStreamTrack|null} [video] the camera
+ * @property {Partial<RoomSettings>} [settings] of the Room, if this creates it
+ * @property {string} [metadata] about oneself
+ * @property {AbortSignal} [signal] gives up until the promise resolves
+ */
+
+/**
+ * @typedef {object} Wish
+ * @property {RemoteTrack} track
+ * @property {boolean} [wanted] default: true
+ * @property {number} [height] how high it is shown, in pixels of the screen; 0 means not visible now
+ * @property {boolean} [pinned] comes before all that are not
+ * @property {number} [priority] 0 to 255, higher comes first
+ */
+
+/**
+ * @typedef {object} RoomEvents
+ * @property {[room: Room]} changed any property of the Room, or of somebody in it, changed
+ * @property {[state: RoomPhase]} stateChanged
+ * @property {[participant: RemoteParticipant]} participantJoined
+ * @property {[participant: Participant]} participantChanged what they are, may do or send; oneself, too
+ * @property {[participant: RemoteParticipant, reason: string]} participantLeft
+ * @property {[track: RemoteTrack]} trackSubscribed its `stream` is there
+ * @property {[track: RemoteTrack]} trackUnsubscribed
+ * @property {[track: RemoteTrack]} trackChanged muted or paused, or no longer
+ * @property {[streams: MediaStream[]]} audio there are more streams to play
+ * @property {[speakers: Participant[]]} speakers the loudest first
+ * @property {[participant: Participant]} quality
+ * @property {[message: ChatMessage]} chat
+ * @property {[reaction: Reaction]} reaction
+ * @property {[waiting: Waiting[]]} lobby who waits for a moderator; only moderators hear of it
+ * @property {[settings: RoomSettings]} settings
+ * @property {[track: LocalTrack, by: Participant|null]} muted somebody else, or a lost permission, muted an own Track
+ * @property {[state: MediaState]} connection
+ * @property {[end: {reason: string}]} ended
+ * @property {[error: OffhookError]} error what no promise tells
+ */
+
+/** @typedef {"joining"|"waiting"|"joined"|"ended"} RoomPhase */
+
+/**
+ * A Room, as one Participant has it. Properties are facts, methods ask for a change. It outlives a lost connection to
+ * the server, and is joined again by its name when the server has lost it.
+ * @extends {Emitter<RoomEvents>}
+ */
+export class Room extends Emitter {
+  id = "";
+  /** @type {RoomPhase} `waiting`: in the lobby, until a moderator opens */
+  state = "joining";
+  /** @type {RoomSettings} */
+  settings = { locked: false, lobby: false, role: "speaker", metadata: null };
+  /** @type {number|null} milliseconds since 1970 */
+  createdAt = null;
+  local = new LocalParticipant((track) => this.#sendLocal(track));
+  /** @type {Map<string, RemoteParticipant>} the others, by id, in the order they came */
+  participants = new Map();
+  /** @type {Participant[]} who speaks now, the loudest first */
+  speakers = [];
+  /** @type {ChatMessage[]} oldest first */
+  messages = [];
+  /** @type {Waiting[]} */
+  waiting = [];
+  /** @type {{reason: string}|null} */
+  end = null;
+
+  #context;
+  #options;
+  /** @type {RoomMedia|null} */
+  #media = null;
+  /** Counts joins, so that one that was overtaken can tell. */
+  #join = 0;
+  #isJoining = false;
+  /** Which Track is in which slot, as the server said last. @type {Map<string, string|null>} */
+  #slots = new Map();
+  /** Tracks whose stream the page was told. @type {Set<RemoteTrack>} */
+  #subscribed = new Set();
+  #wishes = WISHES_DEFAULT;
+  #wishesTold = "";
+  /** @type {Record<"want"|"join", ReturnType<typeof setTimeout>|undefined>} */
+  #timers = { want: undefined, join: undefined };
+
+  /** @internal @param {RoomContext} context @param {string} name @param {JoinOptions} options */
+  constructor(context, name, options) {
+    super();
+    this.name = name;
+    this.#context = context;
+    this.#options = options;
+    for (const [source, mediaTrack] of /** @type {const} */ ([["microphone", options.audio], ["camera", options.video]])) {
+      const track = /** @type {LocalTrack} */ (this.local.track(source));
+      track.mediaTrack = mediaTrack ?? null;
+      track.muted = !mediaTrack;
+    }
+  }
+
+  /** @returns {MediaState} */
+  get connectionState() {
+    return this.#media?.state ?? "new";
+  }
+
+  /** What to play: each stream in an element of its own. Who is heard in which changes by itself. @returns {MediaStream[]} */
+  get audio() {
+    return this.#media?.audio ?? [];
+  }
+
+  /** @param {string} id @returns {Participant|null} oneself, too */
+  participant(id) {
+    return id === this.local.id ? this.local : (this.participants.get(id) ?? null);
+  }
+
+  /** Leaves; takes effect here at once, also without a connection. */
+  async leave() {
+    if (this.state === "ended") return;
+    const told = this.id ? this.#command("room.leave") : Promise.resolve();
+    this.abandon("left");
+    try {
+      await told;
+    } catch (error) {
+      if (!LEFT_ALREADY.has(OffhookError.from(error, "internal").code)) throw error;
+    }
+  }
+
+  /** Ends the Room for everybody; a moderator may. */
+  async endForAll() {
+    await this.#command("room.end");
+    this.abandon("ended");
+  }
+
+  /**
+   * Says which Tracks are wanted, and how large they are shown; replaces all earlier wishes. `automatic`: Tracks without
+   * a wish are received as slots and bandwidth allow.
+   * @param {Wish[]} wishes
+   * @param {boolean} [automatic]
+   */
+  want(wishes, automatic = true) {
+    this.#wishes = { automatic, wishes };
+    if (this.#timers.want !== undefined) return;
+    this.#tellWishes();
+    this.#timers.want = setTimeout(() => {
+      this.#timers.want = undefined;
+      this.#tellWishes();
+    }, WANT_PAUSE_MS);
+  }
+
+  /** Mutes a Track of somebody else; only they can switch it on again. @param {RemoteTrack} track */
+  async mute(track) {
+    await this.#command("room.mute", { track: track.id, muted: true });
+  }
+
+  /** @param {Participant} participant */
+  async remove(participant) {
+    await this.#command("room.remove", { participant: participant.id });
+  }
+
+  /** @param {Participant} participant @param {Role} role */
+  async setRole(participant, role) {
+    await this.#command("room.role", { participant: participant.id, role });
+  }
+
+  /** Lets people in from the lobby, or sends them away. @param {string[]} waiting @param {boolean} [admit] */
+  async admit(waiting, admit = true) {
+    await this.#command("room.admit", { waiting, admit });
+  }
+
+  /** @param {Partial<RoomSettings>} settings */
+  async set(settings) {
+    const reply = await this.#command("room.set", settings);
+    if (reply.settings) this.#applySettings(reply.settings);
+  }
+
+  /** @param {boolean} up */
+  async raiseHand(up) {
+    await this.#command("room.hand", { up });
+  }
+
+  /** @param {string} reaction at most 16 bytes */
+  async react(reaction) {
+    await this.#command("room.react", { reaction });
+  }
+
+  /** @param {string} text at most 4 KiB @param {Participant[]} [to] only these read it; default: everybody */
+  async sendChat(text, to) {
+    const { id, at } = await this.#command("room.chat", { text, ...(to && { to: to.map((one) => one.id) }) });
+    const { id: participant, user, name } = this.local;
+    this.#addMessage({ id, from: { participant, user, name }, text, at, ...(to && { to: to.map((one) => one.id) }) });
+  }
+
+  /** What others read about this Participant. @param {string} metadata at most 4 KiB */
+  async setMetadata(metadata) {
+    await this.#command("room.metadata", { metadata });
+    this.#options = { ...this.#options, metadata };
+  }
+
+  /** Looks for another way to the server now. */
+  reconnect() {
+    if (this.state === "joined") this.#media?.restart();
+  }
+
+  /** How it is connected, with rates since the last reading. */
+  async connection() {
+    return this.#media?.connection() ?? null;
+  }
+
+  /** What the browser counts. @returns {Promise<RTCStatsReport|null>} */
+  async stats() {
+    return (await this.#media?.stats()) ?? null;
+  }
+
+  // From here on: for the client, not for pages.
+
+  /** @internal Resolves when the server has answered: in the Room, or in its lobby. */
+  async join() {
+    try {
+      await this.#joinOnce();
+    } catch (error) {
+      if (this.state === "joining") this.abandon(OffhookError.from(error, "media_failed").code);
+      throw error;
+    }
+  }
+
+  /** @internal The Session is another one: the server knows nothing of us. A join on its way is sent again by the Session. */
+  sessionLost() {
+    if (!this.#isJoining) this.#joinAgain();
+  }
+
+  /** @internal */
+  configure() {
+    this.#media?.configure();
+  }
+
+  /** @internal Ends it here only. @param {string} reason */
+  abandon(reason) {
+    if (this.state === "ended") return;
+    this.#join++;
+    for (const timer of Object.values(this.#timers)) clearTimeout(timer);
+    this.#closeMedia();
+    this.end = { reason };
+    this.#setState("ended");
+    this.#context.ended(this);
+    this.emit("ended", this.end);
+  }
+
+  /** @internal @param {string} type @param {any} data */
+  handle(type, data) {
+    switch (type) {
+      case "room.admitted":
+        return this.state === "waiting" ? this.#joinAgain() : undefined;
+      case "room.denied":
+        return this.abandon(data.reason === "ended" ? "ended" : "denied");
+      case "room.ended":
+        return REJOINED.has(data.reason) ? this.#joinAgain() : this.abandon(data.reason);
+    }
+    if (this.state !== "joined") return;
+
+    switch (type) {
+      case "room.participant":
+        return this.#applyParticipant(data.participant);
+      case "room.left":
+        return this.#left(data.participant, data.reason);
+      case "room.settings":
+        return this.#applySettings(data.settings);
+      case "room.lobby":
+        this.waiting = data.waiting.map(named);
+        this.emit("lobby", this.waiting);
+        return this.#changed();
+      case "room.slots":
+        for (const { mid, track } of data.slots) this.#slots.set(mid, track ?? null);
+        this.#settleSlots();
+        return this.#media?.wantSlots(data.audio_wanted ?? 0, data.video_wanted ?? 0);
+      case "room.speakers":
+        return this.#applySpeakers(data.speakers);
+      case "room.quality":
+        return this.#applyQuality(data);
+      case "room.paused":
+        return this.#changeTrack(data.track, (track) => (track.paused = data.paused));
+      case "room.layers":
+        return this.#applyLayers(data);
+      case "room.connection":
+        // Nothing arrives there, whatever the browser thinks of its path.
+        return data.connected ? undefined : this.#media?.restart();
+      case "room.chat":
+        return this.#addMessage(data.message);
+      case "room.reaction":
+        return this.#applyReaction(data);
+      case "room.muted":
+        return this.#wasMuted(data);
+    }
+    // Other types are of a later version, and nothing we could miss.
+  }
+
+  /** @param {string} type @param {Record<string, any>} [data] */
+  #command(type, data) {
+    if (this.state === "ended") return Promise.reject(new OffhookError("wrong_phase", "the Room was left"));
+    return this.#context.command(type, { room: this.id, ...data });
+  }
+
+  async #joinOnce() {
+    const turn = ++this.#join;
+    this.#isJoining = true;
+    this.#closeMedia();
+    const media = new RoomMedia({
+      locals: this.local.tracks,
+      configuration: this.#context.configuration,
+      offer: async (offer) => this.#took(media, offer, await this.#command("room.offer", offer)),
+      onChange: () => this.#connectionChanged(media),
+      onAudio: () => media === this.#media && this.emit("audio", media.audio),
+      onLost: () => media === this.#media && this.#joinAgain(),
+      onError: (error) => this.emit("error", error),
+    });
+    this.#media = media;
+    const { settings, metadata } = this.#options;
+    try {
+      await media.join(async (offer) => {
+        const data = { room: this.name, ...offer, ...(settings && { settings }), ...(metadata && { metadata }) };
+        const reply = await this.#context.command("room.join", data);
+        if (turn !== this.#join) {
+          // It was left, or joined anew, while the server still answered.
+          if (this.state === "ended") this.#context.command("room.leave", { room: reply.room ?? reply.state.room }).catch(() => {});
+          return null;
+        }
+        return this.#took(media, offer, reply);
+      });
+    } finally {
+      if (turn === this.#join) this.#isJoining = false;
+    }
+    if (turn === this.#join && this.state === "joined") this.emit("audio", media.audio);
+  }
+
+  /** Joins by name after the server, or we, lost the Room; as often as it takes while there is hope. */
+  async #joinAgain(attempt = 1) {
+    if (this.state === "ended") return;
+    clearTimeout(this.#timers.join);
+    if (this.state === "waiting") this.#setState("joining");
+    try {
+      await this.#joinOnce();
+    } catch (thrown) {
+      const error = OffhookError.from(thrown, "media_failed");
+      if (/** @type {RoomPhase} */ (this.state) === "ended") return;
+      if (!PASSING.has(error.code) || attempt >= JOINS_MAX) return this.abandon(error.code);
+      this.#timers.join = setTimeout(() => this.#joinAgain(attempt + 1), JOIN_PAUSE_MS * 2 ** (attempt - 1));
+    }
+  }
+
+  /**
+   * What an answer says beside its SDP. Taken in at once: the events behind it build on it.
+   * @param {RoomMedia} media @param {Offer} offer @param {any} reply
+   */
+  #took(media, offer, reply) {
+    if (media !== this.#media) return null;
+    if (reply.waiting) {
+      this.#closeMedia();
+      this.id = reply.room;
+      this.#setState("waiting");
+      return null;
+    }
+    for (const { mid, track } of reply.tracks ?? []) {
+      const offered = offer.tracks.find((one) => one.mid === mid);
+      const local = offered && this.local.track(offered.source);
+      if (local) Object.assign(local, { id: track, mutedTold: offered.muted });
+    }
+    for (const { mid, track } of reply.slots ?? []) this.#slots.set(mid, track ?? null);
+    if (reply.state) this.#joined(reply);
+    this.#settleSlots();
+    media.wantSlots(reply.audio_wanted ?? 0, reply.video_wanted ?? 0);
+    // Switched while the server answered.
+    for (const track of this.local.tracks.values()) this.#tellMuted(track).catch((error) => this.emit("error", error));
+    return reply;
+  }
+
+  /** @param {any} reply */
+  #joined({ participant, role, permissions, state, speakers = [], chat = [] }) {
+    this.id = state.room;
+    this.createdAt = state.created_at;
+    this.settings = state.settings;
+    this.local.id = participant;
+    Object.assign(this.local, { role, permissions });
+    this.messages = chat.slice(-CHAT_KEPT_MAX);
+    this.#wishesTold = JSON.stringify(WISHES_DEFAULT);
+    this.#setState("joined");
+
+    const present = new Set(state.participants.map((/** @type {any} */ one) => one.participant));
+    for (const id of [...this.participants.keys()]) if (!present.has(id)) this.#left(id, "gone");
+    for (const one of state.participants) this.#applyParticipant(one);
+    this.#applySpeakers(speakers);
+    this.#obeyPermissions();
+    this.#tellWishes();
+  }
+
+  /** @param {any} state */
+  #applyParticipant(state) {
+    if (state.participant === this.local.id) {
+      this.local.apply(state);
+      this.emit("participantChanged", this.local);
+      this.#obeyPermissions();
+      return this.#changed();
+    }
+    const known = this.participants.get(state.participant);
+    const participant = known ?? new RemoteParticipant(state.participant);
+    const before = new Map([...participant.tracks].map(([id, { muted }]) => [id, muted]));
+    participant.apply(state);
+    participant.applyTracks(state);
+    this.participants.set(participant.id, participant);
+    this.emit(known ? "participantChanged" : "participantJoined", participant);
+    for (const [id, track] of participant.tracks) {
+      if (before.has(id) && before.get(id) !== track.muted) this.emit("trackChanged", track);
+    }
+    this.#settleSlots();
+    this.#changed();
+  }
+
+  /** @param {string} id @param {string} reason */
+  #left(id, reason) {
+    const participant = this.participants.get(id);
+    if (!participant) return;
+    this.participants.delete(id);
+    this.#settleSlots();
+    this.emit("participantLeft", participant, reason);
+    this.#changed();
+  }
+
+  /** Brings the streams of all Tracks in line with what the slots carry. */
+  #settleSlots() {
+    /** @type {Map<RemoteTrack, MediaStream>} */
+    const received = new Map();
+    for (const [mid, id] of this.#slots) {
+      const track = id && this.#findTrack(id);
+      const stream = track && this.#media?.streamOf(mid);
+      if (track && stream) received.set(track, stream);
+    }
+    const changed = [];
+    for (const track of this.#subscribed) {
+      if (received.get(track) === track.stream) continue;
+      track.stream = null;
+      this.#subscribed.delete(track);
+      changed.push(track);
+    }
+    for (const track of changed) this.emit("trackUnsubscribed", track);
+    for (const [track, stream] of received) {
+      if (track.stream === stream) continue;
+      track.stream = stream;
+      this.#subscribed.add(track);
+      changed.push(track);
+      this.emit("trackSubscribed", track);
+    }
+    if (changed.length) this.#changed();
+  }
+
+  /** @param {string} id @returns {RemoteTrack|null} */
+  #findTrack(id) {
+    for (const { tracks } of this.participants.values()) {
+      const track = tracks.get(id);
+      if (track) return track;
+    }
+    return null;
+  }
+
+  /** @param {string} id @param {(track: RemoteTrack) => void} change */
+  #changeTrack(id, change) {
+    const track = this.#findTrack(id);
+    if (!track) return;
+    change(track);
+    this.emit("trackChanged", track);
+    this.#changed();
+  }
+
+  /** @param {RoomSettings} settings */
+  #applySettings(settings) {
+    this.settings = settings;
+    this.emit("settings", settings);
+    this.#changed();
+  }
+
+  /** @param {string[]} ids */
+  #applySpeakers(ids) {
+    for (const speaker of this.speakers) speaker.isSpeaking = false;
+    this.speakers = ids.map((id) => this.participant(id)).filter((one) => one !== null);
+    for (const speaker of this.speakers) speaker.isSpeaking = true;
+    this.emit("speakers", this.speakers);
+    this.#changed();
+  }
+
+  /** @param {{participant: string, quality: import("./types.js").Quality}} data */
+  #applyQuality({ participant: id, quality }) {
+    const participant = this.participant(id);
+    if (!participant) return;
+    participant.quality = quality;
+    this.emit("quality", participant);
+    this.#changed();
+  }
+
+  /** @param {{participant: string, reaction: string}} data */
+  #applyReaction({ participant: id, reaction }) {
+    const participant = this.participant(id);
+    if (participant) this.emit("reaction", { participant, reaction });
+  }
+
+  /** @param {{track: string, wanted: {rid: string, wanted: boolean}[]}} data */
+  #applyLayers({ track: id, wanted }) {
+    const track = this.#ownTrack(id);
+    if (track) this.#media?.setLayers(track.source, wanted);
+  }
+
+  /** @param {string} id */
+  #ownTrack(id) {
+    return [...this.local.tracks.values()].find((track) => track.id === id) ?? null;
+  }
+
+  /** @param {ChatMessage} message */
+  #addMessage(message) {
+    if (this.messages.some(({ id }) => id === message.id)) return;
+    const shown = { ...message, from: named(message.from) };
+    this.messages = [...this.messages, shown].sort((a, b) => a.at - b.at).slice(-CHAT_KEPT_MAX);
+    this.emit("chat", shown);
+    this.#changed();
+  }
+
+  /** @param {{track: string, by?: string|null}} data */
+  #wasMuted({ track: id, by }) {
+    const track = this.#ownTrack(id);
+    if (!track) return;
+    Object.assign(track, { muted: true, mutedTold: true });
+    this.#media?.send().catch((error) => this.emit("error", error));
+    this.emit("muted", track, by ? this.participant(by) : null);
+    this.#changed();
+  }
+
+  /** What may not be sent any more is not sent, whatever the server does with it. */
+  #obeyPermissions() {
+    const { speak, video, share } = this.local.permissions;
+    const may = { microphone: speak, camera: video, screen: share, screen_audio: share };
+    for (const track of this.local.tracks.values()) {
+      if (may[track.source] || track.muted) continue;
+      track.muted = true;
+      this.#sendLocal(track).catch((error) => this.emit("error", error));
+      this.emit("muted", track, null);
+    }
+  }
+
+  /** Sends what the own Tracks say now. @param {LocalTrack|null} track the one that was (un)muted */
+  async #sendLocal(track) {
+    if (this.state === "ended") throw new OffhookError("wrong_phase", "the Room was left");
+    this.#changed();
+    const sent = this.#media?.send();
+    await Promise.all([sent, track && this.#tellMuted(track)]);
+    this.#changed();
+  }
+
+  /** @param {LocalTrack} track */
+  async #tellMuted(track) {
+    const { muted } = track;
+    if (!track.id || track.mutedTold === muted || this.state !== "joined") return;
+    track.mutedTold = muted;
+    try {
+      await this.#command("room.mute", { track: track.id, muted });
+    } catch (error) {
+      // Not allowed to: nothing reaches the others, so nothing is sent.
+      if (!muted && track.muted === muted) {
+        Object.assign(track, { muted: true, mutedTold: true });
+        await this.#media?.send();
+        this.#changed();
+      }
+      throw error;
+    }
+  }
+
+  #tellWishes() {
+    if (this.state !== "joined") return;
+    const { automatic, wishes } = this.#wishes;
+    const known = wishes.filter(({ track }) => this.#findTrack(track.id) === track);
+    const said = known.map(({ track, wanted = true, ...rest }) => ({ track: track.id, wanted, ...rest }));
+    const told = JSON.stringify({ automatic, wishes: said });
+    if (told === this.#wishesTold) return;
+    this.#wishesTold = told;
+    this.#command("room.want", { automatic, wishes: said }).catch((error) => {
+      this.#wishesTold = "";
+      if (!LEFT_ALREADY.has(error.code) && this.state === "joined") this.emit("error", error);
+    });
+  }
+
+  #closeMedia() {
+    this.#media?.close();
+    this.#media = null;
+    this.#slots.clear();
+    this.#settleSlots();
+    for (const track of this.local.tracks.values()) track.id = null;
+  }
+
+  /** @param {RoomMedia} media */
+  #connectionChanged(media) {
+    if (media !== this.#media) return;
+    this.emit("connection", media.state);
+    this.#changed();
+  }
+
+  /** @param {RoomPhase} state */
+  #setState(state) {
+    if (this.state === state) return;
+    this.state = state;
+    this.emit("stateChanged", state);
+    this.#changed();
+  }
+
+  #changed() {
+    this.emit("changed", this);
+  }
+}
+
+/** Who has no name is called by the User's id. @template {{user: string, name: string|null}} Somebody @param {Somebody} somebody */
+function named(somebody) {
+  return { ...somebody, name: somebody.name ?? somebody.user };
+}
