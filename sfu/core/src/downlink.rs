@@ -1,0 +1,202 @@
+//! The way to one subscriber: what it carries, and what leaves when.
+//!
+//! ```text
+//!  push ──▶ Pacer ── poll_send ──▶ driver ──▶ subscriber
+//!             ▲ pace, probes                      │ feedback
+//!          Estimator ◀── handle_twcc, _remb, _report
+//!             └──▶ estimate ──▶ layers::Budget
+//! ```
+
+use std::time::{Duration, Instant};
+
+use crate::bitrate::Bitrate;
+use crate::estimate::{Acks, Estimator};
+use crate::pacer::{Class, Item, Pacer};
+
+/// What every packet weighs on the wire besides itself: IPv4 and UDP headers and an SRTP tag.
+const WIRE_OVERHEAD: u16 = 20 + 8 + 16;
+
+/// How often estimation and pace are brought up to date without feedback.
+const TICK: Duration = Duration::from_millis(50);
+
+/// A packet, or padding, that leaves now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Departure<P> {
+    /// Its transport-wide sequence number, for the header extension where that is negotiated.
+    pub sequence: u16,
+    /// What leaves.
+    pub what: What<P>,
+}
+
+/// What leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What<P> {
+    /// A packet that was pushed.
+    Packet(P),
+    /// Padding of about so many bytes, before SRTP: a packet sent before, again (RTX), or one of padding alone. If it comes out
+    /// with another length, [`Downlink::amend`] has to be told.
+    Padding(u16),
+}
+
+/// The way to one subscriber. `P` names a packet: an index, never the bytes.
+#[derive(Debug)]
+pub struct Downlink<P> {
+    estimator: Estimator,
+    pacer: Pacer<P>,
+    timeout: Option<Instant>,
+    refused: u64,
+}
+
+impl<P: Copy> Downlink<P> {
+    /// A way of which nothing is known yet; `acks` is what was negotiated.
+    pub fn new(now: Instant, acks: Acks) -> Self {
+        let estimator = Estimator::new(now, acks);
+        let pacer = Pacer::new(now, estimator.estimate());
+        Self {
+            estimator,
+            pacer,
+            timeout: None,
+            refused: 0,
+        }
+    }
+
+    /// Sets the most that is ever sent, whatever is measured.
+    pub fn set_max(&mut self, max: Bitrate) {
+        self.estimator.set_max(max);
+    }
+
+    /// Sets what would be sent if it all fitted, audio included ([`crate::layers::cost_wished`]). More than that is never
+    /// probed for.
+    pub fn set_wanted(&mut self, now: Instant, wanted: Bitrate) {
+        self.estimator.set_wanted(now, wanted);
+        self.timeout.get_or_insert(now);
+    }
+
+    /// Queues a packet of `len` bytes (RTP, before SRTP). When too much waits it is given back: it is lost, and a smaller Layer
+    /// should be chosen.
+    pub fn push(&mut self, now: Instant, class: Class, len: u16, packet: P) -> Result<(), P> {
+        self.timeout.get_or_insert(now + TICK);
+        let pushed = self
+            .pacer
+            .push(now, class, len.saturating_add(WIRE_OVERHEAD), packet);
+        self.refused += u64::from(pushed.is_err());
+        pushed
+    }
+
+    /// Forgets the waiting packets for which `is_left` holds: their Track was unsubscribed, their Layer left.
+    pub fn discard(&mut self, is_left: impl FnMut(&P) -> bool) {
+        self.pacer.discard(is_left);
+    }
+
+    /// What leaves now; to be called until `None`, so that all of a tick can be sent at once.
+    pub fn poll_send(&mut self, now: Instant) -> Option<Departure<P>> {
+        if !self.pacer.is_probing()
+            && let Some(plan) = self.estimator.poll_plan(now)
+        {
+            self.pacer.begin_probe(now, plan);
+        }
+        let (item, len, cluster) = self.pacer.pop(now)?;
+        let sequence = self.estimator.handle_sent(now, len, cluster);
+        let what = match item {
+            Item::Packet(packet) => What::Packet(packet),
+            Item::Padding => What::Padding(len.saturating_sub(WIRE_OVERHEAD)),
+        };
+        Some(Departure { sequence, what })
+    }
+
+    /// The departure that [`Downlink::poll_send`] returned last came out with `len` bytes; 0: not at all, for the packet is no
+    /// longer in the cache or there is nothing to pad with. Its sequence number is used again then.
+    pub fn amend(&mut self, now: Instant, departure: &Departure<P>, len: u16) {
+        let on_wire = if len == 0 {
+            0
+        } else {
+            len.saturating_add(WIRE_OVERHEAD)
+        };
+        self.estimator.amend(departure.sequence, on_wire);
+        if len == 0 && matches!(departure.what, What::Padding(_)) {
+            self.pacer.abort_probe();
+            self.estimator.abort_probe(now);
+        }
+    }
+
+    /// When [`Downlink::poll_send`] or [`Downlink::handle_timeout`] should be called next; `None` while nothing was ever pushed.
+    pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
+        let plan_at = self.estimator.plan_at().map(|at| at.max(now));
+        [self.pacer.next_at(now), self.timeout, plan_at]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Brings estimate and pace up to date, when it is time.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.timeout.is_some_and(|at| at <= now) {
+            self.timeout = Some(now + TICK);
+            self.estimator.handle_timeout(now);
+            self.pacer.set_estimate(self.estimator.estimate());
+        }
+    }
+
+    /// Takes transport-wide feedback (draft-holmer-rmcat-transport-wide-cc-extensions-01): each packet's number with the
+    /// microseconds of its arrival by the subscriber's clock, `None` where it did not arrive.
+    pub fn handle_twcc(
+        &mut self,
+        now: Instant,
+        statuses: impl Iterator<Item = (u16, Option<i64>)>,
+    ) {
+        self.estimator.handle_twcc(now, statuses);
+        self.pacer.set_estimate(self.estimator.estimate());
+    }
+
+    /// Takes the receiver's own estimate (draft-alvestrand-rmcat-remb-03). Ignored unless negotiated.
+    pub fn handle_remb(&mut self, now: Instant, remb: Bitrate) {
+        self.estimator.handle_remb(now, remb);
+        self.pacer.set_estimate(self.estimator.estimate());
+    }
+
+    /// Takes a receiver report (RFC 3550 §6.4.1): the fraction lost in 256ths and the round trip, once known.
+    pub fn handle_report(&mut self, now: Instant, lost: u8, round_trip: Option<Duration>) {
+        self.estimator.handle_report(now, lost, round_trip);
+        self.pacer.set_estimate(self.estimator.estimate());
+    }
+
+    /// What gets through to the subscriber, as far as is known.
+    pub fn estimate(&self) -> Bitrate {
+        self.estimator.estimate()
+    }
+
+    /// The smoothed round trip, once measured.
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.estimator.round_trip()
+    }
+
+    /// The share of packets lost lately, 0 to 1.
+    pub fn loss(&self) -> f64 {
+        self.estimator.loss()
+    }
+
+    /// How long the packet that waits the longest has waited here.
+    pub fn queue_delay(&self, now: Instant) -> Duration {
+        self.pacer.delay(now)
+    }
+
+    /// What waits here, in bytes on the wire.
+    pub fn queued(&self) -> u64 {
+        self.pacer.waiting()
+    }
+
+    /// What was sent and is neither acknowledged nor known as lost, in bytes on the wire.
+    pub fn in_flight(&self) -> u64 {
+        self.estimator.in_flight()
+    }
+
+    /// Packets given back because too many waited.
+    pub fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// Acknowledged packets that were never sent: feedback of a liar.
+    pub fn unknown(&self) -> u64 {
+        self.estimator.unknown()
+    }
+}

@@ -1,0 +1,135 @@
+//! The acknowledged bitrate: what arrives, by the receiver's clock.
+
+use crate::bitrate::Bitrate;
+
+/// The first window is long, for a few packets say little; later ones are short (milliseconds).
+const WINDOW_FIRST_MS: f64 = 500.0;
+const WINDOW_MS: f64 = 150.0;
+
+/// How uncertain a sample is that differs from the estimate: the estimate follows the better the closer they are.
+const UNCERTAINTY: f64 = 10.0;
+
+/// The same for a sample below the estimate while the sender has little to send: that says nothing about the way.
+const UNCERTAINTY_LIMITED: f64 = 20.0;
+
+/// A sample below the estimate counts so much at least, while there is enough to send: the way carries less than it did.
+const FALL_WEIGHT_MIN: f64 = 0.5;
+
+/// How much the estimate's variance grows with each sample, (kbit/s)².
+const DRIFT: f64 = 5.0;
+
+/// The variance of the first estimate, (kbit/s)².
+const VARIANCE_FIRST: f64 = 50.0;
+
+/// A sliding mean of samples over short windows, weighed by how far they can be trusted (Bayes).
+#[derive(Debug)]
+pub(super) struct AcknowledgedRate {
+    window_start_us: Option<i64>,
+    last_us: i64,
+    bytes: f64,
+    estimate_kbps: Option<f64>,
+    variance: f64,
+}
+
+impl AcknowledgedRate {
+    pub(super) fn new() -> Self {
+        Self {
+            window_start_us: None,
+            last_us: 0,
+            bytes: 0.0,
+            estimate_kbps: None,
+            variance: VARIANCE_FIRST,
+        }
+    }
+
+    /// `len` bytes arrived, in the order of arrival; `is_limited` while the sender has less to send than fits.
+    pub(super) fn handle_packet(&mut self, arrived_us: i64, len: u16, is_limited: bool) {
+        let start_us = *self.window_start_us.get_or_insert(arrived_us);
+        let window_ms = self.estimate_kbps.map_or(WINDOW_FIRST_MS, |_| WINDOW_MS);
+        let passed_ms = arrived_us.saturating_sub(start_us) as f64 / 1000.0;
+
+        if passed_ms < 0.0 || arrived_us.saturating_sub(self.last_us) < 0 && self.bytes > 0.0 {
+            // Late within the window: it counts, its time does not.
+            self.bytes += f64::from(len);
+            return;
+        }
+        if passed_ms >= window_ms {
+            // A window that was longer than planned is judged by its real length: a silence counts.
+            let sample_kbps = self.bytes * 8.0 / passed_ms;
+            self.handle_sample(sample_kbps, is_limited);
+            self.bytes = 0.0;
+            self.window_start_us = Some(arrived_us);
+        }
+        self.bytes += f64::from(len);
+        self.last_us = arrived_us;
+    }
+
+    /// The rate, once there was a first window.
+    pub(super) fn rate(&self) -> Option<Bitrate> {
+        self.estimate_kbps
+            .map(|kbps| Bitrate::from_f64(kbps * 1000.0))
+    }
+
+    /// Forgets everything, as after a silence.
+    pub(super) fn reset(&mut self) {
+        *self = Self::new();
+    }
+
+    fn handle_sample(&mut self, sample_kbps: f64, is_limited: bool) {
+        let Some(estimate) = self.estimate_kbps else {
+            self.estimate_kbps = Some(sample_kbps);
+            return;
+        };
+        let (scale, weight_min) = match (sample_kbps < estimate, is_limited) {
+            (true, true) => (UNCERTAINTY_LIMITED, 0.0),
+            (true, false) => (UNCERTAINTY, FALL_WEIGHT_MIN),
+            (false, _) => (UNCERTAINTY, 0.0),
+        };
+        let uncertainty = scale * (estimate - sample_kbps).abs() / estimate.max(1.0);
+        let sample_variance = uncertainty * uncertainty;
+        let variance = self.variance + DRIFT;
+        let weight = (variance / (variance + sample_variance)).max(weight_min);
+        self.estimate_kbps = Some(estimate + weight * (sample_kbps - estimate));
+        self.variance = variance * (1.0 - weight);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_finds_the_rate_and_follows_a_fall_soon() {
+        let mut rate = AcknowledgedRate::new();
+        let mut at = 0;
+        let mut run = |rate: &mut AcknowledgedRate, millis: i64, apart_us: i64| {
+            let end = at + millis * 1000;
+            while at < end {
+                at += apart_us;
+                rate.handle_packet(at, 1250, false);
+            }
+        };
+        assert_eq!(rate.rate(), None);
+        run(&mut rate, 1000, 5_000); // 2 Mbit/s
+        near(&rate, 2000.0, 0.05);
+        run(&mut rate, 500, 20_000); // 500 kbit/s
+        assert!(rate.rate() < Some(Bitrate::kbps(900)));
+        run(&mut rate, 1000, 20_000);
+        near(&rate, 500.0, 0.05);
+    }
+
+    #[test]
+    fn times_that_go_back_are_survived() {
+        let mut rate = AcknowledgedRate::new();
+        for at in [0, i64::MAX, 0, i64::MIN, 7] {
+            rate.handle_packet(at, u16::MAX, true);
+        }
+        assert!(rate.rate().is_none_or(|rate| rate < Bitrate::MAX));
+    }
+
+    #[track_caller]
+    fn near(rate: &AcknowledgedRate, kbps: f64, tolerance: f64) {
+        let got = rate.rate().unwrap().as_f64() / 1000.0;
+        assert!((got / kbps - 1.0).abs() < tolerance, "{got}");
+    }
+}

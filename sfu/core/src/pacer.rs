@@ -1,0 +1,392 @@
+//! Pacing: what waits for one subscriber and when it may leave.
+//!
+//! A leaky bucket as one moment in time: `drained_at` moves on by each packet's time at the pace, and packets may leave while it
+//! is no further ahead than [`BURST`]. So a frame or so leaves at once and in one call (GSO), and a key frame is spread. Audio
+//! never waits. Then come retransmissions, then video; probes fill up with padding. Nothing here allocates per packet.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::bitrate::Bitrate;
+use crate::estimate::Plan;
+
+/// Packets leave by so much faster than the estimate: a queue of ours is no better than one in the network.
+const PACE: f64 = 1.5;
+
+/// The bucket: what leaves at once after a pause, at the pace.
+pub const BURST: Duration = Duration::from_millis(20);
+
+/// A probe that was called late catches up with so much at most.
+const PROBE_BURST: Duration = Duration::from_millis(4);
+
+/// Packets that wait, at most, of each kind.
+pub const QUEUE_MAX: usize = 1024;
+
+/// What waits leaves within this, if need be faster than the estimate.
+const QUEUE_TIME_MAX: Duration = Duration::from_millis(500);
+
+/// What a packet is, in the order in which packets leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    /// Sound: never waits.
+    Audio,
+    /// Sent before and lost: somebody waits for it.
+    Retransmission,
+    /// All other pictures.
+    Video,
+}
+
+const CLASSES: usize = 3;
+
+#[derive(Debug, Clone, Copy)]
+struct Waiting<P> {
+    packet: P,
+    len: u16,
+    since: Instant,
+}
+
+/// What leaves next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Item<P> {
+    Packet(P),
+    Padding,
+}
+
+/// A cluster that is being sent.
+#[derive(Debug)]
+struct Probe {
+    plan: Plan,
+    next_at: Instant,
+    bytes: u64,
+    packets: u64,
+}
+
+/// The queues and the bucket of one subscriber; `P` names a packet.
+#[derive(Debug)]
+pub(crate) struct Pacer<P> {
+    queues: [VecDeque<Waiting<P>>; CLASSES],
+    bytes: u64,
+    estimate: Bitrate,
+    /// Time per byte at the pace, in 1024ths of a nanosecond.
+    per_byte: u64,
+    drained_at: Instant,
+    probe: Option<Probe>,
+}
+
+impl<P: Copy> Pacer<P> {
+    pub(crate) fn new(now: Instant, estimate: Bitrate) -> Self {
+        let mut pacer = Self {
+            queues: std::array::from_fn(|_| VecDeque::new()),
+            bytes: 0,
+            estimate,
+            per_byte: 0,
+            drained_at: now,
+            probe: None,
+        };
+        pacer.set_estimate(estimate);
+        pacer
+    }
+
+    /// Sets the pace from the estimate and from what waits; to be called every 100 ms or so.
+    pub(crate) fn set_estimate(&mut self, estimate: Bitrate) {
+        self.estimate = estimate;
+        let needed = Bitrate::of(self.bytes, QUEUE_TIME_MAX);
+        let pace = estimate.scaled(PACE).max(needed).max(Bitrate::kbps(1));
+        self.per_byte = 8 * 1_000_000_000 * 1024 / pace.as_bps();
+    }
+
+    /// Queues a packet; gives it back when too many wait.
+    pub(crate) fn push(
+        &mut self,
+        now: Instant,
+        class: Class,
+        len: u16,
+        packet: P,
+    ) -> Result<(), P> {
+        let queue = &mut self.queues[class as usize];
+        if queue.len() >= QUEUE_MAX {
+            return Err(packet);
+        }
+        queue.push_back(Waiting {
+            packet,
+            len,
+            since: now,
+        });
+        self.bytes += u64::from(len);
+        Ok(())
+    }
+
+    /// Forgets the packets for which `is_left` holds.
+    pub(crate) fn discard(&mut self, mut is_left: impl FnMut(&P) -> bool) {
+        let bytes = &mut self.bytes;
+        for queue in &mut self.queues {
+            queue.retain(|waiting| {
+                let is_left = is_left(&waiting.packet);
+                if is_left {
+                    *bytes -= u64::from(waiting.len);
+                }
+                !is_left
+            });
+        }
+    }
+
+    /// Begins a cluster; none may be under way.
+    pub(crate) fn begin_probe(&mut self, now: Instant, plan: Plan) {
+        self.probe = Some(Probe {
+            plan,
+            next_at: now,
+            bytes: 0,
+            packets: 0,
+        });
+    }
+
+    pub(crate) fn is_probing(&self) -> bool {
+        self.probe.is_some()
+    }
+
+    /// Ends a cluster that can't be sent.
+    pub(crate) fn abort_probe(&mut self) {
+        self.probe = None;
+    }
+
+    /// What may leave now, with its length and the cluster it belongs to (or 0); `None`: nothing.
+    pub(crate) fn pop(&mut self, now: Instant) -> Option<(Item<P>, u16, u16)> {
+        if let Some(waiting) = self.queues[Class::Audio as usize].pop_front() {
+            return Some(self.leave(now, waiting, 0));
+        }
+        if let Some(probe) = &mut self.probe {
+            if probe.next_at > now {
+                return None;
+            }
+            let id = probe.plan.id;
+            let next = self.queues[1..].iter_mut().find_map(VecDeque::pop_front);
+            let item = match next {
+                Some(waiting) => self.leave(now, waiting, id),
+                None => {
+                    let len = probe.plan.padding_len;
+                    self.fill(now, len);
+                    (Item::Padding, len, id)
+                }
+            };
+            self.advance_probe(now, item.1);
+            return Some(item);
+        }
+        if self.drained_at > now + BURST {
+            return None;
+        }
+        let waiting = self.queues[1..].iter_mut().find_map(VecDeque::pop_front)?;
+        Some(self.leave(now, waiting, 0))
+    }
+
+    /// When something may leave; `None` while nothing waits.
+    pub(crate) fn next_at(&self, now: Instant) -> Option<Instant> {
+        if !self.queues[Class::Audio as usize].is_empty() {
+            return Some(now);
+        }
+        if let Some(probe) = &self.probe {
+            return Some(probe.next_at.max(now));
+        }
+        if self.queues.iter().all(VecDeque::is_empty) {
+            return None;
+        }
+        // Once the bucket is full it drains whole, so that what leaves next is a burst again.
+        let is_full = self.drained_at > now + BURST;
+        Some(if is_full { self.drained_at } else { now })
+    }
+
+    /// How long the packet that waits the longest has waited.
+    pub(crate) fn delay(&self, now: Instant) -> Duration {
+        let first = self.queues.iter().filter_map(VecDeque::front);
+        first
+            .map(|waiting| now.saturating_duration_since(waiting.since))
+            .max()
+            .unwrap_or_default()
+    }
+
+    /// What waits, in bytes.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.bytes
+    }
+
+    fn leave(&mut self, now: Instant, waiting: Waiting<P>, cluster: u16) -> (Item<P>, u16, u16) {
+        self.bytes -= u64::from(waiting.len);
+        self.fill(now, waiting.len);
+        (Item::Packet(waiting.packet), waiting.len, cluster)
+    }
+
+    /// Fills the bucket by a packet.
+    fn fill(&mut self, now: Instant, len: u16) {
+        let time = Duration::from_nanos((u64::from(len) * self.per_byte) >> 10);
+        self.drained_at = self.drained_at.max(now) + time;
+    }
+
+    fn advance_probe(&mut self, now: Instant, len: u16) {
+        let Some(probe) = &mut self.probe else {
+            return;
+        };
+        probe.bytes += u64::from(len);
+        probe.packets += 1;
+        let begun = now.checked_sub(PROBE_BURST).unwrap_or(now);
+        probe.next_at = probe.next_at.max(begun) + probe.plan.rate.time_for(u64::from(len));
+        if probe.bytes >= probe.plan.bytes && probe.packets >= probe.plan.packets {
+            // A cluster counts for itself: media behind it need not wait for it to drain.
+            self.drained_at = self.drained_at.min(now + BURST);
+            self.probe = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::test::start;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn audio_leaves_first_then_what_was_lost_then_video() {
+        let now = start();
+        let mut pacer = Pacer::new(now, Bitrate::kbps(10_000));
+        for (class, packet) in [
+            (Class::Video, 'v'),
+            (Class::Retransmission, 'r'),
+            (Class::Audio, 'a'),
+            (Class::Video, 'w'),
+        ] {
+            pacer.push(now, class, 100, packet).unwrap();
+        }
+        assert_eq!(packets(&mut pacer, now), ['a', 'r', 'v', 'w']);
+        assert_eq!((pacer.waiting(), pacer.next_at(now)), (0, None));
+    }
+
+    #[test]
+    fn a_burst_leaves_at_once_and_the_rest_at_the_pace_in_bursts_again() {
+        let mut now = start();
+        // 1 Mbit/s paced at 1.5: 20 ms are 3750 bytes.
+        let mut pacer = Pacer::new(now, Bitrate::kbps(1000));
+        for n in 0..20 {
+            pacer.push(now, Class::Video, 1250, n).unwrap();
+        }
+        assert_eq!(packets(&mut pacer, now), [0, 1, 2, 3]);
+        let mut left = 4;
+        while let Some(at) = pacer.next_at(now) {
+            assert!(at - now >= 20 * MS, "{:?}", at - now);
+            now = at;
+            let burst = packets(&mut pacer, now).len();
+            assert!(burst == 4, "{burst}");
+            left += burst;
+        }
+        assert_eq!(left, 20);
+    }
+
+    #[test]
+    fn audio_never_waits() {
+        let now = start();
+        let mut pacer = Pacer::new(now, Bitrate::kbps(30));
+        for _ in 0..50 {
+            pacer.push(now, Class::Audio, 200, ()).unwrap();
+        }
+        assert_eq!(packets(&mut pacer, now).len(), 50);
+    }
+
+    #[test]
+    fn too_much_is_given_back_and_what_was_left_is_forgotten() {
+        let now = start();
+        let mut pacer = Pacer::new(now, Bitrate::kbps(100));
+        for n in 0..QUEUE_MAX {
+            pacer.push(now, Class::Video, 1000, n).unwrap();
+        }
+        assert_eq!(pacer.push(now, Class::Video, 1000, 7), Err(7));
+        pacer.discard(|n| n % 2 == 0);
+        assert_eq!(pacer.waiting(), QUEUE_MAX as u64 / 2 * 1000);
+        assert_eq!(pacer.delay(now + MS), MS);
+    }
+
+    #[test]
+    fn what_waits_leaves_within_the_time_allowed_whatever_the_estimate() {
+        let mut now = start();
+        let mut pacer = Pacer::new(now, Bitrate::kbps(100));
+        for n in 0..200 {
+            pacer.push(now, Class::Video, 1200, n).unwrap();
+        }
+        let mut ticks = 0;
+        while pacer.waiting() > 0 {
+            pacer.set_estimate(Bitrate::kbps(100));
+            now += 25 * MS;
+            ticks += 1;
+            packets(&mut pacer, now);
+            assert!(ticks < 200, "{} still wait", pacer.waiting());
+        }
+    }
+
+    #[test]
+    fn a_probe_is_sent_at_its_rate_with_media_first_and_padding_then() {
+        let mut now = start();
+        let mut pacer = Pacer::new(now, Bitrate::kbps(300));
+        let plan = Plan {
+            id: 3,
+            rate: Bitrate::kbps(1600),
+            bytes: 5000,
+            packets: 5,
+            padding_len: 1000,
+        };
+        pacer.push(now, Class::Video, 1000, 'v').unwrap();
+        pacer.begin_probe(now, plan);
+        let mut sent = Vec::new();
+        let begun = now;
+        while let Some(at) = pacer.next_at(now) {
+            now = at;
+            sent.extend(std::iter::from_fn(|| pacer.pop(now)));
+        }
+        assert_eq!(sent.len(), 5);
+        assert_eq!(sent[0], (Item::Packet('v'), 1000, 3));
+        assert!(
+            sent[1..]
+                .iter()
+                .all(|item| *item == (Item::Padding, 1000, 3))
+        );
+        assert_eq!(now - begun, 20 * MS);
+        assert!(!pacer.is_probing());
+    }
+
+    proptest! {
+        #[test]
+        fn no_more_leaves_than_the_pace_and_a_burst_and_all_leaves_in_the_end(
+            pushes in prop::collection::vec((0_u64..60, 100_u16..1400), 1..200),
+            kbps in 100_u64..5000,
+        ) {
+            let begun = start();
+            let mut now = begun;
+            let estimate = Bitrate::kbps(kbps);
+            let mut pacer = Pacer::new(now, estimate);
+            let (mut sent, mut count) = (0, 0);
+            for &(millis, len) in &pushes {
+                now += MS * u32::try_from(millis).unwrap();
+                pacer.push(now, Class::Video, len, ()).unwrap();
+                while let Some((_, len, _)) = pacer.pop(now) {
+                    sent += u64::from(len);
+                    count += 1;
+                }
+                let allowed = estimate.scaled(PACE).bytes_in(now - begun + BURST) + 1400 + 64;
+                prop_assert!(sent <= allowed, "{} of {}", sent, allowed);
+            }
+            while let Some(at) = pacer.next_at(now) {
+                now = at;
+                count += std::iter::from_fn(|| pacer.pop(now)).count();
+            }
+            prop_assert_eq!(count, pushes.len());
+            prop_assert_eq!(pacer.waiting(), 0);
+        }
+    }
+
+    fn packets<P: Copy>(pacer: &mut Pacer<P>, now: Instant) -> Vec<P> {
+        std::iter::from_fn(|| pacer.pop(now))
+            .filter_map(|(item, ..)| match item {
+                Item::Packet(packet) => Some(packet),
+                Item::Padding => None,
+            })
+            .collect()
+    }
+}
