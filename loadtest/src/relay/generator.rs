@@ -56,6 +56,8 @@ struct Flow {
     /// What each end has of it.
     received: [usize; 2],
     began: Option<Instant>,
+    /// When the far end had all of it and answered.
+    answered: Instant,
 }
 
 /// What a time of load came to.
@@ -65,8 +67,12 @@ pub(super) struct Outcome {
     pub(super) passes: u64,
     /// Messages that did not arrive.
     pub(super) lost: u64,
+    /// Messages that were due and not sent: every flow waited for the server, which had stopped for a moment.
+    pub(super) held_back: u64,
     /// From the beginning of bursts until all of them was back, sorted.
     pub(super) round_trips: Vec<Duration>,
+    /// The same from the near end to the far one, and from there back.
+    pub(super) ways: [Vec<Duration>; 2],
 }
 
 /// Drives the flows through one server.
@@ -94,6 +100,7 @@ impl Generator {
             burst: 0,
             received: [0; 2],
             began: None,
+            answered: Instant::now(),
         };
         Ok(Self {
             flows: ends.into_iter().map(flow).collect(),
@@ -128,7 +135,7 @@ impl Generator {
                         // What was missed is not made up for: that would come as a burst.
                         due = (due + pause).max(now);
                         if !self.begin(load, now)? {
-                            outcome.lost += load.burst as u64; // All flows are stuck.
+                            outcome.held_back += load.burst as u64;
                         }
                     }
                 }
@@ -158,6 +165,7 @@ impl Generator {
             }
         }
         outcome.round_trips.sort_unstable();
+        outcome.ways.iter_mut().for_each(|way| way.sort_unstable());
         Ok(outcome)
     }
 
@@ -226,11 +234,15 @@ impl Generator {
             if flow.received[side] < load.burst {
                 continue;
             }
+            let now = Instant::now();
             if side == 1 {
                 flow.received[side] = 0; // Nothing more of this burst comes here.
+                flow.answered = now;
+                outcome.ways[0].extend(flow.began.map(|began| now - began));
                 self.send(at, 1, load)?;
             } else if let Some(began) = flow.began.take() {
-                outcome.round_trips.push(began.elapsed());
+                outcome.ways[1].push(now - flow.answered);
+                outcome.round_trips.push(now - began);
                 self.active -= 1;
             }
         }

@@ -27,6 +27,7 @@ mod icmp;
 mod metrics;
 mod offload;
 mod outgoing;
+mod pace;
 mod ports;
 mod public_address;
 mod sender;

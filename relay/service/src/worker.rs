@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -30,6 +30,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::burst::{Inbox, RECEIVED_MAX};
 use crate::icmp::{self, Said};
 use crate::outgoing::{Exit, Outgoing};
+use crate::pace::{NAP, Pace};
 use crate::udp;
 
 /// How many sockets one call tells about.
@@ -48,21 +49,8 @@ pub(crate) const HANDED_OVER_MAX: usize = 1024;
 /// How much one batch may hold, in bytes.
 const BATCH_LEN_MAX: usize = 256 * 1024;
 
-/// Above so many datagrams a second a worker that finds little to do waits a little: waking up
-/// costs more than a datagram does.
-const NAP_ABOVE_PER_SECOND: f64 = 10_000.0;
-
-/// How long it waits. A packet is later by this much at most.
-const NAP: Duration = Duration::from_micros(250);
-
-/// So many datagrams at once are enough to go on without a nap.
-const NAP_BELOW: usize = 32;
-
 /// How exact a nap is, in nanoseconds.
 const TIMER_SLACK: u64 = 1_000;
-
-/// The time over which the rate is taken.
-const RATE_WINDOW: Duration = Duration::from_millis(10);
 
 /// The waker's number among the sockets that are waited for.
 const WAKER: u64 = u64::MAX;
@@ -313,9 +301,15 @@ impl Worker {
     fn run(mut self) -> anyhow::Result<()> {
         let mut events = [EpollEvent::empty(); EVENTS_MAX];
         let mut inbox = Inbox::new();
-        let mut rate = Rate::new(Instant::now());
+        let mut pace = Pace::new(Instant::now());
         loop {
-            let ready = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
+            let timeout = if pace.naps() {
+                EpollTimeout::ZERO
+            } else {
+                pace.rest();
+                EpollTimeout::NONE
+            };
+            let ready = match self.epoll.wait(&mut events, timeout) {
                 Ok(ready) => ready,
                 Err(nix::errno::Errno::EINTR) => continue,
                 Err(error) => return Err(error).context("can't wait for sockets"),
@@ -349,7 +343,9 @@ impl Worker {
             }
             self.flush();
             self.hand_over();
-            if rate.count(now, received) && received < NAP_BELOW {
+            pace.count(now, received);
+            if ready == 0 && pace.naps() {
+                pace.rest();
                 std::thread::sleep(NAP);
             }
         }
@@ -663,48 +659,4 @@ pub(crate) fn cores() -> Vec<usize> {
         (0..nix::sched::CpuSet::count()).filter(move |core| cores.is_set(*core).unwrap_or(false))
     };
     cores.into_iter().flat_map(usable).collect()
-}
-
-/// How many datagrams come per second.
-struct Rate {
-    since: Instant,
-    datagrams: usize,
-    is_high: bool,
-}
-
-impl Rate {
-    fn new(now: Instant) -> Rate {
-        Rate {
-            since: now,
-            datagrams: 0,
-            is_high: false,
-        }
-    }
-
-    /// Adds what came at `now`; `true` while there is much.
-    fn count(&mut self, now: Instant, datagrams: usize) -> bool {
-        self.datagrams += datagrams;
-        let elapsed = now.saturating_duration_since(self.since);
-        if elapsed >= RATE_WINDOW {
-            let per_second = self.datagrams as f64 / elapsed.as_secs_f64();
-            self.is_high = per_second > NAP_ABOVE_PER_SECOND;
-            self.datagrams = 0;
-            self.since = now;
-        }
-        self.is_high
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_worker_naps_only_under_load() {
-        let start = Instant::now();
-        let mut rate = Rate::new(start);
-        assert!(!rate.count(start + RATE_WINDOW / 2, 1000));
-        assert!(rate.count(start + RATE_WINDOW, 1000));
-        assert!(!rate.count(start + RATE_WINDOW * 3, 10));
-    }
 }
