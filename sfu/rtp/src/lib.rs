@@ -1,18 +1,21 @@
 //! RTP, RTCP and SRTP: views of received bytes, and writers into a caller's buffer (RFC 3550, 3711, 4585, 7714, 8285).
 //!
 //! Bytes are looked at in place. Every parser here is total (any input gives a value or a [`DecodeError`]), reads each
-//! byte a bounded number of times and allocates nothing. No clock, no socket, no randomness.
+//! byte a bounded number of times and allocates nothing, except [`dependency_descriptor`], which keeps the structure that
+//! comes with a key frame. No clock, no socket, no randomness.
 //!
 //! ```text
-//! datagram ─▶ classify ─▶ srtp::Inbound ─▶ packet::Packet ─▶ extension
+//! datagram ─▶ classify ─▶ srtp::Inbound ─▶ packet::Packet ─▶ extension, payload, dependency_descriptor
 //!                                     └──▶ rtcp::Compound
 //! packet::HeaderWriter ─▶ payload ─▶ srtp::Outbound ─▶ datagram
 //! rtcp::Builder ────────────────────────────┘
 //! ```
 
 mod bytes;
+pub mod dependency_descriptor;
 pub mod extension;
 pub mod packet;
+pub mod payload;
 pub mod rtcp;
 pub mod sequence;
 pub mod srtp;
@@ -50,6 +53,17 @@ pub enum DecodeError {
         /// Its value.
         got: u32,
     },
+    /// More of something than we read.
+    #[error("more than {max} {what}")]
+    TooMany {
+        /// What there are too many of.
+        what: &'static str,
+        /// How many we read.
+        max: usize,
+    },
+    /// A dependency descriptor that refers to a structure that has not come yet.
+    #[error("no dependency structure yet")]
+    NoStructure,
 }
 
 /// A caller's buffer, or what a format can say, ends before what was to be written. Nothing of it counts as written.

@@ -125,14 +125,16 @@ impl<'b> Builder<'b> {
     }
 
     /// When packets of a transport arrived: `arrivals` are unwrapped transport-wide sequence numbers, ascending, each with
-    /// its time in µs of any clock. Returns how many it took from the front, at least one unless there are none: whoever
-    /// has more left calls again with them, and the next `feedback_count`
-    /// (draft-holmer-rmcat-transport-wide-cc-extensions-01 §3.1).
+    /// its time in µs of any clock. Statuses begin with `base`, where those of the packet before ended, up to 32,767 before
+    /// the first arrival: what lies between is missing. Returns how many it took from the front, at least one unless there
+    /// are none: whoever has more left calls again with them, the next `feedback_count`, and the number behind the last one
+    /// taken (draft-holmer-rmcat-transport-wide-cc-extensions-01 §3.1).
     pub fn transport_feedback(
         &mut self,
         sender: u32,
         media: u32,
         feedback_count: u8,
+        base: u64,
         arrivals: &[(u64, i64)],
     ) -> Result<usize, BufferTooSmall> {
         if arrivals.is_empty() {
@@ -143,7 +145,7 @@ impl<'b> Builder<'b> {
         let end = self.len + self.room() / 4 * 4;
         let content = self.buffer.get_mut(start..end).unwrap_or_default();
         let (len, taken) =
-            transport_feedback::write(content, [sender, media], feedback_count, arrivals)?;
+            transport_feedback::write(content, [sender, media], feedback_count, base, arrivals)?;
 
         let padding = len.next_multiple_of(4) - len;
         let packet = &mut self.buffer[self.len..start + len + padding];
@@ -434,10 +436,10 @@ mod tests {
         builder.receiver_reference_time(1, ntp).unwrap();
         builder.remb(1, 1_000_000, &[3, 4]).unwrap();
         assert_eq!(
-            builder.transport_feedback(1, 2, 9, &[(70_000, 12_345), (70_002, 13_000)]),
+            builder.transport_feedback(1, 2, 9, 69_999, &[(70_000, 12_345), (70_002, 13_000)]),
             Ok(2)
         );
-        assert_eq!(builder.transport_feedback(1, 2, 9, &[]), Ok(0));
+        assert_eq!(builder.transport_feedback(1, 2, 9, 5, &[]), Ok(0));
         let len = builder.len();
         assert_eq!(builder.room(), 1200 - len);
 
@@ -461,13 +463,13 @@ mod tests {
             (remb.bits_per_second, remb.ssrcs().collect::<Vec<_>>()),
             (1_000_000, vec![3, 4])
         );
-        assert_eq!(feedback.base_sequence_number, 4_464);
+        assert_eq!(feedback.base_sequence_number, 4_463);
         assert_eq!(feedback.feedback_count, 9);
         let arrivals: Vec<_> = feedback
             .statuses()
             .map(|status| status.arrival_micros)
             .collect();
-        assert_eq!(arrivals, [Some(12_250), None, Some(13_000)]);
+        assert_eq!(arrivals, [None, Some(12_250), None, Some(13_000)]);
     }
 
     proptest! {
@@ -491,7 +493,8 @@ mod tests {
             first in 0u64..1 << 40,
             start in 0i64..1 << 40,
             steps in prop::collection::vec((1u64..20, -20_000i64..200_000), 1..300),
-            room in 24usize..400,
+            room in 36usize..400,
+            before in 0u64..32_768,
         ) {
             let mut arrivals = vec![(first, start)];
             for (number, micros) in steps {
@@ -501,10 +504,11 @@ mod tests {
 
             let mut left = &arrivals[..];
             let mut count = 0u8;
+            let mut next = first.saturating_sub(before);
             while !left.is_empty() {
                 let mut buffer = vec![0xee; room];
                 let mut builder = Builder::new(&mut buffer);
-                let taken = builder.transport_feedback(1, 2, count, left).unwrap();
+                let taken = builder.transport_feedback(1, 2, count, next, left).unwrap();
                 prop_assert!(taken > 0);
                 let len = builder.len();
                 prop_assert_eq!(len % 4, 0);
@@ -518,7 +522,7 @@ mod tests {
                 let mut expected = left[..taken].iter();
                 // The reference has 24 bits of 64 ms: compare by differences.
                 let mut offset = None;
-                for (number, status) in (left[0].0..).zip(feedback.statuses()) {
+                for (number, status) in (next..).zip(feedback.statuses()) {
                     prop_assert_eq!(status.sequence_number, low_u16(number));
                     if let Some(micros) = status.arrival_micros {
                         let (taken, at) = *expected.next().unwrap();
@@ -529,6 +533,7 @@ mod tests {
                     }
                 }
                 prop_assert!(expected.next().is_none());
+                next = left[taken - 1].0 + 1;
                 left = &left[taken..];
                 count = count.wrapping_add(1);
             }

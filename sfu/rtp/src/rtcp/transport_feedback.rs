@@ -169,8 +169,12 @@ impl Chunk {
     }
 }
 
+/// From how far before the first arrival statuses may begin: half a cycle of sequence numbers.
+const BEFORE_MAX: u64 = 1 << 15;
+
 /// Writes what follows the header of RTCP for as many of `arrivals` as fit, and returns its length, no multiple of four,
-/// and how many arrivals it took. `arrivals` are unwrapped sequence numbers, ascending, and times in µs.
+/// and how many arrivals it took. `arrivals` are unwrapped sequence numbers, ascending, and times in µs; statuses begin with
+/// `base`, or with the first arrival where that is far behind or before it.
 ///
 /// At least one is taken, and more until the buffer or the statuses end, the numbers do not ascend, or one came more than
 /// 8 s before or after the one before.
@@ -178,10 +182,16 @@ pub(super) fn write(
     buffer: &mut [u8],
     ssrcs: [u32; 2],
     feedback_count: u8,
+    base: u64,
     arrivals: &[(u64, i64)],
 ) -> Result<(usize, usize), BufferTooSmall> {
-    let Some((base, first_micros)) = arrivals.first().copied() else {
+    let Some((first, first_micros)) = arrivals.first().copied() else {
         return Ok((0, 0));
+    };
+    let base = if first.saturating_sub(base) < BEFORE_MAX {
+        base.min(first)
+    } else {
+        first
     };
     let reference = first_micros
         .div_euclid(TICK_MICROS)
@@ -429,7 +439,7 @@ mod tests {
                 .map(|(number, at)| (*number, at * micros_apart))
                 .collect();
             let mut buffer = [0; 1500];
-            let (_, taken) = write(&mut buffer, [1, 2], 0, &arrivals).unwrap();
+            let (_, taken) = write(&mut buffer, [1, 2], 0, arrivals[0].0, &arrivals).unwrap();
             assert_eq!(taken, arrivals.len());
             let chunks = hex(chunks);
             assert_eq!(
@@ -458,7 +468,7 @@ mod tests {
         let mut arrivals: Vec<_> = (0..5).map(|number| (2 * number, 0)).collect();
         arrivals.push((9, 100_000));
         let mut buffer = [0; 64];
-        let (len, taken) = write(&mut buffer, [1, 2], 0, &arrivals).unwrap();
+        let (len, taken) = write(&mut buffer, [1, 2], 0, arrivals[0].0, &arrivals).unwrap();
         assert_eq!(taken, 6);
         assert_eq!(
             buffer[PREFIX_LEN..len],
@@ -467,9 +477,30 @@ mod tests {
     }
 
     #[test]
+    fn statuses_begin_where_the_last_ones_ended() {
+        let check = |base, expected: &[(u16, Option<i64>)], count| {
+            let mut buffer = [0; 64];
+            let (len, taken) = write(&mut buffer, [1, 2], 0, base, &[(40_000, 0)]).unwrap();
+            assert_eq!(taken, 1);
+            let read = statuses(&buffer[..len]);
+            assert_eq!(
+                (read.first(), read.last(), read.len()),
+                (expected.first(), expected.last(), count)
+            );
+        };
+
+        let arrived = (40_000, Some(0));
+        check(40_000, &[arrived], 1);
+        check(39_999, &[(39_999, None), arrived], 2);
+        check(7_233, &[(7_233, None), arrived], 32_768);
+        check(7_232, &[arrived], 1);
+        check(40_001, &[arrived], 1);
+    }
+
+    #[test]
     fn what_does_not_fit_is_left() {
         let taken = |room: usize, arrivals: &[(u64, i64)]| {
-            write(&mut vec![0; room], [1, 2], 0, arrivals).map(|(_, taken)| taken)
+            write(&mut vec![0; room], [1, 2], 0, arrivals[0].0, arrivals).map(|(_, taken)| taken)
         };
         let steady: Vec<_> = (0..10).map(|number| (number, 0)).collect();
 
