@@ -37,6 +37,8 @@ export class LocalTrack {
   muted = true;
   /** What the server was told of `muted`. @internal */
   mutedTold = true;
+  /** Whether the server takes it, for all that is known. @internal */
+  isPermitted = true;
 
   /** @internal @param {Source} source */
   constructor(source) {

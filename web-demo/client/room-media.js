@@ -120,6 +120,14 @@ export class RoomMedia {
     if (this.#isUnsettled()) await this.#negotiate();
   }
 
+  /** Offers everything once more: something is permitted that was not. */
+  offerAgain() {
+    return this.#enqueue(async () => {
+      await this.#fillSections();
+      await this.#exchange(this.#options.offer);
+    });
+  }
+
   /** Offers more slots when the server wants more. @param {number} audio @param {number} video */
   wantSlots(audio, video) {
     const before = this.#slots.audio.length;
@@ -211,7 +219,9 @@ export class RoomMedia {
     const given = [];
     for (const source of SOURCES) {
       const local = this.#options.locals.get(source);
-      if (local && !this.#sections.has(source)) this.#addSection(source);
+      // A server may answer a section it does not want by closing it for good.
+      if (this.#sections.get(source)?.currentDirection === "stopped") this.#sections.delete(source);
+      if (local?.isPermitted && !this.#sections.has(source)) this.#addSection(source);
       const transceiver = this.#sections.get(source);
       if (!transceiver) continue;
       // The section of a screen that is shared no longer waits for the next one.
@@ -223,7 +233,8 @@ export class RoomMedia {
   }
 
   #isUnsettled() {
-    return this.#pc.getTransceivers().some((transceiver) => this.#agreed.get(transceiver) !== transceiver.direction);
+    const living = this.#pc.getTransceivers().filter(({ direction }) => direction !== "stopped");
+    return living.some((transceiver) => this.#agreed.get(transceiver) !== transceiver.direction);
   }
 
   /** Agrees on what changed since the last offer. */
@@ -263,7 +274,7 @@ export class RoomMedia {
     const offers = [];
     for (const [source, { mid, direction }] of this.#sections) {
       const local = this.#options.locals.get(source);
-      if (mid !== null && direction === "sendonly" && local) offers.push({ mid, source, muted: local.muted });
+      if (mid !== null && direction === "sendonly" && local?.isPermitted) offers.push({ mid, source, muted: local.muted });
     }
     return offers;
   }

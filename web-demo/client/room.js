@@ -391,13 +391,14 @@ export class Room extends Emitter {
       this.#setState("waiting");
       return null;
     }
-    for (const { mid, track } of reply.tracks ?? []) {
-      const offered = offer.tracks.find((one) => one.mid === mid);
-      const local = offered && this.local.track(offered.source);
-      if (local) Object.assign(local, { id: track, mutedTold: offered.muted });
+    for (const { mid, source, muted } of offer.tracks) {
+      const local = this.local.track(source);
+      const id = reply.tracks?.find((/** @type {any} */ one) => one.mid === mid)?.track ?? null;
+      if (local) Object.assign(local, { id, mutedTold: muted });
     }
     for (const { mid, track } of reply.slots ?? []) this.#slots.set(mid, track ?? null);
     if (reply.state) this.#joined(reply);
+    if (reply.next) this.#listMore(media, reply.next).catch((error) => this.emit("error", error));
     this.#settleSlots();
     media.wantSlots(reply.audio_wanted ?? 0, reply.video_wanted ?? 0);
     // Switched while the server answered.
@@ -422,6 +423,15 @@ export class Room extends Emitter {
     this.#applySpeakers(speakers);
     this.#obeyPermissions();
     this.#tellWishes();
+  }
+
+  /** In a big Room the answer to a join names the first Participants only. @param {RoomMedia} media @param {string} after */
+  async #listMore(media, after) {
+    for (let next = after; next && media === this.#media; ) {
+      const page = await this.#command("room.list", { after: next });
+      for (const one of page.participants) this.#applyParticipant(one);
+      next = page.next;
+    }
   }
 
   /** @param {any} state */
@@ -562,21 +572,32 @@ export class Room extends Emitter {
     this.#changed();
   }
 
-  /** What may not be sent any more is not sent, whatever the server does with it. */
+  /**
+   * What may not be sent any more is not sent, whatever the server does with it. What may be sent now, and the server has
+   * left out so far, is offered again.
+   */
   #obeyPermissions() {
     const { speak, video, share } = this.local.permissions;
     const may = { microphone: speak, camera: video, screen: share, screen_audio: share };
+    let isMore = false;
     for (const track of this.local.tracks.values()) {
-      if (may[track.source] || track.muted) continue;
+      isMore ||= !track.isPermitted && may[track.source] && !track.id;
+      track.isPermitted = may[track.source];
+      if (track.isPermitted || track.muted) continue;
       track.muted = true;
       this.#sendLocal(track).catch((error) => this.emit("error", error));
       this.emit("muted", track, null);
     }
+    if (isMore) this.#media?.offerAgain().catch((error) => this.emit("error", error));
   }
 
   /** Sends what the own Tracks say now. @param {LocalTrack|null} track the one that was (un)muted */
   async #sendLocal(track) {
     if (this.state === "ended") throw new OffhookError("wrong_phase", "the Room was left");
+    if (track && !track.muted && !track.isPermitted) {
+      track.muted = true;
+      throw new OffhookError("forbidden", `a ${this.local.role} may not send a ${track.source}`);
+    }
     this.#changed();
     const sent = this.#media?.send();
     await Promise.all([sent, track && this.#tellMuted(track)]);
@@ -620,7 +641,7 @@ export class Room extends Emitter {
     this.#media = null;
     this.#slots.clear();
     this.#settleSlots();
-    for (const track of this.local.tracks.values()) track.id = null;
+    for (const track of this.local.tracks.values()) Object.assign(track, { id: null, isPermitted: true });
   }
 
   /** @param {RoomMedia} media */

@@ -15,6 +15,8 @@ export class Rooms {
   /** What to refuse offers with, by User. */
   refusals = new Map();
   participantsMax = 100;
+  /** How many Participants one answer lists. */
+  page = 100;
 
   #server;
   #rooms = new Map();
@@ -54,6 +56,12 @@ export class Rooms {
         for (const one of [...room.participants.values()]) this.#tell(room, one, "room.ended", { reason: "ended" });
         this.#rooms.delete(room.id);
         return ok();
+      case "room.list": {
+        const all = states(room);
+        const from = all.findIndex(({ participant }) => participant === data.after) + 1;
+        const participants = all.slice(from, from + this.page);
+        return ok({ participants, next: from + this.page < all.length ? participants.at(-1).participant : undefined });
+      }
       case "room.hand":
         self.state.hand_at = data.up ? Date.now() : null;
         return this.#changed(room, self);
@@ -125,8 +133,10 @@ export class Rooms {
     const answer = this.#negotiate(self, data);
     this.#enter(room, self);
     const { participant, permissions } = self.state;
-    const state = { room: room.id, name: room.name, settings: room.settings, created_at: room.createdAt, participants: states(room) };
-    const reply = { participant, role, permissions, state, speakers: [], chat: room.chat, ...answer };
+    const present = { settings: room.settings, created_at: room.createdAt, participants: states(room).slice(0, this.page) };
+    const state = { room: room.id, name: room.name, ...present };
+    const next = room.participants.size > this.page ? present.participants.at(-1).participant : undefined;
+    const reply = { participant, role, permissions, state, next, speakers: [], chat: room.chat, ...answer };
     return ok({ ...reply, ...this.#slotsOf(room, self) });
   }
 
@@ -171,7 +181,10 @@ export class Rooms {
     self.generation = generation;
     const sections = sectionsOf(sdp);
     self.slots = sections.filter(({ direction }) => direction === "recvonly");
-    const named = tracks.filter(({ mid }) => sections.some((one) => one.mid === mid && one.direction === "sendonly"));
+    const { speak, video, share } = self.state.permissions;
+    const may = { microphone: speak, camera: video, screen: share, screen_audio: share };
+    const sends = new Set(sections.filter(({ direction }) => direction === "sendonly").map(({ mid }) => mid));
+    const named = tracks.filter(({ mid, source }) => sends.has(mid) && may[source]);
     const mids = new Map(named.map(({ mid }) => [mid, self.mids.get(mid) ?? ulid()]));
     self.mids = mids;
     self.state.tracks = named.map(({ mid, source, muted }) => ({ track: mids.get(mid), source, muted }));

@@ -146,6 +146,18 @@ test("when there are more pictures than slots, more slots are offered, once", as
   assert.equal(streams.size, 12);
 });
 
+test("of a big Room everybody is known, page by page", async () => {
+  const { server, alice, bob } = await people("alice", "bob");
+  await alice.joinRoom("weekly");
+  for (let n = 0; n < 25; n++) server.rooms.populate("weekly", `guest${n}`);
+  server.rooms.page = 10;
+  const room = await bob.joinRoom("weekly");
+  await until(() => room.participants.size === 26);
+  assert.deepEqual(framesOf(server, "bob").filter((type) => type === "room.list").length, 2);
+  const names = [...room.participants.values()].map(({ user }) => user);
+  assert.deepEqual([names[0], names[1], names[25]], ["alice", "guest0", "guest24"]);
+});
+
 test("who leaves is gone with their streams", async () => {
   const { server, alice } = await people("alice");
   const room = await alice.joinRoom("weekly");
@@ -192,10 +204,13 @@ test("a listener sends nothing, not even when they switch something on", async (
   assert.equal(other.local.track("microphone").muted, true);
 
   await until(() => one.participants.size);
-  await one.setRole([...one.participants.values()][0], "speaker");
-  await until(() => other.local.role === "speaker");
+  const [listener] = one.participants.values();
+  assert.equal(listener.tracks.size, 0);
+  await one.setRole(listener, "speaker");
+  await until(() => other.local.track("microphone").id);
   await other.local.setMicrophone(true);
   assert.equal(connections[1].getTransceivers()[0].sender.track?.kind, "audio");
+  await until(() => listener.track("microphone")?.muted === false);
 });
 
 test("the lobby: waiting, let in, sent away", async () => {
