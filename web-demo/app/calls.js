@@ -36,6 +36,7 @@ export function useClient(next) {
 export async function dial(peer, video) {
   if (!client || store.state.preparing) return;
   const turn = ++dialling;
+  void store.state.meeting?.setAside(true);
   store.set({ preparing: { peer, video }, outcome: null, minimised: false });
   dismissToast("end");
   announce(`Calling ${peer.name}`);
@@ -91,6 +92,7 @@ export async function accept(call, { video, others = "hold" }) {
     if (others === "end") await Promise.all(activeCalls().map((other) => other.hangup()));
     else await holdOthers(call);
     attach(call, given);
+    await store.state.meeting?.setAside(true);
     store.set({ currentId: call.id, outcome: null, minimised: false });
     await call.accept({ stream: given });
   });
@@ -211,7 +213,13 @@ export function adopt(call) {
 
 /** @returns {boolean} whether leaving the page would end a conversation */
 export function isBusy() {
-  return store.state.preparing !== null || onStage(store.state).length > 0;
+  const { preparing, meeting } = store.state;
+  return preparing !== null || onStage(store.state).length > 0 || meeting?.phase === "in";
+}
+
+/** Makes way for a meeting. */
+export function holdAll() {
+  return holdOthers(null);
 }
 
 /** @returns {boolean} */

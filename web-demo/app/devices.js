@@ -67,13 +67,26 @@ export async function openCamera() {
 
 /** @returns {Promise<MediaStreamTrack | null>} `null` when the person closed the browser's dialog */
 export async function openScreen() {
+  const stream = await openDisplay({ sound: false });
+  return stream?.getVideoTracks()[0] ?? null;
+}
+
+/**
+ * A screen, a window or a tab, with what it sounds like where that is asked for and the browser can.
+ *
+ * @param {{ sound: boolean }} wanted
+ * @returns {Promise<MediaStream | null>} `null` when the person closed the browser's dialog
+ */
+export async function openDisplay({ sound }) {
   if (!canShareScreen()) throw new MediaProblem("no-screen");
+  // Music and films are not to be taken for noise.
+  const audio = sound && { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
   try {
-    const stream = await navigator.mediaDevices.getDisplayMedia({ video: { frameRate: { max: 30 } }, audio: false });
+    const stream = await navigator.mediaDevices.getDisplayMedia({ video: { frameRate: { max: 30 } }, audio });
     const [track] = stream.getVideoTracks();
     // Text has to stay readable: rather fewer pictures than blurred ones.
     track.contentHint = "detail";
-    return track;
+    return stream;
   } catch (error) {
     if (error instanceof DOMException && error.name === "NotAllowedError") return null;
     throw new MediaProblem("failed-screen");

@@ -64,10 +64,13 @@ export function initials(name) {
   return emoji ?? (letters.join("").toUpperCase() || "?");
 }
 
+/** Costly to make, so one for all. */
+const segmenter = "Segmenter" in Intl ? new Intl.Segmenter() : null;
+
 /** What people take for one character: an emoji of several code points stays whole. @param {string} word */
 function firstCharacter(word) {
-  if (!("Segmenter" in Intl)) return [...word][0];
-  const [first] = new Intl.Segmenter().segment(word);
+  if (!segmenter) return [...word][0];
+  const [first] = segmenter.segment(word);
   return first.segment;
 }
 

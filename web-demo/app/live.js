@@ -7,6 +7,7 @@ import { announce, toast } from "./announce.js";
 import { attempt } from "./attempt.js";
 import { adopt, follow, isBusy, useClient } from "./calls.js";
 import { errorWords } from "./messages.js";
+import { meetingOfAddress } from "./meeting/name.js";
 import { startRinging } from "./ringing.js";
 import { tokenOf } from "./session.js";
 import { listenForShortcuts } from "./shortcuts.js";
@@ -49,6 +50,7 @@ export async function start(identity, token) {
   listen();
   void connect();
   const words = await over;
+  store.state.meeting?.close();
   useClient(null);
   store.reset();
   return words;
@@ -59,7 +61,20 @@ export function connectAgain() {
   location.reload();
 }
 
+/**
+ * Opens a meeting at its device check; what meetings need is loaded with the first one.
+ *
+ * @param {string} name
+ */
+export async function openMeeting(name) {
+  await attempt(async () => {
+    const part = await import("./meeting/index.js");
+    await part.openMeeting(client, name);
+  });
+}
+
 export async function signOut() {
+  store.state.meeting?.close();
   await client.close().catch(() => {});
   finish(null);
 }
@@ -117,6 +132,7 @@ async function connect() {
   try {
     await client.connect({});
     store.set({ me: client.me });
+    followAddress();
     void refresh();
   } catch (error) {
     // The first connection is the page's to repeat; later ones are the client's.
@@ -126,12 +142,20 @@ async function connect() {
   }
 }
 
+/** Who came by the link of a meeting goes there. */
+function followAddress() {
+  const name = meetingOfAddress();
+  if (!name) return;
+  if (store.state.hasMeetings) void openMeeting(name);
+  else toast("No meetings here", "This server has none, so the link leads nowhere.", { tone: "warning" });
+}
+
 function listen() {
   client.on("stateChanged", (state, reason) => {
     const before = store.state.link;
     // Another try after a failed one is no news until it succeeds.
     if (state === "connecting" && before === "closed") return;
-    store.set({ link: state, linkReason: reason ?? "" });
+    store.set({ link: state, linkReason: reason ?? "", hasMeetings: client.roomParticipantsMax > 0 });
     if (state === "connected" && before === "reconnecting") {
       announce("Connected to the server again");
       void refresh();

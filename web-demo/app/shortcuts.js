@@ -29,6 +29,30 @@ export const SHORTCUTS = /** @type {[string, string][]} */ ([
   ["Esc", "Close what is open"],
 ]);
 
+/** What they do in a meeting, where it differs. */
+export const MEETING_SHORTCUTS = /** @type {[string, string][]} */ ([
+  ["H", "Raise your hand or lower it"],
+  ["R", "React"],
+  ["C", "Chat"],
+  ["P", "People"],
+  ["L", "Show everybody alike, or who speaks large"],
+  ["X", "Leave"],
+]);
+
+/** The buttons of a meeting that keys press: what a person may not do, a key does not do either. */
+const MEETING_KEYS = /** @type {Record<string, string>} */ ({
+  m: "meeting-mute",
+  v: "meeting-camera",
+  s: "meeting-screen",
+  h: "meeting-hand",
+  r: "meeting-react",
+  c: "meeting-chat",
+  p: "meeting-people",
+  l: "meeting-layout",
+  x: "meeting-leave",
+});
+const CHECK_KEYS = /** @type {Record<string, string>} */ ({ m: "check-microphone", v: "check-camera" });
+
 /** A ring may pop up in the middle of a word: its keys wait until the fingers have rested this long. */
 const REST_MS = 700;
 
@@ -73,6 +97,8 @@ function commandFor(key, shift, rested) {
     if (key === "b") return () => void calls.decline(ringing, "busy");
   }
   if (document.querySelector("dialog:modal")) return null;
+  const { meeting } = store.state;
+  if (meeting && !meeting.isAside) return meetingCommand(meeting, key);
   if (key === "escape" && store.state.panelOpen) return () => store.set({ panelOpen: false });
   if (key === "?") return openHelp;
   if (key === "/") return () => document.querySelector(/** @type {"input"} */ ("#people-search"))?.focus();
@@ -102,6 +128,19 @@ function commandFor(key, shift, rested) {
     default:
       return null;
   }
+}
+
+/**
+ * @param {import("./state.js").Meeting} meeting
+ * @param {string} key
+ * @returns {(() => void) | null}
+ */
+function meetingCommand(meeting, key) {
+  if (key === "?") return openHelp;
+  if (key === "escape" && meeting.panel) return () => meeting.togglePanel(meeting.panel);
+  const test = meeting.phase === "in" ? MEETING_KEYS[key] : meeting.phase === "check" ? CHECK_KEYS[key] : undefined;
+  const button = document.querySelector(/** @type {"button"} */ (`[data-test="${test}"]`));
+  return button?.checkVisibility() ? () => button.click() : null;
 }
 
 /** @param {EventTarget | null} target */

@@ -3,6 +3,7 @@
  */
 
 /** @typedef {import("../client/index.js").Call} Call */
+/** @typedef {import("./meeting/meeting.js").Meeting} Meeting */
 /** @typedef {{ user: string, name: string, status: string }} Person */
 /** @typedef {{ user: string, name: string }} Peer */
 /** @typedef {{ call: string, peer: Peer, direction: "in" | "out", media: { audio: boolean, video: boolean }, reason: string | null, missed: boolean, created_at: number, answered_at: number | null, ended_at: number | null }} HistoryEntry */
@@ -28,6 +29,8 @@
  * @property {number} missed
  * @property {boolean} panelOpen the connection panel
  * @property {boolean} minimised the stage is put aside, on a phone
+ * @property {boolean} hasMeetings whether the server has Rooms
+ * @property {Meeting | null} meeting the one this page is in, or about to be
  */
 
 /** @type {State} */
@@ -50,6 +53,8 @@ const initial = {
   missed: 0,
   panelOpen: false,
   minimised: false,
+  hasMeetings: false,
+  meeting: null,
 };
 
 class Store {

@@ -336,10 +336,11 @@ export class Room extends Emitter {
     const turn = ++this.#join;
     this.#isJoining = true;
     this.#closeMedia();
+    /** @type {RoomMedia} */
     const media = new RoomMedia({
       locals: this.local.tracks,
       configuration: this.#context.configuration,
-      offer: async (offer) => this.#took(media, offer, await this.#command("room.offer", offer)),
+      offer: async (/** @type {Offer} */ offer) => this.#took(media, offer, await this.#command("room.offer", offer)),
       onChange: () => this.#connectionChanged(media),
       onAudio: () => media === this.#media && this.emit("audio", media.audio),
       onLost: () => media === this.#media && this.#joinAgain(),

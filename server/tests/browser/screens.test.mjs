@@ -1,21 +1,9 @@
 // Every screen of the page, light and dark, on a phone and on a desktop: axe-core must find nothing, and pictures are kept for
 // people to look at.
 
-import assert from 'node:assert/strict';
-import { mkdtemp, readFile } from 'node:fs/promises';
-import { createRequire } from 'node:module';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
-
+import { looksRight } from './lib/looks.mjs';
 import { story } from './lib/story.mjs';
 import { eventually } from './lib/wait.mjs';
-
-const AXE = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
-const RULES = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'];
-const SIZES = { phone: { width: 390, height: 844 }, desktop: { width: 1280, height: 720 } };
-
-const PICTURES = await mkdtemp(path.join(tmpdir(), 'offhook-screens-'));
-process.on('exit', () => console.log(`pictures of every screen are in ${PICTURES}`));
 
 /** A page by plain HTTP from another machine; browsers trust localhost alone. */
 const ELSEWHERE = 'elsewhere.test';
@@ -167,27 +155,3 @@ story('no way between two browsers: said soon, said plainly, tried again', { ser
   await bob.press('hangup');
   await alice.isIn('ended', 'idle');
 });
-
-/** Looks at the screen in every way, and fails with everything axe-core found. */
-async function looksRight(person, screen) {
-  const found = [];
-  const before = person.page.viewportSize();
-  for (const colorScheme of ['light', 'dark']) {
-    for (const [size, viewport] of Object.entries(SIZES)) {
-      await person.page.emulateMedia({ colorScheme, reducedMotion: 'reduce' });
-      await person.page.setViewportSize(viewport);
-      const file = `${screen.replace(/\W+/g, '-')}-${size}-${colorScheme}.png`;
-      await person.page.screenshot({ path: path.join(PICTURES, file) });
-      for (const line of await faults(person.page)) found.push(`${size}, ${colorScheme}: ${line}`);
-    }
-  }
-  await person.page.setViewportSize(before);
-  await person.page.emulateMedia({ colorScheme: null, reducedMotion: null });
-  assert.deepEqual(found, [], `axe-core on "${screen}"`);
-}
-
-async function faults(page) {
-  await page.evaluate(AXE);
-  const { violations } = await page.evaluate((rules) => globalThis.axe.run(document, { runOnly: rules, resultTypes: ['violations'] }), RULES);
-  return violations.flatMap(({ id, nodes }) => nodes.map((node) => `${id}: ${node.html.slice(0, 160)} (${node.any.concat(node.all, node.none).map((check) => check.message).join('; ').slice(0, 240)})`));
-}

@@ -69,7 +69,7 @@ export function controlsView() {
  * @param {string} key
  * @param {() => void} click
  */
-function control(test, picture, key, click) {
+export function control(test, picture, key, click) {
   const sign = icon(picture);
   const words = h("span", { class: "control-words" });
   const element = h(

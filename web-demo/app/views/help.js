@@ -2,7 +2,8 @@
 
 import { openDialog } from "../dialogs.js";
 import { h } from "../dom.js";
-import { setShortcuts, SHORTCUTS, shortcutsOn } from "../shortcuts.js";
+import { MEETING_SHORTCUTS, setShortcuts, SHORTCUTS, shortcutsOn } from "../shortcuts.js";
+import { store } from "../state.js";
 import { toggle } from "./toggle.js";
 
 export function openHelp() {
@@ -14,13 +15,20 @@ export function openHelp() {
       test: "shortcuts-switch",
       change: setShortcuts,
     }),
-    h(
-      "dl",
-      { class: "keys" },
-      ...SHORTCUTS.flatMap(([key, words]) => [
-        h("dt", null, ...key.split(" ").map((part) => h("kbd", null, part))),
-        h("dd", null, words),
-      ]),
-    ),
+    keys(SHORTCUTS),
+    store.state.hasMeetings && h("h3", null, "In a meeting"),
+    store.state.hasMeetings && keys(MEETING_SHORTCUTS),
   ]);
+}
+
+/** @param {[string, string][]} list */
+function keys(list) {
+  return h(
+    "dl",
+    { class: "keys" },
+    ...list.flatMap(([key, words]) => [
+      h("dt", null, ...key.split(" ").map((part) => h("kbd", null, part))),
+      h("dd", null, words),
+    ]),
+  );
 }

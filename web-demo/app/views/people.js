@@ -8,6 +8,7 @@ import { askForNotifications, notificationPermission } from "../notify.js";
 import { recall, remember } from "../storage.js";
 import { store } from "../state.js";
 import { avatar, setAvatar, statusLine } from "./avatar.js";
+import { meetCard } from "./meet.js";
 
 /** @typedef {import("../state.js").State} State */
 /** @typedef {import("../state.js").Person} Person */
@@ -39,11 +40,13 @@ export function peopleView() {
   const invite = inviteCard();
   const skeleton = h("div", { class: "skeleton", "aria-hidden": "true" }, h("i"), h("i"), h("i"));
   const bell = bellCard();
+  const meet = meetCard();
 
   const element = h(
     "section",
     { class: "list", "aria-labelledby": "people-title" },
     h("h1", { id: "people-title", class: "list-title" }, "People"),
+    meet.element,
     searchRow,
     bell.element,
     skeleton,
@@ -66,6 +69,7 @@ export function peopleView() {
       nobody.hidden = nobody.textContent === "";
       invite.hidden = !state.peopleKnown || everybody.some((person) => person.status !== "offline");
       bell.update(everybody.length > 0);
+      meet.update(state);
     },
   };
 }

@@ -15,11 +15,17 @@ import { h, setText } from "../dom.js";
 import { useChosenDevice } from "../local-media.js";
 import { mediaWords } from "../messages.js";
 import { playRingOnce, useSpeaker } from "../sounds.js";
+import { store } from "../state.js";
 
 /** @typedef {import("../devices.js").DeviceKind} DeviceKind */
 
-const LABELS = /** @type {const} */ ({ videoinput: "Camera", audioinput: "Microphone", audiooutput: "Loudspeaker" });
-const KINDS = /** @type {const} */ (["videoinput", "audioinput", "audiooutput"]);
+/** What each kind of device is called. */
+export const DEVICE_LABELS = /** @type {const} */ ({
+  videoinput: "Camera",
+  audioinput: "Microphone",
+  audiooutput: "Loudspeaker",
+});
+export const DEVICE_KINDS = /** @type {const} */ (["videoinput", "audioinput", "audiooutput"]);
 
 export async function openSettings() {
   const preview = h("video", {
@@ -48,9 +54,9 @@ export async function openSettings() {
     bar,
   );
   const selects = {
-    videoinput: select("videoinput"),
-    audioinput: select("audioinput"),
-    audiooutput: select("audiooutput"),
+    videoinput: deviceSelect("videoinput"),
+    audioinput: deviceSelect("audioinput"),
+    audiooutput: deviceSelect("audiooutput"),
   };
   /** @type {MediaStreamTrack | null} */
   let camera = null;
@@ -97,26 +103,27 @@ export async function openSettings() {
     chooseDevice(kind, selects[kind].value);
     if (kind === "audiooutput") {
       await useSpeaker(selects[kind].value).catch(() => {});
-      for (const element of document.querySelectorAll(/** @type {"video"} */ ("video.remote-video")))
+      for (const element of document.querySelectorAll(/** @type {"video"} */ (".remote-video, .remote-sound")))
         await applySpeaker(element);
       return;
     }
     await (kind === "videoinput" ? startCamera() : startMicrophone());
     await useChosenDevice(kind);
+    await store.state.meeting?.own.useChosenDevice(kind);
   };
   const fill = async () => {
     const devices = await listDevices();
-    for (const kind of KINDS) fillSelect(selects[kind], devices[kind], chosenDevice(kind));
+    for (const kind of DEVICE_KINDS) fillSelect(selects[kind], devices[kind], chosenDevice(kind));
   };
 
   const closed = openDialog({ title: "Camera and sound", test: "devices-dialog" }, () => [
     h("div", { class: "preview" }, preview, words),
-    ...KINDS.map((kind) => {
+    ...DEVICE_KINDS.map((kind) => {
       selects[kind].addEventListener("change", () => void choose(kind));
       return h(
         "div",
         { class: "device" },
-        h("label", { for: `device-${kind}` }, LABELS[kind]),
+        h("label", { for: `device-${kind}` }, DEVICE_LABELS[kind]),
         selects[kind],
         kind === "audioinput" && level,
         kind === "audiooutput" &&
@@ -136,11 +143,14 @@ export async function openSettings() {
   for (const track of [camera, microphone]) /** @type {MediaStreamTrack | null} */ (track)?.stop();
 }
 
-/** @param {DeviceKind} kind */
-function select(kind) {
+/**
+ * @param {DeviceKind} kind
+ * @param {string} [place] the page may have several
+ */
+export function deviceSelect(kind, place = "device") {
   return h(
     "select",
-    { class: "field", id: `device-${kind}`, data: { test: `device-${kind}` } },
+    { class: "field", id: `${place}-${kind}`, data: { test: `${place}-${kind}` } },
     h("option", { value: "" }, "Automatic"),
   );
 }
@@ -150,7 +160,7 @@ function select(kind) {
  * @param {MediaDeviceInfo[]} devices
  * @param {string} chosen
  */
-function fillSelect(element, devices, chosen) {
+export function fillSelect(element, devices, chosen) {
   const options = devices
     .filter((device) => device.deviceId && device.deviceId !== "default")
     .map((device, index) => h("option", { value: device.deviceId }, device.label || `Device ${index + 1}`));

@@ -112,7 +112,7 @@ function selfTile() {
  *
  * @param {HTMLElement} element
  */
-function makeMovable(element) {
+export function makeMovable(element) {
   /** @type {{ x: number, y: number } | null} */
   let start = null;
   let dragged = false;

@@ -1,0 +1,67 @@
+/** Names of meetings: what people type, paste or get made up, as the server takes them. */
+
+const WORDS = [
+  "amber brisk calm clear early fair green kind light merry quick quiet sunny warm wide young",
+  "birch brook cedar cloud field garden harbor heron maple meadow otter river robin stone swift willow",
+].map((list) => list.split(" "));
+const NAME_LEN_MAX = 64;
+
+/**
+ * What somebody typed or pasted: a name in any spelling, or the link of a meeting.
+ *
+ * @param {string} text
+ * @returns {string | null} 1 to 64 of `a-z`, `0-9`, `-` and `_`
+ */
+export function meetingName(text) {
+  const given = linkedName(text.trim()) ?? text;
+  const plain = given
+    .normalize("NFKD")
+    .toLowerCase()
+    .replace(/\p{Mark}/gu, "")
+    .replace(/[^a-z0-9_]+/g, "-")
+    .replace(/^-+/, "")
+    .slice(0, NAME_LEN_MAX)
+    .replace(/-+$/, "");
+  return plain || null;
+}
+
+/** @returns {string} a name that nobody guesses, yet can be read aloud */
+export function newMeetingName() {
+  const random = crypto.getRandomValues(new Uint32Array(4));
+  const words = WORDS.map((list, index) => list[random[index] % list.length]);
+  // Ten characters of 32: who has the link may come in, who guesses may not.
+  const secret = Array.from(
+    crypto.getRandomValues(new Uint8Array(10)),
+    (byte) => "abcdefghijkmnpqrstuvwxyz23456789"[byte % 32],
+  );
+  return `${words.join("-")}-${secret.join("")}`;
+}
+
+/** @param {string} name @returns {string} */
+export function meetingLink(name) {
+  return `${location.origin}${location.pathname}?room=${name}`;
+}
+
+/** @returns {string | null} the meeting that the address of this page names */
+export function meetingOfAddress() {
+  const given = new URLSearchParams(location.search).get("room");
+  return given ? meetingName(given) : null;
+}
+
+/** Puts the meeting into the address, for reloads and bookmarks, or takes it out. @param {string | null} name */
+export function showInAddress(name) {
+  const url = new URL(location.href);
+  if (name) url.searchParams.set("room", name);
+  else url.searchParams.delete("room");
+  if (url.href !== location.href) history.replaceState(null, "", url);
+}
+
+/** @param {string} text */
+function linkedName(text) {
+  if (!/^https?:\/\//i.test(text)) return null;
+  try {
+    return new URL(text).searchParams.get("room");
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,215 @@
+/**
+ * What this page has open for a meeting: camera, microphone, screen. From the device check on, and until it is over.
+ */
+
+import { announce, toast } from "../announce.js";
+import { MediaProblem, openCamera, openDisplay, openMicrophone } from "../devices.js";
+import { mediaWords } from "../messages.js";
+import { recall, remember } from "../storage.js";
+
+/** @typedef {import("../../client/index.js").Room} Room */
+/** @typedef {import("../../client/index.js").Source} Source */
+/** @typedef {"camera" | "microphone"} Device */
+
+export class OwnMedia {
+  /** @type {MediaStreamTrack | null} */
+  camera = null;
+  /** @type {MediaStreamTrack | null} open while muted, too, so that speaking starts at once */
+  microphone = null;
+  /** @type {MediaStream | null} */
+  screen = null;
+  /** Whether people hear what the microphone hears. */
+  isMicrophoneOn = recall("meeting.microphone") !== "off";
+  /** Whether the camera should be on; it may not have started. */
+  isCameraWanted = recall("meeting.camera") !== "off";
+  /** Why a device did not open: codes of a `MediaProblem`. @type {Partial<Record<Device, string>>} */
+  problems = {};
+
+  /** @type {Room | null} */
+  #room = null;
+  #changed;
+  #closed = false;
+
+  /** @param {() => void} changed */
+  constructor(changed) {
+    this.#changed = changed;
+    navigator.mediaDevices?.addEventListener("devicechange", this.#devicesChanged);
+  }
+
+  /** Opens what was on the last time. */
+  async start() {
+    await Promise.all([this.#open("microphone"), this.isCameraWanted && this.#open("camera")]);
+  }
+
+  /** What goes into a Room from its first moment. */
+  get tracks() {
+    return { audio: this.isMicrophoneOn ? this.microphone : null, video: this.camera };
+  }
+
+  /** @param {Room} room from now on changes go there */
+  use(room) {
+    this.#room = room;
+  }
+
+  async toggleMicrophone() {
+    if (!this.microphone) {
+      await this.#open("microphone");
+      if (!this.microphone) return this.#explain("microphone");
+      this.isMicrophoneOn = true;
+    } else {
+      this.isMicrophoneOn = !this.isMicrophoneOn;
+    }
+    remember("meeting.microphone", this.isMicrophoneOn ? null : "off");
+    this.#changed();
+    await this.#sendMicrophone();
+    announce(this.isMicrophoneOn ? "Microphone on" : "Microphone off");
+  }
+
+  async toggleCamera() {
+    this.isCameraWanted = !this.camera;
+    remember("meeting.camera", this.isCameraWanted ? null : "off");
+    if (this.isCameraWanted) {
+      await this.#open("camera");
+      if (!this.camera) return this.#explain("camera");
+    } else {
+      // For good, so that its light goes out.
+      this.#drop("camera");
+    }
+    await this.#sendCamera();
+    announce(this.camera ? "Camera on" : "Camera off");
+  }
+
+  async toggleScreen() {
+    if (this.screen) return this.stopScreen();
+    const stream = await openDisplay({ sound: true });
+    if (!stream) return;
+    const [video] = stream.getVideoTracks();
+    const [audio = null] = stream.getAudioTracks();
+    this.screen = stream;
+    // The browser has a "stop sharing" of its own.
+    video.addEventListener("ended", () => this.screen === stream && void this.stopScreen());
+    this.#changed();
+    try {
+      await this.#room?.local.setScreen(video, audio);
+      announce("You share your screen");
+    } catch (error) {
+      this.#stopCapture();
+      throw error;
+    }
+  }
+
+  async stopScreen() {
+    if (!this.screen) return;
+    this.#stopCapture();
+    if (this.#room?.state === "joined") await this.#room.local.setScreen(null);
+    announce("You no longer share your screen");
+  }
+
+  /** Takes newly chosen devices. @param {"audioinput" | "videoinput"} kind */
+  async useChosenDevice(kind) {
+    const device = kind === "audioinput" ? "microphone" : "camera";
+    if (device === "camera" && !this.camera) return;
+    await this.#open(device);
+    await (device === "camera" ? this.#sendCamera() : this.#sendMicrophone());
+  }
+
+  /**
+   * Somebody else, or a lost permission, has muted a Track: the page shows it, and a camera's light goes out.
+   *
+   * @param {Source} source
+   */
+  wasMuted(source) {
+    if (source === "microphone") this.isMicrophoneOn = false;
+    else if (source === "camera") this.#drop("camera");
+    else void this.stopScreen();
+    this.#changed();
+  }
+
+  close() {
+    this.#closed = true;
+    navigator.mediaDevices?.removeEventListener("devicechange", this.#devicesChanged);
+    this.#drop("camera");
+    this.#drop("microphone");
+    this.#stopCapture();
+  }
+
+  /** @param {Device} device replaces what is open; what went wrong is in `problems` */
+  async #open(device) {
+    try {
+      const track = await (device === "camera" ? openCamera() : openMicrophone());
+      this.#drop(device);
+      if (this.#closed) return track.stop();
+      this[device] = track;
+      delete this.problems[device];
+      track.addEventListener("ended", () => this[device] === track && void this.#lost(device));
+    } catch (error) {
+      this.problems[device] = error instanceof MediaProblem ? error.code : `failed-${device}`;
+    }
+    this.#changed();
+  }
+
+  /** @param {Device} device */
+  #drop(device) {
+    const track = this[device];
+    this[device] = null;
+    track?.stop();
+    this.#changed();
+  }
+
+  /** It was unplugged: another one takes its place, if there is one. @param {Device} device */
+  async #lost(device) {
+    await this.#open(device);
+    if (this.problems[device]) this.#drop(device);
+    await (device === "camera" ? this.#sendCamera() : this.#sendMicrophone());
+    if (this[device]) {
+      toast(`Another ${device}`, "The one you used was unplugged; another one has taken over.", { key: device });
+    } else {
+      const detail =
+        device === "camera" ? "The meeting goes on with sound." : "Nobody hears you until you connect one.";
+      toast(`The ${device} is gone`, detail, { tone: "warning", key: device });
+    }
+  }
+
+  /** A microphone was plugged in where there was none. */
+  #devicesChanged = async () => {
+    if (this.microphone || !this.problems.microphone?.startsWith("no-")) return;
+    await this.#open("microphone");
+    if (this.microphone) await this.#sendMicrophone();
+  };
+
+  async #sendMicrophone() {
+    const { local, state } = this.#room ?? {};
+    if (!local || state === "ended") return;
+    if (!this.isMicrophoneOn) return local.setMicrophone(false);
+    try {
+      await local.setMicrophone(this.microphone);
+    } catch (error) {
+      this.isMicrophoneOn = false;
+      this.#changed();
+      throw error;
+    }
+  }
+
+  async #sendCamera() {
+    const { local, state } = this.#room ?? {};
+    if (!local || state === "ended") return;
+    try {
+      await local.setCamera(this.camera);
+    } catch (error) {
+      this.#drop("camera");
+      throw error;
+    }
+  }
+
+  #stopCapture() {
+    for (const track of this.screen?.getTracks() ?? []) track.stop();
+    this.screen = null;
+    this.#changed();
+  }
+
+  /** @param {Device} device */
+  #explain(device) {
+    const words = mediaWords(this.problems[device] ?? "");
+    toast(words.title, words.detail, { tone: "warning", key: device });
+  }
+}

@@ -1,0 +1,284 @@
+/** Who is in a meeting, who waits outside, and what a moderator does about it. */
+
+import { openDialog } from "../../dialogs.js";
+import { h, keyed, setAttribute, setText } from "../../dom.js";
+import { icon, setIcon } from "../../icons.js";
+import { store } from "../../state.js";
+import { avatar, setAvatar } from "../../views/avatar.js";
+import { toggle } from "../../views/toggle.js";
+import { people, QUALITY_WORDS, ROLE_WORDS } from "../words.js";
+import { panelHead } from "./chat.js";
+
+/** @typedef {import("../meeting.js").Meeting} Meeting */
+/** @typedef {import("../../../client/index.js").Room} Room */
+/** @typedef {import("../../../client/index.js").Participant} Participant */
+/** @typedef {import("../../../client/index.js").RemoteParticipant} RemoteParticipant */
+/** @typedef {import("../../../client/index.js").Waiting} Waiting */
+
+/** Rows made anew in one picture; a long list is there a moment later, and nothing stutters meanwhile. */
+const ROWS_MADE_MAX = 16;
+
+const SETTINGS = /** @type {const} */ ([
+  ["lobby", "Lobby", "Guests wait until somebody lets them in."],
+  ["locked", "Locked", "Nobody else may come in."],
+  ["listeners", "Come in as listeners", "Who joins from now on cannot speak unless you let them."],
+]);
+
+export function peopleView() {
+  const command = (/** @type {(room: Room) => Promise<unknown>} */ run) => void store.state.meeting?.command(run);
+  const lobbyList = h("ul", { class: "rows", "aria-labelledby": "lobby-title" });
+  const admitAll = h(
+    "button",
+    {
+      class: "button small",
+      type: "button",
+      data: { test: "admit-all" },
+      on: { click: () => command((room) => room.admit(room.waiting.map(({ waiting }) => waiting))) },
+    },
+    "Let all in",
+  );
+  const lobby = h(
+    "section",
+    { class: "lobby", data: { test: "lobby" } },
+    h("div", { class: "lobby-head" }, h("h3", { id: "lobby-title" }, "Waiting outside"), admitAll),
+    lobbyList,
+  );
+  const settings = settingsView(command);
+  const muteAll = h(
+    "button",
+    {
+      class: "button small wide",
+      type: "button",
+      data: { test: "mute-all" },
+      on: { click: () => command((room) => Promise.all(unmuted(room).map((track) => room.mute(track)))) },
+    },
+    icon("micOff"),
+    "Mute everybody",
+  );
+  const title = h("h3", { id: "inside-title" });
+  const list = h("ul", { class: "rows", "aria-labelledby": "inside-title", data: { test: "participants" } });
+  const element = h(
+    "aside",
+    { class: "meeting-panel", "aria-label": "People", hidden: true, data: { test: "people-panel" } },
+    panelHead("People", "people"),
+    h(
+      "div",
+      { class: "panel-scroll", tabindex: "0", role: "group", "aria-label": "People in and around the meeting" },
+      lobby,
+      title,
+      list,
+      muteAll,
+      settings.element,
+    ),
+  );
+
+  return {
+    element,
+    /** @param {Meeting | null} meeting when the panel is open */
+    update(meeting) {
+      const hadFocus = element.contains(document.activeElement);
+      element.hidden = meeting === null;
+      if (hadFocus && !meeting) document.querySelector(/** @type {"button"} */ ("[data-test=meeting-people]"))?.focus();
+      if (!meeting?.room) return;
+      const { room, isModerator } = meeting;
+      lobby.hidden = !isModerator || room.waiting.length === 0;
+      keyed(
+        lobbyList,
+        room.waiting,
+        ({ waiting }) => waiting,
+        (one) => waitingRow(one, command),
+      );
+      const inside = [room.local, ...[...room.participants.values()].sort(byHand)];
+      setText(title, `${people(inside.length)} inside`);
+      const rows = Math.min(inside.length, list.childElementCount + ROWS_MADE_MAX);
+      keyed(
+        list,
+        inside.slice(0, rows),
+        ({ id }) => id,
+        (one) => personRow(one),
+      );
+      if (rows < inside.length) meeting.touch();
+      muteAll.hidden = !isModerator || unmuted(room).length === 0;
+      settings.element.hidden = !isModerator;
+      settings.update(room);
+    },
+  };
+}
+
+/** Hands that are up come first, the longest up before the others. @param {RemoteParticipant} a @param {RemoteParticipant} b */
+function byHand(a, b) {
+  return (a.handAt ?? Infinity) - (b.handAt ?? Infinity) || a.name.localeCompare(b.name);
+}
+
+/** @param {Room} room */
+function unmuted(room) {
+  const microphones = [...room.participants.values()].map((one) => one.track("microphone"));
+  return microphones
+    .filter((track) => track !== null && !track.muted)
+    .map((track) => /** @type {NonNullable<typeof track>} */ (track));
+}
+
+/** @param {(run: (room: Room) => Promise<unknown>) => void} command */
+function settingsView(command) {
+  const switches = SETTINGS.map(([name, label, hint]) => {
+    const change = (/** @type {boolean} */ on) => {
+      command((room) => room.set(name === "listeners" ? { role: on ? "listener" : "speaker" } : { [name]: on }));
+    };
+    return { name, element: toggle({ label, hint, on: false, test: `room-${name}`, change }) };
+  });
+  return {
+    element: h(
+      "div",
+      { class: "room-settings", role: "group", "aria-label": "Settings of the meeting" },
+      ...switches.map((one) => one.element),
+    ),
+    /** @param {Room} room */
+    update({ settings }) {
+      const on = { lobby: settings.lobby, locked: settings.locked, listeners: settings.role === "listener" };
+      for (const { name, element } of switches)
+        /** @type {HTMLInputElement} */ (element.querySelector("input")).checked = on[name];
+    },
+  };
+}
+
+/** @param {Waiting} waiting @param {(run: (room: Room) => Promise<unknown>) => void} command */
+function waitingRow({ waiting, user, name }, command) {
+  const whom = () => h("span", { class: "visually-hidden" }, ` ${name}`);
+  const answer = (/** @type {boolean} */ admit) => () => command((room) => room.admit([waiting], admit));
+  const element = h(
+    "li",
+    { class: "row" },
+    avatar({ user, name }, "small"),
+    h("span", { class: "row-words" }, h("span", { class: "row-name" }, name)),
+    h(
+      "button",
+      { class: "button small", type: "button", data: { test: `deny-${user}` }, on: { click: answer(false) } },
+      "Deny",
+      whom(),
+    ),
+    h(
+      "button",
+      { class: "button small primary", type: "button", data: { test: `admit-${user}` }, on: { click: answer(true) } },
+      "Let in",
+      whom(),
+    ),
+  );
+  return { element, update() {} };
+}
+
+/** @param {Participant} first */
+function personRow(first) {
+  let person = first;
+  const picture = avatar(first, "small");
+  const name = h("span", { class: "row-name" });
+  const detail = h("span", { class: "row-detail" });
+  const hand = h(
+    "span",
+    { class: "row-sign hand", title: "Hand raised", hidden: true },
+    icon("hand"),
+    h("span", { class: "visually-hidden" }, "Hand raised"),
+  );
+  const microphone = icon("mic");
+  const camera = icon("video");
+  const facts = h("span", { class: "visually-hidden" });
+  const more = h(
+    "button",
+    { class: "icon-button", type: "button", on: { click: () => openPerson(person) } },
+    icon("more"),
+  );
+  const element = h(
+    "li",
+    { class: "row" },
+    picture,
+    h("span", { class: "row-words" }, name, detail),
+    hand,
+    h("span", { class: "row-signs", "aria-hidden": "true" }, microphone, camera),
+    facts,
+    more,
+  );
+  return {
+    element,
+    /** @param {Participant} next */
+    update(next) {
+      person = next;
+      const { meeting } = store.state;
+      const isSelf = next === meeting?.room?.local;
+      const { isHeard, isSeen } = isSelf ? ownState(meeting) : stateOf(/** @type {RemoteParticipant} */ (next));
+      const isWeak = next.quality === "poor" || next.quality === "lost";
+      setAvatar(picture, next);
+      setText(name, isSelf ? `${next.name} (you)` : next.name);
+      setText(
+        detail,
+        [ROLE_WORDS[next.role], isWeak && next.quality && QUALITY_WORDS[next.quality]].filter(Boolean).join(" · "),
+      );
+      setIcon(microphone, isHeard ? "mic" : "micOff");
+      setIcon(camera, isSeen ? "video" : "videoOff");
+      setText(facts, [isHeard ? "microphone on" : "muted", isSeen ? "camera on" : "camera off"].join(", "));
+      setAttribute(microphone, "data-on", String(isHeard));
+      setAttribute(camera, "data-on", String(isSeen));
+      hand.hidden = next.handAt === null;
+      more.hidden = isSelf || !meeting?.isModerator;
+      setAttribute(more, "aria-label", `What to do about ${next.name}`);
+      setAttribute(more, "data-test", `more-${next.user}`);
+      setAttribute(element, "data-test", `participant-${next.user}`);
+      setAttribute(element, "data-role", next.role);
+    },
+  };
+}
+
+/** @param {Meeting | null} meeting */
+function ownState(meeting) {
+  const { own } = meeting ?? {};
+  return { isHeard: Boolean(own?.isMicrophoneOn && own.microphone), isSeen: Boolean(own?.camera) };
+}
+
+/** @param {RemoteParticipant} person */
+function stateOf(person) {
+  const isOn = (/** @type {"microphone" | "camera"} */ source) => person.track(source)?.muted === false;
+  return { isHeard: isOn("microphone"), isSeen: isOn("camera") };
+}
+
+/** What a moderator may do about somebody. @param {Participant} person */
+function openPerson(person) {
+  const { meeting } = store.state;
+  const remote = meeting?.room?.participants.get(person.id);
+  if (!meeting || !remote) return;
+  const microphone = remote.track("microphone");
+  const camera = remote.track("camera");
+  const screen = remote.track("screen");
+  void openDialog({ title: person.name, test: "person-dialog", class: "narrow" }, (close) => {
+    const action = (
+      /** @type {string} */ test,
+      /** @type {import("../../icons.js").IconName} */ sign,
+      /** @type {string} */ label,
+      /** @type {(room: Room) => Promise<unknown>} */ run,
+    ) =>
+      h(
+        "button",
+        {
+          class: "button wide",
+          type: "button",
+          data: { test },
+          on: { click: () => (close(), void meeting.command(run)) },
+        },
+        icon(sign),
+        label,
+      );
+    return [
+      microphone && !microphone.muted && action("mute-person", "micOff", "Mute", (room) => room.mute(microphone)),
+      camera &&
+        !camera.muted &&
+        action("stop-camera", "videoOff", "Switch the camera off", (room) => room.mute(camera)),
+      screen && action("stop-screen", "screen", "Stop the shared screen", (room) => room.mute(screen)),
+      person.role !== "moderator" &&
+        action("make-moderator", "shield", "Make a moderator", (room) => room.setRole(person, "moderator")),
+      person.role !== "speaker" &&
+        action("make-speaker", "mic", person.role === "listener" ? "Let speak" : "Make a participant", (room) =>
+          room.setRole(person, "speaker"),
+        ),
+      person.role !== "listener" &&
+        action("make-listener", "people", "Make a listener", (room) => room.setRole(person, "listener")),
+      action("remove-person", "close", "Remove from the meeting", (room) => room.remove(person)),
+    ].filter((one) => one !== null && one !== false);
+  });
+}
