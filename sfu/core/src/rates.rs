@@ -1,0 +1,130 @@
+//! What each Layer of an encoding costs, measured.
+
+use std::time::{Duration, Instant};
+
+use crate::picture::{Detail, Picture, SPATIAL_LAYERS_MAX, TEMPORAL_LAYERS_MAX};
+
+/// How often rates are computed.
+const WINDOW: Duration = Duration::from_millis(500);
+
+/// Bits per second by spatial and temporal layer.
+#[derive(Debug, Default)]
+pub(crate) struct Rates {
+    since: Option<Instant>,
+    bytes: [[u32; TEMPORAL_LAYERS_MAX]; SPATIAL_LAYERS_MAX],
+    rates: [[u64; TEMPORAL_LAYERS_MAX]; SPATIAL_LAYERS_MAX],
+    /// Whether `rates` holds a measurement, to which the next ones are averaged.
+    is_measured: bool,
+}
+
+impl Rates {
+    /// Counts a packet of `len` bytes.
+    #[inline]
+    pub(crate) fn count(&mut self, picture: &Picture, len: usize) {
+        let spatial = usize::from(picture.spatial).min(SPATIAL_LAYERS_MAX - 1);
+        let temporal = usize::from(picture.temporal).min(TEMPORAL_LAYERS_MAX - 1);
+        let bytes = &mut self.bytes[spatial][temporal];
+
+        *bytes = bytes.saturating_add(u32::try_from(len).unwrap_or(u32::MAX));
+    }
+
+    /// Computes the rates when a window is over; to be called a few times a second.
+    pub(crate) fn update(&mut self, now: Instant) {
+        let since = *self.since.get_or_insert(now);
+        let elapsed = now.saturating_duration_since(since);
+        if elapsed < WINDOW {
+            return;
+        }
+
+        let nanos = elapsed.as_nanos().max(1);
+        for (rate, bytes) in self
+            .rates
+            .iter_mut()
+            .flatten()
+            .zip(self.bytes.iter_mut().flatten())
+        {
+            let sample = u128::from(std::mem::take(bytes)) * 8 * 1_000_000_000 / nanos;
+            let sample = u64::try_from(sample).unwrap_or(u64::MAX);
+            *rate = if self.is_measured {
+                (*rate + sample) / 2
+            } else {
+                sample
+            };
+        }
+        self.since = Some(now);
+        self.is_measured = true;
+    }
+
+    /// What all layers up to `detail` cost together, in bit/s.
+    pub(crate) fn up_to(&self, detail: Detail) -> u64 {
+        let spatial = usize::from(detail.spatial).min(SPATIAL_LAYERS_MAX - 1);
+        let temporal = usize::from(detail.temporal).min(TEMPORAL_LAYERS_MAX - 1);
+
+        self.rates[..=spatial]
+            .iter()
+            .flat_map(|row| &row[..=temporal])
+            .sum()
+    }
+
+    /// The highest spatial layer and the highest temporal layer of which anything comes.
+    pub(crate) fn top(&self) -> Detail {
+        let has = |row: &[u64; TEMPORAL_LAYERS_MAX], temporal: usize| row[temporal] > 0;
+        let spatial = (0..SPATIAL_LAYERS_MAX)
+            .rev()
+            .find(|&spatial| self.rates[spatial].iter().any(|&rate| rate > 0));
+        let temporal = (0..TEMPORAL_LAYERS_MAX)
+            .rev()
+            .find(|&temporal| self.rates.iter().any(|row| has(row, temporal)));
+        let to_u8 =
+            |index: Option<usize>| index.map_or(0, |index| u8::try_from(index).unwrap_or(0));
+
+        Detail {
+            spatial: to_u8(spatial),
+            temporal: to_u8(temporal),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layer_costs_what_it_and_those_below_it_cost() {
+        let mut rates = Rates::default();
+        let start = Instant::now();
+        let picture = |spatial, temporal| Picture {
+            spatial,
+            temporal,
+            ..Picture::default()
+        };
+        rates.update(start);
+
+        for _ in 0..2 {
+            rates.count(&picture(0, 0), 1000);
+            rates.count(&picture(0, 1), 500);
+            rates.count(&picture(1, 0), 3000);
+        }
+        rates.update(start + Duration::from_millis(400));
+        assert_eq!(
+            rates.up_to(Detail {
+                spatial: 9,
+                temporal: 9
+            }),
+            0,
+            "too soon"
+        );
+        rates.update(start + Duration::from_millis(500));
+
+        let up_to = |spatial, temporal| rates.up_to(Detail { spatial, temporal });
+        assert_eq!((up_to(0, 0), up_to(0, 1)), (32_000, 48_000));
+        assert_eq!((up_to(1, 0), up_to(3, 3)), (128_000, 144_000));
+        assert_eq!(
+            rates.top(),
+            Detail {
+                spatial: 1,
+                temporal: 1
+            }
+        );
+    }
+}

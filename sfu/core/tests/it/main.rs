@@ -1,0 +1,7 @@
+//! What a Room does with media, seen from outside: packets, reports and time in, packets and reports out.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod repair;
+mod stage;
+mod video;
