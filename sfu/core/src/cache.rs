@@ -212,18 +212,18 @@ mod tests {
     fn a_slow_stream_keeps_little_and_a_fast_one_a_second() {
         let mut slow = PacketCache::default();
         let mut fast = PacketCache::default();
-        let start = Instant::now();
+        let start = crate::test::start();
 
-        for n in 0..500 {
+        for n in 0..500_u32 {
             slow.push(
-                record(n, start + Duration::from_millis(20) * n as u32),
+                record(n.into(), start + Duration::from_millis(20) * n),
                 &[],
                 &[0; 80],
             );
         }
-        for n in 0..3000 {
+        for n in 0..3000_u32 {
             fast.push(
-                record(n, start + Duration::from_millis(2) * n as u32),
+                record(n.into(), start + Duration::from_millis(2) * n),
                 &[],
                 &[0; 1000],
             );
@@ -241,14 +241,13 @@ mod tests {
             packets in proptest::collection::vec((0_usize..1500, 0_usize..20, 0_u64..30), 1..600),
         ) {
             let mut cache = PacketCache::default();
-            let mut now = Instant::now();
+            let mut now = crate::test::start();
             let mut put = Vec::new();
 
-            for (n, (len, extensions_len, millis)) in packets.into_iter().enumerate() {
-                let byte = (n % 251) as u8;
+            for ((n, byte), (len, extensions_len, millis)) in (0_u64..).zip((0..=250).cycle()).zip(packets) {
                 now += Duration::from_millis(millis);
                 let position = cache.push(
-                    record(n as u64, now),
+                    record(n, now),
                     &vec![byte ^ 0xff; extensions_len],
                     &vec![byte; len],
                 );

@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn the_wall_clock_goes_on_from_where_it_began() {
-        let start = Instant::now();
+        let start = crate::test::start();
         let wall = WallClock::new(start, NtpTime(7 * SECOND));
         let later = start + Duration::from_millis(1500);
 

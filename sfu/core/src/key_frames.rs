@@ -64,7 +64,7 @@ mod tests {
     #[test]
     fn requests_are_merged_and_get_rarer_until_a_key_frame_comes() {
         let mut key_frames = KeyFrames::default();
-        let start = Instant::now();
+        let start = crate::test::start();
         let mut asked = Vec::new();
 
         for millis in (0..6000).step_by(20) {

@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn a_gap_is_asked_for_after_a_moment_then_once_per_round_trip() {
         let mut missing = Missing::default();
-        let start = Instant::now();
+        let start = crate::test::start();
         let at = |millis| start + Duration::from_millis(millis);
         missing.skip(start, 65_535, 2);
 
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn what_never_comes_is_given_up_once() {
         let mut missing = Missing::default();
-        let start = Instant::now();
+        let start = crate::test::start();
         missing.skip(start, 1, 1);
 
         let rounds = (0..200).map(|n| poll(&mut missing, start + Duration::from_millis(10) * n));
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn too_many_gaps_are_given_up_together() {
         let mut missing = Missing::default();
-        let now = Instant::now();
+        let now = crate::test::start();
 
         missing.skip(now, 1, MISSING_MAX as u64);
         assert!(!poll(&mut missing, now).1);

@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn a_layer_costs_what_it_and_those_below_it_cost() {
         let mut rates = Rates::default();
-        let start = Instant::now();
+        let start = crate::test::start();
         let picture = |spatial, temporal| Picture {
             spatial,
             temporal,

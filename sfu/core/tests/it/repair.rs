@@ -90,7 +90,7 @@ fn what_the_publisher_cannot_send_again_makes_a_key_frame_wanted() {
     assert!((5..=10).contains(&asked), "once per round trip: {asked}");
     assert_eq!(key_frame_requests(&packets), [100]);
 
-    let many = MISSING_MAX as u16 + 1;
+    let many = u16::try_from(MISSING_MAX).unwrap() + 1;
     stage.send(alice, &Vp8::picture(4, true).packet());
     stage.send(alice, &Vp8::picture(5 + many, false).packet());
     let rtcp = stage.advance(Duration::from_millis(200));
@@ -227,7 +227,7 @@ fn reports_go_both_ways() {
     assert!(matches!(packets[1], Packet::SourceDescription(_)));
     // Bob's timestamps are 5000 ahead of Alice's, and 0 of hers was when all began.
     let since_start = report.info.ntp.0 - (WALL << 32);
-    let expected = 5000 + (since_start * 48_000 >> 32);
+    let expected = 5000 + ((since_start * 48_000) >> 32);
     let distance = i64::from(report.info.rtp_timestamp) - i64::try_from(expected).unwrap();
     assert!(distance.abs() < 6000, "{distance} ticks off");
 }
@@ -242,8 +242,10 @@ fn a_receiver_report_tells_round_trip_and_loss() {
         panic!("{packets:?}");
     };
     let sent_at = report.info.ntp.0;
-    let now = stage.now.duration_since(stage.start).as_secs_f64();
-    let elapsed = now - ((sent_at - (WALL << 32)) as f64 / (1_u64 << 32) as f64);
+    // In 1/65536 s; the report was 40 ms on its way in all.
+    let now = stage.now.duration_since(stage.start).as_millis() << 16;
+    let elapsed =
+        u32::try_from(now / 1000).unwrap() - u32::try_from((sent_at - (WALL << 32)) >> 16).unwrap();
 
     let block = ReportBlock {
         ssrc: SLOT_SSRC,
@@ -252,7 +254,7 @@ fn a_receiver_report_tells_round_trip_and_loss() {
         highest_sequence: 1000,
         jitter: 0,
         last_sr: u32::try_from(sent_at >> 16 & 0xffff_ffff).unwrap(),
-        delay_since_last_sr: ((elapsed - 0.040) * 65_536.0) as u32,
+        delay_since_last_sr: elapsed - (40 << 16) / 1000,
     };
     stage.send_rtcp(bob, |builder| builder.receiver_report(2, &[block]).unwrap());
 

@@ -56,6 +56,10 @@ pub(crate) const WALL: u64 = 4_000_000_000;
 
 impl Stage {
     pub(crate) fn new() -> Self {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the one real instant that simulated time is counted from"
+        )]
         let now = Instant::now();
 
         Self {
@@ -252,7 +256,6 @@ impl Stage {
             index: written.index,
             extensions: header
                 .extensions()
-                .into_iter()
                 .map(|(id, value)| (id, value.to_vec()))
                 .collect(),
             payload: packet.payload().to_vec(),
