@@ -10,6 +10,7 @@ use relay_stun::{
 use crate::credentials::Identity;
 use crate::icmp::Pace;
 use crate::meter::Budget;
+use crate::mobility::Announced;
 use crate::relay::FiveTuple;
 use crate::reservation::Token;
 use crate::tcp::ConnectionId;
@@ -21,8 +22,8 @@ pub(crate) struct Allocation {
     pub(crate) five_tuple: FiveTuple,
     /// The client's stream has ended, and it has not come back over another.
     pub(crate) is_gone: bool,
-    /// Where the client said it will be, and has sent nothing else from yet.
-    pub(crate) announced: Option<FiveTuple>,
+    /// The move that is under way.
+    pub(crate) announced: Option<Announced>,
     /// The Refresh that announced the last move, to know its retransmission by.
     pub(crate) moved_by: Option<TransactionId>,
     /// The relayed addresses as clients and peers see them, by [`family_index`].
@@ -63,6 +64,11 @@ pub(crate) fn family_index(ip: IpAddr) -> usize {
 }
 
 impl Allocation {
+    /// Where the client said it will be.
+    pub(crate) fn announced_at(&self) -> Option<FiveTuple> {
+        Some(self.announced?.five_tuple)
+    }
+
     /// The relayed address that reaches `peer`.
     pub(crate) fn relayed_toward(&self, peer: SocketAddr) -> Option<SocketAddr> {
         self.relayed[family_index(peer.ip())]

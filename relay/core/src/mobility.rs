@@ -25,6 +25,11 @@ use crate::tcp::is_byte_stream;
 /// another network.
 pub(crate) const STREAM_GRACE: Duration = Duration::from_secs(60);
 
+/// How long an announced client may take to send something else: its Refresh is sent again for
+/// 39.5 s (RFC 8489 §6.2.1), and who hears the answer keeps alive every 15 s (RFC 8445 §11).
+/// Afterwards the address may be another client's.
+pub(crate) const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(60);
+
 const TAG_LEN: usize = 12;
 
 /// Number (8) and stay (4).
@@ -33,6 +38,14 @@ const CLAIM_LEN: usize = 12;
 /// The length of a ticket, in bytes: its text in base64, since coturn's client takes a ticket for a
 /// C string, and has room for no more than 32.
 pub(crate) const TICKET_LEN: usize = (CLAIM_LEN + TAG_LEN) / 3 * 4;
+
+/// Where a client said it will be, and has sent nothing else from yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Announced {
+    pub(crate) five_tuple: FiveTuple,
+    /// When it is not expected there any more.
+    pub(crate) until: Instant,
+}
 
 /// What a ticket names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,7 +155,7 @@ impl Relay {
             // The answer was lost, and is made again; who has not moved has no use for a ticket.
             let index = self.held_by(from, authenticated)?;
             let held = &self.allocations[index];
-            return match held.announced == Some(from)
+            return match held.announced_at() == Some(from)
                 || held.moved_by == Some(request.transaction_id())
             {
                 true => Ok((index, false)),
@@ -161,12 +174,23 @@ impl Relay {
     }
 
     /// Notes that the client moves to `from`, as its `request` says.
-    pub(crate) fn announce(&mut self, index: usize, from: FiveTuple, request: &Message<'_>) {
+    pub(crate) fn announce(
+        &mut self,
+        now: Instant,
+        index: usize,
+        from: FiveTuple,
+        request: &Message<'_>,
+    ) {
         let held = &mut self.allocations[index];
         held.stay = held.stay.map(|stay| stay.wrapping_add(1));
         held.moved_by = Some(request.transaction_id());
         self.retract(index);
-        self.allocations[index].announced = Some(from);
+        let announced = Announced {
+            five_tuple: from,
+            until: now + ARRIVAL_TIMEOUT,
+        };
+        self.arrivals.insert((announced.until, index));
+        self.allocations[index].announced = Some(announced);
         self.allocation_by_five_tuple.insert(from, index);
         if from.transport == Transport::Udp {
             self.outputs.push_back(Output::Path(PathUpdate::Announce {
@@ -181,9 +205,10 @@ impl Relay {
 
     /// Gives up the address a client announced and has not come to.
     pub(crate) fn retract(&mut self, index: usize) {
-        let Some(five_tuple) = self.allocations[index].announced.take() else {
+        let Some(Announced { five_tuple, until }) = self.allocations[index].announced.take() else {
             return;
         };
+        self.arrivals.remove(&(until, index));
         self.allocation_by_five_tuple.remove(&five_tuple);
         if five_tuple.transport == Transport::Udp {
             self.outputs.push_back(Output::Path(PathUpdate::Retract {
@@ -198,10 +223,13 @@ impl Relay {
     /// (RFC 8016 §3.2.2).
     pub(crate) fn arrive(&mut self, index: usize, from: FiveTuple) {
         let held = &mut self.allocations[index];
-        if held.announced != Some(from) {
+        let expected = held
+            .announced
+            .take_if(|announced| announced.five_tuple == from);
+        let Some(Announced { until, .. }) = expected else {
             return;
-        }
-        held.announced = None;
+        };
+        self.arrivals.remove(&(until, index));
         held.is_gone = false;
         let before = std::mem::replace(&mut held.five_tuple, from);
         if before != from {
@@ -235,6 +263,16 @@ impl Relay {
         }
     }
 
+    /// Gives up every move whose client did not come in time: it is where it was, and may announce
+    /// itself again.
+    pub(crate) fn expire_arrivals(&mut self, now: Instant) {
+        while let Some(&(until, index)) = self.arrivals.first()
+            && until <= now
+        {
+            self.retract(index);
+        }
+    }
+
     /// Forgets that an Allocation's client is at `five_tuple`, unless another one's is by now.
     pub(crate) fn forget_five_tuple(&mut self, index: usize, five_tuple: FiveTuple) {
         if self.index_of(&five_tuple) == Some(index) {
@@ -248,7 +286,7 @@ impl Relay {
             return;
         };
         let held = &self.allocations[index];
-        match (held.announced, held.stay) {
+        match (held.announced_at(), held.stay) {
             // It never came.
             (Some(announced), _) if announced == five_tuple => self.retract(index),
             // It is gone from where it was, so it is where it said.

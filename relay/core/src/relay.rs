@@ -253,6 +253,8 @@ pub struct Relay {
     pub(crate) connections: Connections,
     /// When each Allocation ends, earliest first.
     pub(crate) deadlines: BTreeSet<(Instant, usize)>,
+    /// When each announced client is given up, earliest first.
+    pub(crate) arrivals: BTreeSet<(Instant, usize)>,
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) stats: Stats,
 }
@@ -297,6 +299,7 @@ impl Relay {
             busy_ports: BusyPorts::default(),
             connections: Connections::default(),
             deadlines: BTreeSet::new(),
+            arrivals: BTreeSet::new(),
             outputs: VecDeque::new(),
             stats: Stats::default(),
         }
@@ -437,9 +440,13 @@ impl Relay {
     /// When [`handle_timeout`](Self::handle_timeout) is next of use.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let allocations = self.deadlines.first().map(|(deadline, _)| *deadline);
+        let first = |deadlines: &BTreeSet<(Instant, usize)>| deadlines.first().map(|first| first.0);
+        let allocations = first(&self.deadlines).into_iter();
         let connections = self.connections.deadline();
-        allocations.into_iter().chain(connections).min()
+        allocations
+            .chain(first(&self.arrivals))
+            .chain(connections)
+            .min()
     }
 
     /// What the driver should do next; call until `None` after every `handle_*`.
@@ -496,6 +503,7 @@ impl Relay {
     pub(crate) fn expire(&mut self, now: Instant) {
         self.quotas.expire(now);
         self.expire_connections(now);
+        self.expire_arrivals(now);
         while let Some(&(deadline, index)) = self.deadlines.first()
             && deadline <= now
         {

@@ -160,7 +160,7 @@ impl Relay {
             }
         };
         if moves {
-            self.announce(index, from, request);
+            self.announce(now, index, from, request);
         }
 
         let lifetime = match request.u32(AttributeType::LIFETIME) {

@@ -208,6 +208,36 @@ fn who_changes_her_mind_on_the_way_goes_where_she_said_last() {
 }
 
 #[test]
+fn who_does_not_come_in_time_is_not_expected_there_any_more() {
+    for to in [Transport::Udp, Transport::Tcp] {
+        let mut world = World::new();
+        let mut home = world.phone("alice", 1000, Transport::Udp);
+        world.allocate_with(&mut home, mobile()).unwrap();
+        world.bind(&mut home, 0x4000, PEER).unwrap();
+        let mut train = elsewhere(&mut world, &home, 2000, to);
+        arrive(&mut world, &mut train).unwrap();
+        world.advance(Duration::from_secs(59));
+        assert!(world.relay.has_allocation(&train.at));
+        world.advance(Duration::from_secs(1));
+        assert!(!world.relay.has_allocation(&train.at));
+
+        // Whoever has the address by now sends nothing in her name, and takes nothing from her.
+        assert_eq!(world.send_channel(&train, 0x4000, "as alice"), None);
+        let mut bob = world.phone("bob", 2000, to);
+        assert_eq!(world.allocate(&mut bob), Ok(()));
+        let delivered = world.peer_sends(PEER, &home, "hello");
+        assert_eq!(home.reads(delivered).unwrap(), "0x4000 hello");
+        assert_eq!(world.relay.stats().allocations_moved, 0);
+
+        // With the ticket of there she moves on all the same.
+        let mut office = elsewhere(&mut world, &train, 3000, to);
+        assert_eq!(arrive(&mut world, &mut office), Ok(()));
+        assert!(world.send_channel(&office, 0x4000, "here I am").is_some());
+        assert_eq!(world.relay.stats().allocations_moved, 1);
+    }
+}
+
+#[test]
 fn a_move_costs_no_quota_and_frees_none() {
     let mut world = World::with(|config| config.limits.allocations_per_user_max = 1);
     let mut home = world.phone("alice", 1000, Transport::Udp);

@@ -17,6 +17,9 @@ const PERMISSIONS_MAX: usize = 3;
 const CHANNELS_MAX: usize = 2;
 const ALLOCATIONS_MAX: usize = 3;
 
+/// How long a client is expected where it said it moves.
+const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Peers nobody may reach.
 const FORBIDDEN_PEER: &str = "10.0.0.1:5000";
 const LOW_PORT_PEER: &str = "8.8.8.8:53";
@@ -69,8 +72,8 @@ fn run(seed: u64) {
     .map(|(transport, port)| world.phone(&format!("user{port}"), port, transport))
     .collect();
     let mut held: Vec<Option<Held>> = vec![None; phones.len()];
-    // Where each client has announced that it moves.
-    let mut announced: Vec<Option<Phone>> = phones.iter().map(|_| None).collect();
+    // Where each client has announced that it moves, and until when it is expected there.
+    let mut announced: Vec<Option<(Phone, Instant)>> = phones.iter().map(|_| None).collect();
     let mut addresses = 2000..;
     let mut relayed_once: Vec<String> = vec!["7.7.7.7:3478".to_owned()];
     let mut tickets: Vec<Vec<u8>> = Vec::new();
@@ -95,7 +98,7 @@ fn run(seed: u64) {
         if held[at].is_none() {
             announced[at] = None;
         } else if rng.random_range(0..4) == 0
-            && let Some(there) = announced[at].take()
+            && let Some((there, _)) = announced[at].take()
         {
             let mut here = std::mem::replace(&mut phones[at], there);
             assert_eq!(world.refresh(&mut phones[at], 600), Ok(600), "{context}");
@@ -292,14 +295,17 @@ fn run(seed: u64) {
                     held.expires = now + Duration::from_secs(600);
                     held.ticket = there.ticket.clone();
                     tickets.extend(there.ticket.clone());
-                    announced[at] = Some(there);
+                    announced[at] = Some((there, now + ARRIVAL_TIMEOUT));
                 }
             }
             _ => {
-                let seconds = [1, 60, 299, 300, 301, 599, 600][rng.random_range(0..7)];
+                let seconds = [1, 59, 60, 299, 300, 301, 599, 600][rng.random_range(0..8)];
                 world.advance(Duration::from_secs(seconds));
                 for held in &mut held {
                     held.take_if(|held| held.expires <= world.now);
+                }
+                for announced in &mut announced {
+                    announced.take_if(|(_, until)| *until <= world.now);
                 }
             }
         }
@@ -309,7 +315,13 @@ fn run(seed: u64) {
         let relayed = held.iter().flatten().flat_map(|held| &held.relayed);
         let open = relayed.flatten().count();
         assert_eq!(world.ports.iter().flatten().count(), open, "{context}");
-        let next = held.iter().flatten().map(|held| held.expires).min();
+        let ends = held.iter().flatten().map(|held| held.expires);
+        let arrivals = held.iter().zip(&announced);
+        let arrivals = arrivals.filter_map(|(held, announced)| {
+            let (_, until) = announced.as_ref()?;
+            held.is_some().then_some(*until)
+        });
+        let next = ends.chain(arrivals).min();
         assert_eq!(world.relay.poll_timeout(), next, "{context}");
         assert_eq!(world.sent, vec![], "{context}: nothing is sent unasked");
     }
