@@ -40,6 +40,9 @@ const CLOSE_MAX: Duration = Duration::from_secs(5);
 /// How long the last records may take to reach the disk.
 const FLUSH_MAX: Duration = Duration::from_secs(10);
 
+/// How often the relay's public address is asked for again, where it is one that was found.
+const PUBLIC_IPS_INTERVAL: Duration = Duration::from_secs(5 * 60);
+
 /// The name of the Account that a configured server starts with.
 const FIRST_ACCOUNT: &str = "default";
 
@@ -115,6 +118,7 @@ impl Server {
         } else {
             None
         };
+        let (relay, public_ips) = relay.unzip();
         let signaling = if plan.has(Role::Signaling) {
             Some(
                 crate::signaling::start(plan, &records, &secrets, relay.as_ref(), &addresses)
@@ -188,6 +192,15 @@ impl Server {
         if plan.has(Role::Relay) {
             let forget = history::forget_old(Old::Usage, records.clone(), keep_usage_days.clone());
             spawn_until(&tasks, &closing, forget);
+        }
+        if let (Some(relay), Some(found)) = (relay.clone(), public_ips)
+            && !config.relay.find_public_ips_by.is_empty()
+        {
+            let settings = config.relay.clone();
+            spawn_until(&tasks, &closing, async move {
+                let every = PUBLIC_IPS_INTERVAL;
+                relay_service::follow_public_ips(&relay, &settings, found, every).await;
+            });
         }
         let usage = relay.clone();
         let usage = usage.map(|relay| usage::Keeper::start(relay, records.clone()));
@@ -354,12 +367,13 @@ fn certificate(data: &DataDir, plan: &Plan) -> anyhow::Result<Option<Arc<Watched
     Ok(Some(Arc::new(Watched::open(files, dtls)?)))
 }
 
+/// Starts the relay; returns it with its public addresses, as they were written or found.
 async fn start_relay(
     config: &Config,
     secrets: &Secrets,
     tls: Option<Arc<rustls::ServerConfig>>,
     store: Option<Arc<CertificateStore>>,
-) -> anyhow::Result<relay_service::Handle> {
+) -> anyhow::Result<(relay_service::Handle, Vec<IpAddr>)> {
     let dtls = store.map(|store| Arc::new(move || store.for_dtls()) as relay_service::Certificates);
     let mut relay = config.relay.clone();
     relay.public_ips = relay_service::find_public_ips(&relay)
@@ -369,11 +383,13 @@ async fn start_relay(
         tracing::info!(public_ips = ?relay.public_ips, "Found the relay's public address");
         relay.find_public_ips_by.clear();
     }
-    relay_service::Relay::start(&relay, secrets.credentials(), tls, dtls).map_err(|error| {
+    let started = relay_service::Relay::start(&relay, secrets.credentials(), tls, dtls);
+    let started = started.map_err(|error| {
         let of_system = error.chain().find_map(|cause| cause.downcast_ref());
         let advice = of_system.map_or("", listener::advice);
         error.context(format!("[relay]{advice}"))
-    })
+    })?;
+    Ok((started, relay.public_ips))
 }
 
 /// Binds every address; IPv6 loopback is left out where this machine has none, as in many containers.

@@ -467,11 +467,16 @@ impl Relay {
         even_port: EvenPort,
     ) -> Option<SocketAddr> {
         let ports = self.config.addresses.ports.clone();
-        let is_free = |port: u16| {
+        // A port is bound once, whatever address it is seen at.
+        let is_held = |ip: IpAddr, port: u16| {
             let address = SocketAddr::new(ip, port);
-            !self.allocation_by_relayed.contains_key(&address)
-                && !self.reservations.holds(&address)
-                && !self.busy_ports.holds(now, &address)
+            self.allocation_by_relayed.contains_key(&address) || self.reservations.holds(&address)
+        };
+        let is_free = |port: u16| {
+            let mut former = self.former_ips.iter();
+            !is_held(ip, port)
+                && !former.any(|former| former.is_ipv4() == ip.is_ipv4() && is_held(*former, port))
+                && !self.busy_ports.holds(now, &SocketAddr::new(ip, port))
         };
         let usable = |port: u16| {
             let fits = match even_port {

@@ -1,6 +1,7 @@
 //! The relay: what comes in, what goes out, and the Allocations in between.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::mem::replace;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -22,6 +23,10 @@ use crate::reservation::Reservations;
 use crate::tcp::{ConnectionId, Connections};
 use crate::usage::Usages;
 use crate::{Config, Credentials, PeerPolicy, Refusal, Stats};
+
+/// How many relayed addresses of before are still own ones. What lives behind one that was before
+/// them is out of reach for other Allocations.
+const FORMER_IPS_MAX: usize = 8;
 
 /// How a client reaches the relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -246,6 +251,8 @@ pub struct Relay {
     /// The number of the next Allocation.
     pub(crate) next_number: u64,
     pub(crate) allocation_by_relayed: HashMap<SocketAddr, usize>,
+    /// Relayed addresses of before that Allocations still have, oldest first.
+    pub(crate) former_ips: Vec<IpAddr>,
     pub(crate) quotas: Quotas,
     pub(crate) usages: Usages,
     pub(crate) reservations: Reservations,
@@ -293,6 +300,7 @@ impl Relay {
             allocation_by_number: HashMap::new(),
             next_number: 0,
             allocation_by_relayed: HashMap::new(),
+            former_ips: Vec::new(),
             quotas: Quotas::new(now),
             usages: Usages::default(),
             reservations: Reservations::default(),
@@ -412,6 +420,7 @@ impl Relay {
             ..config
         };
         self.config.peers = self.config.peer_policy();
+        self.config.peers.own.extend(&self.former_ips);
         let limits = &self.config.limits;
         self.strangers
             .set_rate(limits.stranger_answers_per_second_max);
@@ -424,6 +433,39 @@ impl Relay {
                     .push_back(Output::Path(PathUpdate::Charge { allocation, budget }));
             }
         }
+    }
+
+    /// Relays on `ip` from now on, in place of the relayed address of its family, which is seen
+    /// there no more: new Allocations get it, and those that live keep what they were told. A family
+    /// that is not relayed stays so. A [`Path`](crate::Path) has to be given the new
+    /// [`peers`](Self::peers), and [`Owners`](crate::Owners) has to know the address.
+    pub fn set_relayed_ip(&mut self, ip: IpAddr) {
+        let addresses = &mut self.config.addresses;
+        let before = match ip {
+            IpAddr::V4(ip) => addresses.v4.as_mut().map(|held| replace(held, ip).into()),
+            IpAddr::V6(ip) => addresses.v6.as_mut().map(|held| replace(held, ip).into()),
+        };
+        let Some(before) = before.filter(|before| *before != ip) else {
+            return;
+        };
+        match self.former_ips.iter().position(|former| *former == ip) {
+            Some(at) => drop(self.former_ips.remove(at)),
+            None => self.config.peers.own.push(ip),
+        }
+        self.former_ips.push(before);
+        let mut too_many = self.former_ips.len().saturating_sub(FORMER_IPS_MAX);
+        let (relayed, reservations) = (&self.allocation_by_relayed, &self.reservations);
+        let own = &mut self.config.peers.own;
+        self.former_ips.retain(|former| {
+            let is_used = relayed.keys().any(|address| address.ip() == *former);
+            let stays = too_many == 0 && (is_used || reservations.is_at(*former));
+            too_many = too_many.saturating_sub(1);
+            // It may be the operator's word besides.
+            if !stays && let Some(at) = own.iter().position(|own| own == former) {
+                own.remove(at);
+            }
+            stays
+        });
     }
 
     /// Begins or ends draining: Allocations live on, new ones are sent to

@@ -1,7 +1,7 @@
 //! Ports kept for the next Allocation of the same User (RFC 8656 §7.2, EVEN-PORT with its R bit).
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 /// How long a port is kept (RFC 8656 §7.2: at least 30 s).
@@ -37,6 +37,11 @@ impl Reservations {
 
     pub(crate) fn holds(&self, address: &SocketAddr) -> bool {
         self.addresses.contains(address)
+    }
+
+    /// Whether a port at `ip` is kept.
+    pub(crate) fn is_at(&self, ip: IpAddr) -> bool {
+        self.addresses.iter().any(|address| address.ip() == ip)
     }
 
     pub(crate) fn keep(&mut self, now: Instant, token: Token, reservation: Reservation) {

@@ -134,9 +134,9 @@ pub struct Config {
     /// family). Without it they are those of `relay_ips`.
     #[schemars(extend("examples" = [["203.0.113.7"]]))]
     pub public_ips: Vec<IpAddr>,
-    /// STUN servers, each a host and a port, that are asked for the same addresses when the relay starts, where the address
-    /// of a cloud's NAT is not known beforehand; the first that answers counts. It then needs no `public_ips`. Without it
-    /// nobody is asked.
+    /// STUN servers, each a host and a port, that are asked for the same addresses when the relay starts, and every five minutes
+    /// afterwards, where the address of a cloud's NAT is not known beforehand; the first that answers counts. It then needs no
+    /// `public_ips`. Without it nobody is asked.
     #[schemars(extend("examples" = [["stun.example.com:3478"]]))]
     pub find_public_ips_by: Vec<String>,
     /// The lowest relayed port.

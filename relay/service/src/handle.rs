@@ -1,13 +1,13 @@
 //! Starts the relay's threads, and talks to them.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use bytes::Bytes;
 use rand::SeedableRng;
 use rand::rngs::{StdRng, SysRng};
@@ -190,6 +190,7 @@ enum Command {
     Usage(oneshot::Sender<UsageByAccount>),
     Credentials(Credentials, Done),
     Reconfigure(Box<Settings>, Credentials, Done),
+    PublicIps(Vec<IpAddr>, oneshot::Sender<Vec<IpAddr>>),
     Draining(bool, Done),
 }
 
@@ -271,6 +272,21 @@ impl Handle {
         let settings = Box::new(config.settings()?);
         self.tell(|done| Command::Reconfigure(settings, credentials, done))
             .await
+    }
+
+    /// Relays on `ips` from now on, as the internet sees the addresses of `relay_ips`: new Allocations get them, and those that live
+    /// keep what they were told.
+    ///
+    /// # Errors
+    ///
+    /// The relay has ended, or can't have one of them: its family is not relayed, or there were too many before it. The others hold.
+    pub async fn set_public_ips(&self, ips: Vec<IpAddr>) -> anyhow::Result<()> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.commands.send(Command::PublicIps(ips, reply)).await;
+        sent.ok().context("the relay has ended")?;
+        let unknown = answer.await.context("the relay has ended")?;
+        ensure!(unknown.is_empty(), "can't relay on {unknown:?}");
+        Ok(())
     }
 
     /// Has something changed, and waits until it holds.
@@ -543,6 +559,9 @@ async fn run(shard: Rc<Shard>, control: Control) -> anyhow::Result<()> {
             Command::Reconfigure(settings, credentials, done) => {
                 shard.reconfigure(*settings, credentials);
                 done.send(()).ok();
+            }
+            Command::PublicIps(ips, reply) => {
+                reply.send(shard.set_public_ips(&ips)).ok();
             }
             Command::Draining(draining, done) => {
                 shard.set_draining(draining);

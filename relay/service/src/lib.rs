@@ -41,7 +41,7 @@ mod xdp;
 pub use config::{Config, StaticUser, ThirdPartyAlgorithm, ThirdPartyConfig, ThirdPartyKey};
 pub use dtls::{Certificate, Certificates};
 pub use handle::{Handle, Relay, StreamTransport};
-pub use public_address::find as find_public_ips;
+pub use public_address::{find as find_public_ips, follow as follow_public_ips};
 pub use relay_core::peer_address::canonical;
 pub use relay_core::{
     AccountUsage, Credentials, OTHERS, PeerPolicy, Refusal, Rule, Secret, Stats, UsageByAccount,

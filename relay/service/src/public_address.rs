@@ -1,5 +1,6 @@
 //! The relay's address as the internet sees it, where a NAT of the cloud stands in front: asked for at
-//! a STUN server the operator names (RFC 8489 §2), from the address that relays.
+//! a STUN server the operator names (RFC 8489 §2), from the address that relays, when the relay starts
+//! and every so often afterwards.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -11,6 +12,7 @@ use tokio::net::{UdpSocket, lookup_host};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::Config;
+use crate::handle::Handle;
 
 /// How long one server may take, name service included.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
@@ -36,6 +38,46 @@ pub async fn find(config: &Config) -> anyhow::Result<Vec<IpAddr>> {
         found.push(find_one(*relay_ip, &config.find_public_ips_by).await?);
     }
     Ok(found)
+}
+
+/// Asks again in pauses of `every`, for as long as `relay` lives, and has it relay on what is found where that is another address than
+/// was `found` before. Without an answer everything stays as it is.
+pub async fn follow(relay: &Handle, config: &Config, mut found: Vec<IpAddr>, every: Duration) {
+    let mut is_answered = true;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(every) => {}
+            () = relay.stopped() => return,
+        }
+        let now = match find(config).await {
+            Ok(now) => now,
+            Err(error) => {
+                // Once is enough: calls go on.
+                if std::mem::replace(&mut is_answered, false) {
+                    let error = format!("{error:#}");
+                    tracing::warn!(error, "No word of the relay's public address, keeping it");
+                }
+                continue;
+            }
+        };
+        is_answered = true;
+        if now == found {
+            continue;
+        }
+        match relay.set_public_ips(now.clone()).await {
+            Ok(()) => tracing::warn!(
+                before = ?found,
+                public_ips = ?now,
+                "The relay's public address is another one; Allocations of before keep the old one"
+            ),
+            Err(error) => tracing::error!(
+                error = format!("{error:#}"),
+                public_ips = ?now,
+                "The relay's public address is another one and was not taken; start the server again"
+            ),
+        }
+        found = now;
+    }
 }
 
 /// Asks one server after the other, until one answers.

@@ -343,6 +343,22 @@ impl Shard {
         self.relay.borrow_mut().set_config(settings.core.clone());
         self.settings.replace(Rc::new(settings));
         self.set_credentials(credentials);
+        self.tell_peers();
+    }
+
+    /// Relays on other addresses from now on, as they are seen by peers; returns those that can't be had.
+    pub(crate) fn set_public_ips(self: &Rc<Self>, ips: &[IpAddr]) -> Vec<IpAddr> {
+        let (known, unknown): (Vec<IpAddr>, Vec<IpAddr>) =
+            ips.iter().partition(|ip| self.owners.add(**ip));
+        for ip in known {
+            self.relay.borrow_mut().set_relayed_ip(ip);
+        }
+        self.tell_peers();
+        unknown
+    }
+
+    /// Tells everybody which peers may be reached.
+    fn tell_peers(self: &Rc<Self>) {
         let peers = self.relay.borrow().peers().clone();
         for worker in &self.workers {
             worker.tell(vec![Command::Peers(peers.clone())]);

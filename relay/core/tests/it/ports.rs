@@ -6,7 +6,7 @@ use relay_core::Transport;
 use relay_stun::ErrorCode;
 use relay_stun::client::AllocateOptions;
 
-use crate::world::{Phone, World};
+use crate::world::{PEER, Phone, World};
 
 fn with_ports(min: u16, max: u16) -> World {
     World::with(|config| config.addresses.ports = min..=max)
@@ -121,4 +121,77 @@ fn a_kept_port_that_another_program_took_is_not_replaced() {
         Err(ErrorCode::INSUFFICIENT_CAPACITY)
     );
     assert_eq!(world.refusals("ports_exhausted"), 1);
+}
+
+#[test]
+fn a_relay_that_is_seen_elsewhere_gives_out_the_new_address_and_ends_nothing() {
+    for transport in [Transport::Udp, Transport::Tcp] {
+        let mut world = with_ports(50_001, 50_002);
+        let mut alice = world.phone("alice", 1000, transport);
+        world.allocate(&mut alice).unwrap();
+        world.bind(&mut alice, 0x4000, PEER).unwrap();
+        world.move_relay("7.7.7.8");
+        let mut bob = world.phone("bob", 1001, transport);
+        world.allocate(&mut bob).unwrap();
+        let ips = [&alice, &bob].map(|phone| phone.relayed.unwrap().ip().to_string());
+        assert_eq!(ips, ["7.7.7.7", "7.7.7.8"]);
+        assert_ne!(port(&alice), port(&bob), "it is one port of this machine");
+
+        // Who was there goes on, and is met by who came.
+        assert!(world.send_channel(&alice, 0x4000, "still here").is_some());
+        let delivered = world.peer_sends(PEER, &alice, "hello");
+        assert_eq!(alice.reads(delivered).unwrap(), "0x4000 hello");
+        world.bind(&mut alice, 0x4001, &bob.relayed()).unwrap();
+        world.bind(&mut bob, 0x4001, &alice.relayed()).unwrap();
+        let delivered = world.send_channel(&alice, 0x4001, "hello");
+        assert_eq!(bob.reads(delivered).unwrap(), "0x4001 hello");
+        let delivered = world.send_channel(&bob, 0x4001, "hello");
+        assert_eq!(alice.reads(delivered).unwrap(), "0x4001 hello");
+        world.reconfigure(|config| config.addresses.ports = 1..=1);
+        assert!(world.send_channel(&bob, 0x4001, "hello").is_some());
+
+        // Both addresses are own ones, and the ports are nobody else's.
+        for own in ["7.7.7.7:50002", "7.7.7.8:50001", "7.7.7.8:3478"] {
+            let own = own.replace("50002", &port(&bob).to_string());
+            let own = own.replace("50001", &port(&alice).to_string());
+            let refused = world.bind(&mut bob, 0x4002, &own);
+            assert_eq!(refused, Err(ErrorCode::FORBIDDEN), "{own}");
+        }
+        let mut carol = world.phone("carol", 1002, transport);
+        let full = Err(ErrorCode::INSUFFICIENT_CAPACITY);
+        assert_eq!(world.allocate(&mut carol), full);
+
+        // Once nobody has the address any more, it may be another machine's.
+        world.refresh(&mut alice, 0).unwrap();
+        let before = "7.7.7.7:5000";
+        let refused = world.bind(&mut bob, 0x4002, before);
+        assert_eq!(refused, Err(ErrorCode::FORBIDDEN), "until it is looked at");
+        world.move_relay("7.7.7.9");
+        world.bind(&mut bob, 0x4002, before).unwrap();
+        world.move_relay("7.7.7.8");
+        world.move_relay("7.7.7.9");
+        assert!(world.send_channel(&bob, 0x4002, "hello").is_some());
+        let mut dave = world.phone("dave", 1003, transport);
+        world.allocate(&mut dave).unwrap();
+        assert_eq!(dave.relayed.unwrap().ip().to_string(), "7.7.7.9");
+    }
+}
+
+#[test]
+fn a_relay_that_is_seen_elsewhere_every_day_forgets_where_it_was() {
+    let mut world = World::new();
+    for day in 1..=20_u16 {
+        world.move_relay(&format!("7.7.8.{day}"));
+        let mut phone = world.phone("alice", day, Transport::Udp);
+        world.allocate(&mut phone).unwrap();
+    }
+    let mut bob = world.allocated("bob", 1000);
+    let own: Vec<u16> = (1..=20_u16)
+        .filter(|day| {
+            let peer = format!("7.7.8.{day}:3478");
+            world.bind(&mut bob, 0x4000 + day, &peer) == Err(ErrorCode::FORBIDDEN)
+        })
+        .collect();
+    let last: Vec<u16> = (12..=20).collect();
+    assert_eq!(own, last, "the address of today, and eight before it");
 }

@@ -157,6 +157,15 @@ impl World {
         self.drain();
     }
 
+    /// The relay is seen at another address.
+    pub(crate) fn move_relay(&mut self, ip: &str) {
+        let ip = ip.parse().unwrap();
+        assert!(self.owners.add(ip));
+        self.relay.set_relayed_ip(ip);
+        self.path.set_peers(self.relay.peers().clone());
+        self.drain();
+    }
+
     pub(crate) fn unix_now(&self) -> Duration {
         UNIX_START + (self.now - self.start)
     }
