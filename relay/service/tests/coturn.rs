@@ -5,11 +5,12 @@
 
 use std::net::{SocketAddr, UdpSocket};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 
 use relay_service::{Config, Credentials, Handle, Relay, Secret};
-use rustls::pki_types::PrivateKeyDer;
-use tokio_rustls::rustls;
+
+use crate::common::Localhost;
+
+mod common;
 
 const SECRET: &str = "a-secret-of-the-test";
 
@@ -121,22 +122,14 @@ fn start() -> Handle {
         peers_allow: vec!["127.0.0.0/8".to_owned()],
         ..Config::default()
     };
-    let rcgen::CertifiedKey { cert, signing_key } =
-        rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let dtls = relay_service::Certificate {
-        certificate: cert.der().to_vec(),
-        private_key: signing_key.serialize_der(),
-    };
-    let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
-    let tls = rustls::ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(vec![cert.der().clone()], key)
-        .unwrap();
+    let localhost = Localhost::new();
+    let certificates = localhost.certificates();
+    let credentials = Credentials::new([Secret::new(SECRET)]);
     Relay::start(
         &config,
-        Credentials::new([Secret::new(SECRET)]),
-        Some(Arc::new(tls)),
-        Some(Arc::new(move || Some(dtls.clone()))),
+        credentials,
+        Some(localhost.server),
+        Some(certificates),
     )
     .unwrap()
 }

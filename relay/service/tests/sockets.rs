@@ -4,27 +4,30 @@
 #![allow(clippy::print_stderr, reason = "what is skipped is said")]
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use relay_service::client::{Client, ClientError, Source};
 use relay_service::{Config, Credentials, Handle, Relay, Secret, StreamTransport};
 use relay_stun::client::{Event, Request};
 use relay_stun::{AddressFamily, ErrorCode};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
-use tokio_rustls::{TlsConnector, rustls};
+use tokio_rustls::TlsConnector;
+
+use crate::common::{Localhost, self_signed};
+
+mod common;
 
 const SECRET: &[u8] = b"a secret of the test";
 
 #[tokio::test]
-async fn a_peer_is_reached_over_udp_tcp_and_tls() {
+async fn a_peer_is_reached_over_every_transport() {
     let (relay, connector) = start(|config| config.peers_allow = vec!["127.0.0.0/8".to_owned()]);
     let echo = echo_peer().await;
 
-    for transport in ["udp", "tcp", "tls"] {
+    for transport in ["udp", "tcp", "tls", "dtls"] {
         let mut client = connect(&relay, &connector, transport, "acme:alice").await;
         let allocated = client.allocate(None).await.unwrap();
         assert!(allocated.relayed.unwrap().ip().is_loopback());
@@ -484,34 +487,15 @@ fn start(change: impl FnOnce(&mut Config)) -> (Handle, TlsConnector) {
         listen_udp: vec![loopback],
         listen_tcp: vec![loopback],
         listen_tls: vec![loopback],
+        listen_dtls: vec![loopback],
         ..Config::default()
     };
     change(&mut config);
-    let (server, connector) = certificate();
-    let relay = Relay::start(
-        &config,
-        Credentials::new([Secret::new(SECRET)]),
-        Some(server),
-        None,
-    );
-    (relay.unwrap(), connector)
-}
-
-fn certificate() -> (Arc<rustls::ServerConfig>, TlsConnector) {
-    let rcgen::CertifiedKey { cert, signing_key } =
-        rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let der: CertificateDer<'static> = cert.der().clone();
-    let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
-    let server = rustls::ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(vec![der.clone()], key)
-        .unwrap();
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(der).unwrap();
-    let client = rustls::ClientConfig::builder()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    (Arc::new(server), TlsConnector::from(Arc::new(client)))
+    let localhost = Localhost::new();
+    let certificates = Some(localhost.certificates());
+    let credentials = Credentials::new([Secret::new(SECRET)]);
+    let relay = Relay::start(&config, credentials, Some(localhost.server), certificates);
+    (relay.unwrap(), TlsConnector::from(localhost.client))
 }
 
 fn credentials(user: &str) -> (String, String) {
@@ -531,6 +515,11 @@ async fn connect(relay: &Handle, connector: &TlsConnector, transport: &str, user
         "tcp" => {
             let stream = TcpStream::connect(relay.tcp_addresses()[0]).await.unwrap();
             Client::stream(stream, &username, &password)
+        }
+        "dtls" => {
+            let server = relay.dtls_addresses()[0];
+            let client = Client::dtls(server, self_signed(), &username, &password).await;
+            client.unwrap()
         }
         _ => {
             let stream = TcpStream::connect(relay.tls_addresses()[0]).await.unwrap();

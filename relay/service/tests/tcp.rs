@@ -3,18 +3,21 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use relay_service::client::{Client, ClientError};
 use relay_service::{Config, Credentials, Handle, Relay, Secret, StreamTransport};
 use relay_stun::ErrorCode;
 use relay_stun::client::{Client as Conversation, Event, Request};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
-use tokio_rustls::{TlsConnector, rustls};
+use tokio_rustls::TlsConnector;
+
+use crate::common::Localhost;
+
+mod common;
 
 const SECRET: &[u8] = b"a secret of the test";
 
@@ -423,20 +426,8 @@ fn start(change: impl FnOnce(&mut Config)) -> (Handle, TlsConnector) {
         ..Config::default()
     };
     change(&mut config);
-    let rcgen::CertifiedKey { cert, signing_key } =
-        rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let der: CertificateDer<'static> = cert.der().clone();
-    let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
-    let server = rustls::ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(vec![der.clone()], key)
-        .unwrap();
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(der).unwrap();
-    let client = rustls::ClientConfig::builder()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let localhost = Localhost::new();
     let credentials = Credentials::new([Secret::new(SECRET)]);
-    let relay = Relay::start(&config, credentials, Some(Arc::new(server)), None).unwrap();
-    (relay, TlsConnector::from(Arc::new(client)))
+    let relay = Relay::start(&config, credentials, Some(localhost.server), None).unwrap();
+    (relay, TlsConnector::from(localhost.client))
 }

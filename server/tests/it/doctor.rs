@@ -1,12 +1,16 @@
 //! `offhook doctor` on servers that are well, and on those that aren't.
 
+use std::net::Ipv4Addr;
+
 use offhook::cli::DoctorOptions;
 use offhook::config::load::Loaded;
 use offhook::config::{Config, PublicUrl};
 use offhook::doctor::pair::explain;
 use offhook::doctor::{Report, examine};
 
-use crate::support::{TestServer, free_port, loopback};
+use tokio::net::UdpSocket;
+
+use crate::support::{TestServer, binding_answer, free_port, loopback};
 
 async fn report_on(config: &Config) -> Report {
     let options = DoctorOptions {
@@ -79,6 +83,7 @@ async fn a_server_with_a_certificate_is_well() {
         config.public_url = Some(
             PublicUrl::new(&format!("https://localhost:{}", config.listen[0].port())).unwrap(),
         );
+        config.relay.listen_dtls = vec![loopback(free_port())];
     })
     .await;
     let report = report_on(&t.config).await;
@@ -87,6 +92,7 @@ async fn a_server_with_a_certificate_is_well() {
         "TURN UDP",
         "TURN TCP",
         "TURN TLS",
+        "TURN DTLS",
         "records",
         "websocket",
         "certificate",
@@ -289,6 +295,42 @@ async fn a_pair_of_addresses_is_explained_and_tried() {
     let other = explain(loaded, "::1", "10.0.0.1:5000").await;
     assert_bad(&other.unwrap(), "server", "it has other settings");
     t.server.stop().await;
+}
+
+#[tokio::test]
+async fn a_pair_is_explained_by_the_public_address_that_stun_finds() {
+    let stun = UdpSocket::bind(loopback(0)).await.unwrap();
+    let asked = stun.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        let mut request = [0; 1_500];
+        while let Ok((_, from)) = stun.recv_from(&mut request).await {
+            let answer = binding_answer(&request, (Ipv4Addr::new(203, 0, 113, 7), 4711));
+            stun.send_to(&answer, from).await.unwrap();
+        }
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let verdict = async |server: &str, peer: &str| {
+        let mut config = Config {
+            data_dir: dir.path().join("none"),
+            ..Config::default()
+        };
+        config.relay.find_public_ips_by = vec![server.to_owned()];
+        let loaded = Loaded {
+            config,
+            from_file: true,
+        };
+        explain(loaded, "192.0.2.1:5000", peer).await.unwrap()
+    };
+    let public = verdict(&asked, "8.8.8.8:5000").await;
+    for seen in ["finds 203.0.113.7", "reaches it, from 203.0.113.7"] {
+        assert!(public.text().contains(seen), "{}", public.text());
+    }
+    let own = verdict(&asked, "203.0.113.7:50000").await;
+    let what = "an own relayed address";
+    assert!(own.text().contains(what), "{}", own.text());
+
+    let unknown = verdict("nowhere.invalid:3478", "8.8.8.8:5000").await;
+    assert_bad(&unknown, "address", "was not found");
 }
 
 #[tokio::test]

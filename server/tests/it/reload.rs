@@ -14,7 +14,7 @@ use offhook::tls::development;
 use relay_service::client::Client;
 use tokio::task::JoinHandle;
 
-use crate::support::{PATIENCE, TestServer, echo, echo_peer, free_port, loopback};
+use crate::support::{PATIENCE, TestServer, binding_answer, echo, echo_peer, free_port, loopback};
 
 fn open_to_loopback(config: &mut Config) {
     config.relay.peers_allow = vec!["127.0.0.0/8".to_owned()];
@@ -276,17 +276,6 @@ fn the_process_reads_its_file_again_and_names_what_needs_a_restart() {
 
     kill(pid, Signal::SIGTERM).unwrap();
     assert!(process.0.wait().unwrap().success());
-}
-
-/// The answer to the STUN `request`, a Binding that is seen to come from `seen` (RFC 8489 §14.2).
-fn binding_answer(request: &[u8], seen: (Ipv4Addr, u16)) -> Vec<u8> {
-    const COOKIE: u32 = 0x2112_a442;
-    let mut answer = vec![0x01, 0x01, 0, 12];
-    answer.extend_from_slice(&request[4..20]);
-    answer.extend_from_slice(&[0, 0x20, 0, 8, 0, 1]);
-    answer.extend_from_slice(&(seen.1 ^ 0x2112).to_be_bytes());
-    answer.extend_from_slice(&(u32::from(seen.0) ^ COOKIE).to_be_bytes());
-    answer
 }
 
 #[test]

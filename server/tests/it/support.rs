@@ -245,3 +245,14 @@ pub(crate) fn free_port() -> u16 {
         }
     }
 }
+
+/// The answer to the STUN `request`, a Binding that is seen to come from `seen` (RFC 8489 §14.2).
+pub(crate) fn binding_answer(request: &[u8], seen: (Ipv4Addr, u16)) -> Vec<u8> {
+    const COOKIE: u32 = 0x2112_a442;
+    let mut answer = vec![0x01, 0x01, 0, 12];
+    answer.extend_from_slice(&request[4..20]);
+    answer.extend_from_slice(&[0, 0x20, 0, 8, 0, 1]);
+    answer.extend_from_slice(&(seen.1 ^ 0x2112).to_be_bytes());
+    answer.extend_from_slice(&(u32::from(seen.0) ^ COOKIE).to_be_bytes());
+    answer
+}

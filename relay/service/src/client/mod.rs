@@ -14,7 +14,11 @@ use tokio::time::{Instant, timeout_at};
 
 pub use relay_stun::{AddressFamily, ErrorCode};
 
+use self::dtls::DtlsSocket;
+use crate::Certificate;
 use crate::stream::Stream;
+
+mod dtls;
 
 /// How long a request is waited for in all.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -60,7 +64,7 @@ pub enum Source {
     Channel(u16),
 }
 
-/// A TURN client on one UDP socket, or on one TCP or TLS stream.
+/// A TURN client on one UDP socket, in the clear or with DTLS, or on one TCP or TLS stream.
 pub struct Client {
     conversation: Conversation,
     wire: Wire,
@@ -71,6 +75,7 @@ pub struct Client {
 
 enum Wire {
     Udp(UdpSocket),
+    Dtls(Box<DtlsSocket>),
     Stream {
         stream: Box<dyn Stream>,
         buffered: Vec<u8>,
@@ -84,14 +89,29 @@ impl Client {
     ///
     /// The socket can't be had.
     pub async fn udp(server: SocketAddr, username: &str, password: &str) -> io::Result<Client> {
-        let any = if server.is_ipv4() {
-            "0.0.0.0:0"
-        } else {
-            "[::]:0"
-        };
-        let socket = UdpSocket::bind(any).await?;
-        socket.connect(server).await?;
-        Ok(Client::new(Wire::Udp(socket), username, password))
+        let wire = Wire::Udp(socket_toward(server).await?);
+        Ok(Client::new(wire, username, password))
+    }
+
+    /// A client over DTLS on a socket of its own, through its handshake. `own` is a certificate for the case that the server asks
+    /// for one. Whose certificate the server shows is not looked at.
+    ///
+    /// # Errors
+    ///
+    /// The socket can't be had, or the handshake fails or takes more than 5 s.
+    pub async fn dtls(
+        server: SocketAddr,
+        own: Certificate,
+        username: &str,
+        password: &str,
+    ) -> io::Result<Client> {
+        let socket = socket_toward(server).await?;
+        let session = DtlsSocket::connect(socket, own).await?;
+        Ok(Client::new(
+            Wire::Dtls(Box::new(session)),
+            username,
+            password,
+        ))
     }
 
     /// A client on a stream that is connected, and through its TLS handshake where it has one.
@@ -193,7 +213,7 @@ impl Client {
             .await?;
         match self.wire {
             Wire::Stream { stream, buffered } => Ok((stream, buffered)),
-            Wire::Udp(_) => Err(io::Error::from(io::ErrorKind::Unsupported).into()),
+            Wire::Udp(_) | Wire::Dtls(_) => Err(io::Error::from(io::ErrorKind::Unsupported).into()),
         }
     }
 
@@ -286,7 +306,7 @@ impl Client {
                 Ok(packet) => packet?,
                 Err(_) if Instant::now() >= deadline => return Err(ClientError::TimedOut),
                 Err(_) => {
-                    if matches!(self.wire, Wire::Udp(_)) {
+                    if matches!(self.wire, Wire::Udp(_) | Wire::Dtls(_)) {
                         self.wire.write(&bytes).await?;
                     }
                     pause *= 2;
@@ -305,6 +325,17 @@ impl Client {
             }
         }
     }
+}
+
+async fn socket_toward(server: SocketAddr) -> io::Result<UdpSocket> {
+    let any = if server.is_ipv4() {
+        "0.0.0.0:0"
+    } else {
+        "[::]:0"
+    };
+    let socket = UdpSocket::bind(any).await?;
+    socket.connect(server).await?;
+    Ok(socket)
 }
 
 fn keep(
@@ -337,6 +368,7 @@ impl Wire {
     async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
             Wire::Udp(socket) => socket.send(bytes).await.map(|_| ()),
+            Wire::Dtls(session) => session.write(bytes).await,
             Wire::Stream { stream, .. } => {
                 stream.write_all(bytes).await?;
                 stream.flush().await
@@ -353,6 +385,7 @@ impl Wire {
                 packet.truncate(len);
                 Ok(packet)
             }
+            Wire::Dtls(session) => session.read().await,
             Wire::Stream { stream, buffered } => loop {
                 let frame = next_frame(buffered, STREAM_FRAME_LEN_MAX).map_err(io::Error::other)?;
                 if let Some(frame) = frame {
