@@ -1,16 +1,21 @@
 //! A client that does what it is told, right or wrong, and a relay for it.
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
+use relay_core::Transport;
 use relay_service::{Config, Credentials, Handle, Relay, StaticUser};
 use relay_stun::{
     AttributeType, Class, ErrorCode, HEADER_LEN, IntegrityKey, IntegrityKind, Message,
     MessageWriter, Method, PasswordAlgorithm, userhash,
 };
+use rustls::ClientConfig;
 
-const PATIENCE: Duration = Duration::from_secs(5);
+use crate::common::Localhost;
+use crate::wire::Wire;
+
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long silence is listened to.
 const SILENCE: Duration = Duration::from_millis(150);
@@ -19,6 +24,10 @@ pub(crate) type Attributes = Vec<(AttributeType, Vec<u8>)>;
 
 pub(crate) fn udp() -> (AttributeType, Vec<u8>) {
     (AttributeType::REQUESTED_TRANSPORT, vec![17, 0, 0, 0])
+}
+
+pub(crate) fn tcp() -> (AttributeType, Vec<u8>) {
+    (AttributeType::REQUESTED_TRANSPORT, vec![6, 0, 0, 0])
 }
 
 /// A request without credentials.
@@ -35,18 +44,26 @@ pub(crate) fn bare(method: Method, attributes: &[(AttributeType, Vec<u8>)]) -> V
 pub(crate) struct Rig {
     pub(crate) relay: Handle,
     pub(crate) has_ipv6: bool,
-    pub(crate) over_tcp: bool,
+    pub(crate) transport: Transport,
+    tls: Arc<ClientConfig>,
 }
 
 impl Rig {
-    pub(crate) fn start(has_ipv6: bool, over_tcp: bool, change: impl FnOnce(&mut Config)) -> Rig {
+    pub(crate) fn start(
+        has_ipv6: bool,
+        transport: Transport,
+        change: impl FnOnce(&mut Config),
+    ) -> Rig {
         let user = |name: &str| StaticUser {
             name: format!("acme:{name}"),
             password: format!("{name}'s password"),
         };
+        let listen: Vec<SocketAddr> = vec![(Ipv4Addr::LOCALHOST, 0).into()];
         let mut config = Config {
-            listen_udp: vec![(Ipv4Addr::LOCALHOST, 0).into()],
-            listen_tcp: vec![(Ipv4Addr::LOCALHOST, 0).into()],
+            listen_udp: listen.clone(),
+            listen_tcp: listen.clone(),
+            listen_tls: listen.clone(),
+            listen_dtls: listen,
             users: vec![user("alice"), user("bob")],
             allocations_per_user_max: 1000,
             stranger_answers_per_second_max: 0,
@@ -58,33 +75,40 @@ impl Rig {
         change(&mut config);
         // Without a secret there are static users alone, whose hashes can all be told.
         let credentials = Credentials::new([]);
+        let localhost = Localhost::new();
+        let certificates = Some(localhost.certificates());
+        let relay = Relay::start(&config, credentials, Some(localhost.server), certificates);
         Rig {
-            relay: Relay::start(&config, credentials, None, None).unwrap(),
+            relay: relay.unwrap(),
             has_ipv6,
-            over_tcp,
+            transport,
+            tls: localhost.client,
         }
     }
 
-    pub(crate) fn udp(&self) -> SocketAddr {
-        self.relay.udp_addresses()[0]
+    /// Where clients are served.
+    pub(crate) fn server(&self) -> SocketAddr {
+        match self.transport {
+            Transport::Udp => self.relay.udp_addresses()[0],
+            Transport::Tcp => self.relay.tcp_addresses()[0],
+            Transport::Tls => self.relay.tls_addresses()[0],
+            Transport::Dtls => self.relay.dtls_addresses()[0],
+        }
     }
 
-    pub(crate) fn tcp(&self) -> SocketAddr {
-        self.relay.tcp_addresses()[0]
+    /// Whether RFC 6062 has a say (§5.1).
+    pub(crate) fn is_byte_stream(&self) -> bool {
+        matches!(self.transport, Transport::Tcp | Transport::Tls)
+    }
+
+    pub(crate) fn wire(&self) -> Wire {
+        Wire::connect(self.transport, self.server(), &self.tls)
     }
 
     /// A client that has asked once and knows what the server wants.
     pub(crate) fn phone(&self, name: &str) -> Phone {
-        let wire = match self.over_tcp {
-            true => Wire::Tcp(TcpStream::connect(self.tcp()).unwrap()),
-            false => {
-                let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-                socket.connect(self.udp()).unwrap();
-                Wire::Udp(socket)
-            }
-        };
         let mut phone = Phone {
-            wire,
+            wire: self.wire(),
             username: format!("acme:{name}"),
             password: format!("{name}'s password"),
             nonce: Vec::new(),
@@ -258,6 +282,21 @@ impl Answer {
         self.message().attribute(attribute)
     }
 
+    pub(crate) fn lifetime(&self) -> Option<u32> {
+        self.message().u32(AttributeType::LIFETIME)
+    }
+
+    /// The client's own address.
+    pub(crate) fn mapped(&self) -> Option<SocketAddr> {
+        self.message()
+            .xor_address(AttributeType::XOR_MAPPED_ADDRESS)
+    }
+
+    /// Whom it is about.
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+        self.message().xor_address(AttributeType::XOR_PEER_ADDRESS)
+    }
+
     pub(crate) fn relayed(&self) -> Vec<SocketAddr> {
         let message = self.message();
         let relayed = message
@@ -268,39 +307,5 @@ impl Answer {
                 relay_stun::decode_xor_address(value, &message.transaction_id()).unwrap()
             })
             .collect()
-    }
-}
-
-pub(crate) enum Wire {
-    Udp(UdpSocket),
-    Tcp(TcpStream),
-}
-
-impl Wire {
-    pub(crate) fn send(&self, bytes: &[u8]) {
-        match self {
-            Wire::Udp(socket) => drop(socket.send(bytes).unwrap()),
-            Wire::Tcp(stream) => (&*stream).write_all(bytes).unwrap(),
-        }
-    }
-
-    /// One STUN message; `None` for silence, and for a stream that was ended.
-    pub(crate) fn receive(&self, patience: Duration) -> Option<Vec<u8>> {
-        let mut bytes = vec![0; 2048];
-        match self {
-            Wire::Udp(socket) => {
-                socket.set_read_timeout(Some(patience)).unwrap();
-                let len = socket.recv(&mut bytes).ok()?;
-                bytes.truncate(len);
-            }
-            Wire::Tcp(stream) => {
-                stream.set_read_timeout(Some(patience)).unwrap();
-                (&*stream).read_exact(&mut bytes[..HEADER_LEN]).ok()?;
-                let len = HEADER_LEN + usize::from(u16::from_be_bytes([bytes[2], bytes[3]]));
-                (&*stream).read_exact(&mut bytes[HEADER_LEN..len]).ok()?;
-                bytes.truncate(len);
-            }
-        }
-        Some(bytes)
     }
 }
