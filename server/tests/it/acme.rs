@@ -38,6 +38,7 @@ impl Installation {
             challenges: vec!["tls-alpn-01", "http-01"],
             days: (1, 90),
             is_down: false,
+            is_slow: false,
             renew_now: false,
         };
         change(&mut rules);
@@ -162,6 +163,48 @@ async fn a_certificate_comes_by_itself_and_is_kept() {
             1,
             "what is good is not ordered again"
         );
+        server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_was_issued_and_did_not_come_is_fetched_by_the_same_order() {
+    let t = Installation::new(|rules| rules.is_slow = true).await;
+    let server = t.start().await;
+    let failure = t.until_failed().await;
+    assert!(failure.contains("it is being printed"), "{failure}");
+    assert_eq!(t.authority.orders(), (1, 1, 0));
+    let order = failure_file(&t).with_file_name("order.json");
+    assert!(order.exists());
+    all_private(&t.config.data_dir.join("acme"));
+    server.stop().await;
+
+    t.authority.change(|rules| rules.is_slow = false);
+    let server = t.start().await;
+    t.brought(None).await;
+    assert_eq!(t.authority.orders(), (1, 1, 0));
+    assert!(!order.exists());
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_the_authority_has_forgotten_or_that_is_for_other_domains_is_made_anew() {
+    for forget in [true, false] {
+        let mut t = Installation::new(|rules| rules.is_slow = true).await;
+        let server = t.start().await;
+        t.until_failed().await;
+        server.stop().await;
+
+        t.authority.change(|rules| rules.is_slow = false);
+        match forget {
+            true => t.authority.forget_orders(),
+            false => t.config.tls.acme.domains.truncate(1),
+        }
+        let server = t.start().await;
+        let names = development::names_in_der(&t.brought(None).await);
+        assert_eq!(names.len(), t.config.tls.acme.domains.len());
+        let made = if forget { 1 } else { 2 };
+        assert_eq!(t.authority.orders(), (made, made, 0));
         server.stop().await;
     }
 }

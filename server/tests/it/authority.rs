@@ -43,6 +43,8 @@ pub(crate) struct Rules {
     pub(crate) days: (i64, i64),
     /// No order gets anywhere.
     pub(crate) is_down: bool,
+    /// Certificates are made, and nobody gets them.
+    pub(crate) is_slow: bool,
     /// Certificates are to be renewed at once.
     pub(crate) renew_now: bool,
 }
@@ -192,6 +194,10 @@ impl Authority {
         self.inner.state.lock().unwrap().accounts.clear();
     }
 
+    pub(crate) fn forget_orders(&self) {
+        self.inner.state.lock().unwrap().orders.clear();
+    }
+
     fn url(&self, path: &str) -> String {
         format!("https://localhost:{}/{path}", self.inner.address.port())
     }
@@ -279,6 +285,11 @@ impl Authority {
                 self.finalize(order, &payload)?;
                 Ok(self.order(order)?.into_response())
             }
+            ("certificate", Some(_)) if self.rules().is_slow => Err(Problem(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "serverInternal",
+                "it is being printed".to_owned(),
+            )),
             ("certificate", Some((order, _))) => {
                 let state = self.inner.state.lock().unwrap();
                 let chain = state.orders[order].certificate.clone();

@@ -3,6 +3,7 @@
 //! ```text
 //! lock              held by the process that orders
 //! account.json      the account's key and address
+//! order.json        an order that is as good as done: where it is, and the key its certificate will be for
 //! certificate.pem   the private key and the chain in one file, so that they can't come apart
 //! failure.txt       why the last order failed; gone once one succeeds
 //! challenges/       answers to challenges of an order under way
@@ -37,6 +38,17 @@ pub(super) struct Folder {
 pub(super) struct SavedAccount {
     pub(super) contact: Vec<String>,
     pub(super) credentials: AccountCredentials,
+}
+
+/// An order that only lacks its certificate.
+#[derive(Serialize, Deserialize)]
+pub(super) struct SavedOrder {
+    pub(super) url: String,
+    pub(super) domains: Vec<String>,
+    /// Since when it lacks nothing else, in seconds since 1970.
+    pub(super) since: i64,
+    /// The private key of the certificate, in PEM.
+    pub(super) key: String,
 }
 
 /// A certificate that was brought.
@@ -133,8 +145,21 @@ impl Folder {
     }
 
     pub(super) fn forget_account(&self) -> anyhow::Result<()> {
-        let path = self.path.join("account.json");
-        std::fs::remove_file(&path).with_context(|| format!("can't remove {}", path.display()))
+        self.remove("account.json")
+    }
+
+    /// The order whose certificate has not come; `None` where there is none that can be read.
+    pub(super) fn order(&self) -> Option<SavedOrder> {
+        let json = std::fs::read(self.path.join("order.json")).ok()?;
+        serde_json::from_slice(&json).ok()
+    }
+
+    pub(super) fn keep_order(&self, order: &SavedOrder) -> anyhow::Result<()> {
+        write_private(&self.path.join("order.json"), &serde_json::to_vec(order)?)
+    }
+
+    pub(super) fn forget_order(&self) -> anyhow::Result<()> {
+        self.remove("order.json")
     }
 
     /// Why the last order failed; `None` where it didn't.
@@ -143,11 +168,20 @@ impl Folder {
     }
 
     pub(super) fn set_failure(&self, failure: Option<&str>) -> anyhow::Result<()> {
-        let path = self.path.join("failure.txt");
         match failure {
-            Some(failure) => write_private(&path, failure.as_bytes()),
-            None if path.exists() => std::fs::remove_file(&path).context("can't remove a file"),
-            None => Ok(()),
+            Some(failure) => write_private(&self.path.join("failure.txt"), failure.as_bytes()),
+            None => self.remove("failure.txt"),
+        }
+    }
+
+    /// Removes a file, if it is there.
+    fn remove(&self, name: &str) -> anyhow::Result<()> {
+        let path = self.path.join(name);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("can't remove {}", path.display()))
+            }
+            _ => Ok(()),
         }
     }
 

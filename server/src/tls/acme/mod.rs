@@ -287,7 +287,15 @@ impl Keeper {
             let before = folder.issued();
             let kinds = kinds(&self.listen, self.failures);
             let challenges = challenges_in(&self.data);
-            order::obtain(&account, settings, before.as_ref(), &kinds, &challenges).await
+            order::obtain(
+                &account,
+                folder,
+                settings,
+                before.as_ref(),
+                &kinds,
+                &challenges,
+            )
+            .await
         };
         let brought = match ordered.await {
             Err(error) if order::is_unknown_account(&error) => {
@@ -296,21 +304,10 @@ impl Keeper {
             }
             brought => brought?,
         };
-        let pem = brought.key + &brought.chain;
-        store::check(&pem).context("what came can't be served")?;
-        let issued = Issued::parse(&pem).context("what came is no certificate")?;
-        ensure!(
-            issued.is_for(&settings.domains),
-            "the certificate that came is for {:?}",
-            issued.names
-        );
-        // First of all kept: where the clock is wrong, what was issued is good once it is right, and another order brings no better.
-        folder.keep_certificate(&pem)?;
-        ensure!(
-            Timestamp::now().as_second() < issued.validity.end,
-            "what came has ended by the clock of this machine"
-        );
-        Ok(())
+        let kept = keep_brought(folder, settings, &(brought.key + &brought.chain));
+        // Whatever it came to, the same order brings nothing else.
+        folder.forget_order()?;
+        kept
     }
 
     /// Has what is in the folder served, now or as soon as it is good, and looks again in `wait`.
@@ -332,6 +329,24 @@ impl Keeper {
             );
         }
     }
+}
+
+/// Keeps what came, which stands in `pem` with its key, if it can be served.
+fn keep_brought(folder: &Folder, settings: &Acme, pem: &str) -> anyhow::Result<()> {
+    store::check(pem).context("what came can't be served")?;
+    let issued = Issued::parse(pem).context("what came is no certificate")?;
+    ensure!(
+        issued.is_for(&settings.domains),
+        "the certificate that came is for {:?}",
+        issued.names
+    );
+    // First of all kept: where the clock is wrong, what was issued is good once it is right, and another order brings no better.
+    folder.keep_certificate(pem)?;
+    ensure!(
+        Timestamp::now().as_second() < issued.validity.end,
+        "what came has ended by the clock of this machine"
+    );
+    Ok(())
 }
 
 #[cfg(test)]

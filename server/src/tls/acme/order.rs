@@ -1,15 +1,20 @@
 //! One order, from an account to a certificate (RFC 8555 §7.1).
+//!
+//! Its key is kept before the authority is asked for the certificate: one that was issued and did not arrive is fetched
+//! later by the same order, for authorities count what they issue.
 
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use instant_acme::{
     Account, AuthorizationStatus, CertificateIdentifier, ChallengeType, Error, Identifier,
-    NewAccount, NewOrder, Order, OrderStatus, RetryPolicy,
+    NewAccount, NewOrder, Order, OrderStatus, Problem, RetryPolicy,
 };
+use jiff::Timestamp;
+use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 
 use super::challenges::{Challenges, Offer};
-use super::folder::{Folder, Issued, SavedAccount};
+use super::folder::{Folder, Issued, SavedAccount, SavedOrder};
 use super::http::Client;
 use crate::config::Acme;
 
@@ -18,6 +23,16 @@ const READY_MAX: Duration = Duration::from_secs(120);
 
 /// What the account of RFC 8555 §6.7 is refused with that the authority does not know.
 const NO_ACCOUNT: &str = "urn:ietf:params:acme:error:accountDoesNotExist";
+
+/// What is no answer to what was asked (RFC 8555 §6.7).
+const PASSING: [&str; 3] = [
+    "urn:ietf:params:acme:error:badNonce",
+    "urn:ietf:params:acme:error:rateLimited",
+    "urn:ietf:params:acme:error:serverInternal",
+];
+
+/// How long an order is worth going on with, in seconds: authorities keep them for about a week.
+const ORDER_SECONDS_MAX: i64 = 7 * 86_400;
 
 /// A certificate and its key, in PEM.
 pub(super) struct Brought {
@@ -76,16 +91,92 @@ pub(super) fn is_unknown_account(error: &anyhow::Error) -> bool {
     })
 }
 
-/// Orders a certificate for the domains of `settings`, in place of `before`. `kinds` are the challenges that can be met here, the
-/// best first.
+/// Brings a certificate for the domains of `settings`, in place of `before`: that of the order in `folder`, or of a new one, which
+/// stays there until its certificate has come. `kinds` are the challenges that can be met here, the best first.
 pub(super) async fn obtain(
     account: &Account,
+    folder: &Folder,
     settings: &Acme,
     before: Option<&Issued>,
     kinds: &[ChallengeType],
     challenges: &Challenges,
 ) -> anyhow::Result<Brought> {
     let names = settings.domains.iter().map(|name| name.to_lowercase());
+    let domains: Vec<_> = names.collect();
+    let (mut order, key) = match resume(account, folder, &domains).await? {
+        Some(resumed) => resumed,
+        None => {
+            let order = prove(account, &domains, before, kinds, challenges).await?;
+            let key = KeyPair::generate()?;
+            folder.keep_order(&SavedOrder {
+                url: order.url().to_owned(),
+                domains: domains.clone(),
+                since: Timestamp::now().as_second(),
+                key: key.serialize_pem(),
+            })?;
+            (order, key)
+        }
+    };
+    if order.state().status == OrderStatus::Ready {
+        let mut params = CertificateParams::new(domains)?;
+        params.distinguished_name = DistinguishedName::new();
+        let csr = params.serialize_request(&key)?;
+        order.finalize_csr(csr.der()).await?;
+    }
+    let chain = order.poll_certificate(&patience()).await?;
+    let key = key.serialize_pem();
+    Ok(Brought { key, chain })
+}
+
+fn patience() -> RetryPolicy {
+    RetryPolicy::new().timeout(READY_MAX)
+}
+
+/// The order in `folder` and its key, if it is for `domains` and can still bring a certificate.
+async fn resume(
+    account: &Account,
+    folder: &Folder,
+    domains: &[String],
+) -> anyhow::Result<Option<(Order, KeyPair)>> {
+    let now = Timestamp::now().as_second();
+    let is_good = |saved: &SavedOrder| {
+        saved.domains == domains && (0..ORDER_SECONDS_MAX).contains(&(now - saved.since))
+    };
+    let Some(saved) = folder.order().filter(is_good) else {
+        return Ok(None);
+    };
+    let Ok(key) = KeyPair::from_pem(&saved.key) else {
+        return Ok(None);
+    };
+    let mut order = match account.order(saved.url).await {
+        // The authority has no such order any more, or it is another account's.
+        Err(Error::Api(problem)) if !is_passing(&problem) => return Ok(None),
+        order => order.context("no word of the order whose certificate has not come")?,
+    };
+    Ok(match order.state().status {
+        OrderStatus::Ready | OrderStatus::Processing | OrderStatus::Valid => {
+            tracing::info!(order = order.url(), "Going on with an order");
+            Some((order, key))
+        }
+        _ => None,
+    })
+}
+
+/// Whether a problem says nothing of the order itself (RFC 8555 §6.7).
+fn is_passing(problem: &Problem) -> bool {
+    let kind = problem.r#type.as_deref().unwrap_or_default();
+    kind == NO_ACCOUNT || PASSING.contains(&kind)
+}
+
+/// Makes an order for `domains` and shows that they are ours, after which it is ready for its certificate.
+async fn prove(
+    account: &Account,
+    domains: &[String],
+    before: Option<&Issued>,
+    kinds: &[ChallengeType],
+    challenges: &Challenges,
+) -> anyhow::Result<Order> {
+    let names = domains.iter().cloned();
     let identifiers: Vec<_> = names.map(Identifier::Dns).collect();
     let mut new = NewOrder::new(&identifiers);
     // Told what it replaces, an authority may count it less (RFC 9773 §5).
@@ -103,8 +194,7 @@ pub(super) async fn obtain(
     };
 
     let offers = offer(&mut order, kinds, challenges).await?;
-    let patience = RetryPolicy::new().timeout(READY_MAX);
-    let ready = order.poll_ready(&patience).await;
+    let ready = order.poll_ready(&patience()).await;
     match ready {
         Ok(OrderStatus::Ready) => {}
         Ok(_) => bail!(
@@ -119,9 +209,7 @@ pub(super) async fn obtain(
         }
     }
     drop(offers);
-    let key = order.finalize().await?;
-    let chain = order.poll_certificate(&patience).await?;
-    Ok(Brought { key, chain })
+    Ok(order)
 }
 
 /// Meets a challenge of each authorization; its answers are given for as long as the result lives.
