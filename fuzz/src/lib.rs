@@ -5,6 +5,7 @@
 //! libFuzzer search by the clock (`src/bin/libfuzzer.rs`).
 
 mod relay;
+mod rtp;
 mod server;
 mod signaling;
 mod signaling_core;
@@ -20,9 +21,13 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("client_frame", signaling::client_frame),
     ("core_frames", signaling_core::core_frames),
     ("demux", server::demux),
+    ("payload_descriptors", rtp::payload_descriptors),
     ("proxy_v2", server::proxy_v2),
     ("relay_core_input", relay::relay_core_input),
+    ("rtcp", rtp::rtcp),
+    ("rtp_packet", rtp::rtp_packet),
     ("sdp_fingerprints", signaling::sdp_fingerprints),
+    ("srtp_inbound", rtp::srtp_inbound),
     ("stun_differential", stun_differential::stun_differential),
     ("stun_message", relay::stun_message),
     ("turn_stream", relay::turn_stream),
