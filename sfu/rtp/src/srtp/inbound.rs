@@ -151,8 +151,9 @@ impl Inbound {
         Ok(len)
     }
 
-    /// Makes room for another source in place of `ssrc`, whose Track has ended. Its packets would be taken for new ones of
-    /// a new source then: whoever forgets it has to know that it means nothing any more.
+    /// Makes room for another source in place of `ssrc`, which must never come again: its old packets would be taken for
+    /// those of a new source, and new ones not be opened once its rollover counter is above zero. A section that is paused
+    /// goes on with the SSRC it had, so only what a later offer has given up for good is forgotten.
     pub fn forget(&mut self, ssrc: u32) {
         self.rtp.forget(ssrc);
         self.rtcp.forget(ssrc);
