@@ -61,8 +61,8 @@ impl Picture {
     }
 }
 
-/// How many pictures later than `before` a picture is; more than half the range for an earlier one.
-pub(crate) fn steps(id: PictureId, before: u16) -> u16 {
+/// How many pictures later than `before` a picture is; `None` for an earlier one.
+pub(crate) fn steps(id: PictureId, before: u16) -> Option<u16> {
     let (mask, half) = if id.long {
         (0x7fff, 0x4000)
     } else {
@@ -70,7 +70,7 @@ pub(crate) fn steps(id: PictureId, before: u16) -> u16 {
     };
     let steps = id.value.wrapping_sub(before) & mask;
 
-    if steps > half { u16::MAX } else { steps }
+    (steps < half).then_some(steps)
 }
 
 /// Reads what a video packet says of its picture; `None` if its payload descriptor is malformed. Of encrypted payloads nothing

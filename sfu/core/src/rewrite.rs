@@ -14,6 +14,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use sfu_rtp::payload::PictureId;
+
 use crate::picture::{Detail, Picture, steps};
 
 /// The most runs kept of one outgoing stream: more than two seconds of a stream that drops every second picture.
@@ -206,7 +208,8 @@ impl Rewriter {
 
         let goes_on = self.last_run().is_some_and(|run| {
             run.sequence.is_some() == keep
-                && (!keep || (run.offsets == self.offsets && run.detail == detail))
+                && run.detail == detail
+                && (!keep || run.offsets == self.offsets)
         });
         if !goes_on {
             self.push_run(sequence, keep, detail);
@@ -220,22 +223,18 @@ impl Rewriter {
             ..numbers_of(incoming, &self.offsets)
         };
         self.next_sequence += 1;
-        self.next_picture_id = numbers.picture_id.wrapping_add(1);
-        self.next_tl0_picture_index = numbers.tl0_picture_index.wrapping_add(1);
-        self.next_frame_number = numbers.frame_number.wrapping_add(1);
-        if numbers.timestamp.wrapping_sub(self.timestamp).cast_signed() > 0
-            || self.timestamp_at.is_none()
-        {
+        if self.timestamp_at.is_none() {
             self.timestamp = numbers.timestamp;
         }
         self.timestamp_at = Some(now);
+        self.note(&numbers, &incoming.picture);
         Step::Forward(numbers)
     }
 
     /// Takes a packet older than the newest that comes for the first time. `keeps` tells whether a picture is part of what was
     /// wanted at its time.
     pub(crate) fn late(
-        &self,
+        &mut self,
         incoming: &Incoming,
         keeps: impl FnOnce(&Picture, Detail) -> bool,
     ) -> Step {
@@ -254,9 +253,34 @@ impl Rewriter {
             ..numbers_of(incoming, &run.offsets)
         };
         if keeps(&incoming.picture, run.detail) {
+            self.note(&numbers, &incoming.picture);
             Step::Forward(numbers)
         } else {
             Step::Fill(numbers)
+        }
+    }
+
+    /// Whatever comes next has later numbers than these. They need not be the latest: a packet that came late, or the rest of a picture.
+    fn note(&mut self, numbers: &Numbers, picture: &Picture) {
+        if let Some(id) = picture.id
+            && let value = numbers.picture_id
+            && let Some(ids) = steps(PictureId { value, ..id }, self.next_picture_id)
+        {
+            self.next_picture_id = self.next_picture_id.wrapping_add(ids + 1);
+        }
+        let indices = numbers
+            .tl0_picture_index
+            .wrapping_sub(self.next_tl0_picture_index);
+        if indices.cast_signed() >= 0 {
+            self.next_tl0_picture_index = numbers.tl0_picture_index.wrapping_add(1);
+        }
+        let frames = numbers.frame_number.wrapping_sub(self.next_frame_number);
+        if frames.cast_signed() >= 0 {
+            self.next_frame_number = numbers.frame_number.wrapping_add(1);
+        }
+        let ticks = numbers.timestamp.wrapping_sub(self.timestamp);
+        if ticks.cast_signed() > 0 {
+            self.timestamp = numbers.timestamp;
         }
     }
 
@@ -284,11 +308,11 @@ impl Rewriter {
         let later = self
             .newest_picture_id
             .replace(id.value)
-            .map_or(u16::MAX, |before| steps(id, before));
+            .and_then(|before| steps(id, before));
 
         match later {
-            0 => {}
-            1..=PICTURES_MISSING_MAX => {
+            Some(0) => {}
+            Some(1..=PICTURES_MISSING_MAX) => {
                 if !keep && picture.has_dense_ids {
                     self.offsets.picture_id = self.offsets.picture_id.wrapping_sub(1);
                 }

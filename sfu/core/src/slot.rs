@@ -351,12 +351,13 @@ impl Slot {
             return;
         }
 
+        // Only with the first packet of a picture, so that what is missing before it was all wanted as before.
         let picture = &offered.record.incoming.picture;
         if picture.starts_key_frame {
             self.detail = goal;
             return;
         }
-        if offered.starts_picture {
+        if picture.starts_frame && picture.spatial == 0 {
             self.detail.spatial = self.detail.spatial.min(goal.spatial);
             self.detail.temporal = self.detail.temporal.min(goal.temporal);
         }
