@@ -12,6 +12,7 @@ use bytes::Bytes;
 use rand::SeedableRng;
 use rand::rngs::{StdRng, SysRng};
 use relay_core::{Credentials, FiveTuple, Owners, Path, Refusal, Stats, Transport, UsageByAccount};
+use sockets::burst;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{mpsc, oneshot};
@@ -24,7 +25,7 @@ use crate::dtls::{self, Certificates};
 use crate::shard::Shard;
 use crate::stream::{Accepted, accept_all, serve};
 use crate::worker::{self, Command as WorkerCommand, Event, Listener, Remote, Worker};
-use crate::{burst, metrics, udp, xdp};
+use crate::{metrics, udp, xdp};
 
 /// How many streams may wait for the relay's thread to take them.
 const COMMANDS_MAX: usize = 1024;

@@ -18,7 +18,6 @@
 //! as the core tells them. What happens on any of them takes no lock. [`Relay::start`] begins them,
 //! the [`Handle`] talks to the control thread.
 
-mod burst;
 pub mod client;
 mod config;
 mod dtls;

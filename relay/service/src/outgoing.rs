@@ -2,8 +2,8 @@
 
 use std::net::{SocketAddr, UdpSocket};
 
-use crate::burst::{self, BURST_LEN_MAX, SEGMENTS_MAX};
 use crate::udp;
+use sockets::burst::{self, BURST_LEN_MAX, SEGMENTS_MAX};
 
 /// The socket a datagram leaves from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -16,7 +16,6 @@ use relay_core::{
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::burst::{self, Inbox, RECEIVED_MAX};
 use crate::config::Settings;
 use crate::icmp::{self, Said};
 use crate::offload::{self, Offload, Offloaded};
@@ -25,6 +24,7 @@ use crate::sender::Sender;
 use crate::tcp::Tcp;
 use crate::worker::{Batch, Command, Event, Figures, Listener, Remote};
 use crate::{udp, xdp};
+use sockets::burst::{self, Inbox, RECEIVED_MAX};
 
 /// Room in front of every received packet for the longest prefix a core writes there.
 pub(crate) const HEADROOM: usize = Prefix::LEN_MAX;

@@ -27,11 +27,11 @@ use relay_core::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use crate::burst::{Inbox, RECEIVED_MAX};
 use crate::icmp::{self, Said};
 use crate::outgoing::{Exit, Outgoing};
 use crate::pace::{NAP, Pace};
 use crate::udp;
+use sockets::burst::{Inbox, RECEIVED_MAX};
 
 /// How many sockets one call tells about.
 const EVENTS_MAX: usize = 256;

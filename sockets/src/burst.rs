@@ -7,13 +7,14 @@
 use std::io;
 use std::mem;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
 use std::ptr;
 
 use socket2::{SockAddr, SockRef};
 
 /// How many datagrams, or bursts of them, one call receives at most.
-pub(crate) const RECEIVED_MAX: usize = 16;
+pub const RECEIVED_MAX: usize = 16;
 
 /// The longest thing received at once, in bytes.
 const SLOT_LEN: usize = 65_536;
@@ -38,13 +39,13 @@ const fn len_of<T>() -> libc::socklen_t {
 const CONTROL_WORDS: usize = 3;
 
 /// How many datagrams one call may send: what every kernel with segmentation takes.
-pub(crate) const SEGMENTS_MAX: usize = 64;
+pub const SEGMENTS_MAX: usize = 64;
 
 /// How many bytes they may have together: one IPv4 datagram.
-pub(crate) const BURST_LEN_MAX: usize = 65_507;
+pub const BURST_LEN_MAX: usize = 65_507;
 
 /// What one call receives.
-pub(crate) struct Inbox {
+pub struct Inbox {
     bytes: Box<[u8]>,
     names: [libc::sockaddr_storage; RECEIVED_MAX],
     controls: [[u64; CONTROL_WORDS]; RECEIVED_MAX],
@@ -52,24 +53,50 @@ pub(crate) struct Inbox {
 }
 
 /// Datagrams of one sender, one behind the other.
-pub(crate) struct Received<'i> {
-    pub(crate) from: SocketAddr,
+pub struct Received<'i> {
+    /// Who sent them.
+    pub from: SocketAddr,
     /// All bytes.
-    pub(crate) bytes: &'i [u8],
+    pub bytes: &'i [u8],
     /// The length of each datagram; the last may be shorter. At least 1.
-    pub(crate) segment: usize,
+    pub segment: usize,
+}
+
+/// The same, to be changed in place.
+pub struct ReceivedMut<'i> {
+    /// Who sent them.
+    pub from: SocketAddr,
+    /// All bytes.
+    pub bytes: &'i mut [u8],
+    /// The length of each datagram; the last may be shorter. At least 1.
+    pub segment: usize,
+}
+
+/// Where something received lies.
+struct Place {
+    from: SocketAddr,
+    bytes: Range<usize>,
+    segment: usize,
 }
 
 impl<'i> Received<'i> {
     /// Each datagram; an empty one is a datagram too.
-    pub(crate) fn datagrams(&self) -> impl Iterator<Item = &'i [u8]> + use<'i> {
+    pub fn datagrams(&self) -> impl Iterator<Item = &'i [u8]> + use<'i> {
         let empty = self.bytes.is_empty().then_some(&[][..]);
         empty.into_iter().chain(self.bytes.chunks(self.segment))
     }
 }
 
+impl Default for Inbox {
+    fn default() -> Inbox {
+        Inbox::new()
+    }
+}
+
 impl Inbox {
-    pub(crate) fn new() -> Inbox {
+    /// Room for a call's worth.
+    #[must_use]
+    pub fn new() -> Inbox {
         // SAFETY: all three are plain data of C, for which zeroes are a value.
         let (names, headers) = unsafe { (mem::zeroed(), mem::zeroed()) };
         Inbox {
@@ -82,7 +109,11 @@ impl Inbox {
 
     /// Receives up to `count` of what waits at `socket` and returns how many came; zero once
     /// nothing is there.
-    pub(crate) fn receive(&mut self, socket: &impl AsFd, count: usize) -> io::Result<usize> {
+    ///
+    /// # Errors
+    ///
+    /// What the socket says, which may be an ICMP error about a datagram sent before.
+    pub fn receive(&mut self, socket: &impl AsFd, count: usize) -> io::Result<usize> {
         let count = count.min(RECEIVED_MAX);
         let mut parts = [libc::iovec {
             iov_base: ptr::null_mut(),
@@ -122,13 +153,34 @@ impl Inbox {
 
     /// What came at `at`, below what [`receive`](Self::receive) returned; `None` where the sender
     /// has no address of the internet.
-    pub(crate) fn get(&self, at: usize) -> Option<Received<'_>> {
+    #[must_use]
+    pub fn get(&self, at: usize) -> Option<Received<'_>> {
+        let place = self.place(at)?;
+        Some(Received {
+            from: place.from,
+            bytes: &self.bytes[place.bytes],
+            segment: place.segment,
+        })
+    }
+
+    /// The same, to be changed in place.
+    #[must_use]
+    pub fn get_mut(&mut self, at: usize) -> Option<ReceivedMut<'_>> {
+        let place = self.place(at)?;
+        Some(ReceivedMut {
+            from: place.from,
+            bytes: &mut self.bytes[place.bytes],
+            segment: place.segment,
+        })
+    }
+
+    fn place(&self, at: usize) -> Option<Place> {
         let header = &self.headers[at];
         let len = (header.msg_len as usize).min(SLOT_LEN);
         let start = at * SLOT_STRIDE;
-        Some(Received {
+        Some(Place {
             from: address(&self.names[at])?,
-            bytes: &self.bytes[start..start + len],
+            bytes: start..start + len,
             segment: self.segment(at).unwrap_or(len).max(1),
         })
     }
@@ -173,7 +225,7 @@ fn address(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
 }
 
 /// Lets the kernel bring datagrams of one sender together. Where it can't they come one by one.
-pub(crate) fn receive_bursts(socket: &impl AsFd) {
+pub fn receive_bursts(socket: &impl AsFd) {
     let on: libc::c_int = 1;
     // SAFETY: the value is an int that outlives the call.
     let set = unsafe {
@@ -191,13 +243,12 @@ pub(crate) fn receive_bursts(socket: &impl AsFd) {
 }
 
 /// Sends `bytes` as datagrams of `segment` bytes each, of which the last may be shorter, at once or
-/// not at all.
-pub(crate) fn send(
-    socket: &impl AsFd,
-    bytes: &[u8],
-    segment: usize,
-    to: SocketAddr,
-) -> io::Result<()> {
+/// not at all: at most [`SEGMENTS_MAX`] with [`BURST_LEN_MAX`] bytes together.
+///
+/// # Errors
+///
+/// What the socket says: no room, a way too narrow, or an ICMP error about an earlier datagram.
+pub fn send(socket: &impl AsFd, bytes: &[u8], segment: usize, to: SocketAddr) -> io::Result<()> {
     let name = SockAddr::from(to);
     if bytes.len() <= segment {
         // The plainer call takes a tenth of a microsecond less.

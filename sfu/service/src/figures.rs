@@ -1,0 +1,235 @@
+//! What a shard counts, in plain integers, and how an operator reads it.
+
+use metrics::{counter, gauge};
+use model::media::{GoneReason, MediaRefusal};
+
+macro_rules! causes {
+    ($($(#[doc = $doc:literal])* $name:ident = $label:literal,)*) => {
+        /// Why a packet went no further.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Drop {
+            $($(#[doc = $doc])* $name,)*
+        }
+
+        impl Drop {
+            /// All causes.
+            pub const ALL: [Drop; [$($label),*].len()] = [$(Drop::$name),*];
+
+            /// The cause as a label.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Drop::$name => $label,)*
+                }
+            }
+        }
+    };
+}
+
+causes! {
+    /// Neither STUN, DTLS, RTP nor RTCP.
+    Unreadable = "unreadable",
+    /// From an address that no Participant has proved to have.
+    Stranger = "stranger",
+    /// STUN that is no Binding request, or can't be read.
+    Stun = "stun",
+    /// STUN with a user name or a password we never gave.
+    StunPassword = "stun_password",
+    /// SRTP or SRTCP before there are keys.
+    Early = "early",
+    /// SRTP or SRTCP that is forged, replayed, or of one SSRC too many.
+    Srtp = "srtp",
+    /// RTP or RTCP that can't be read.
+    Rtp = "rtp",
+    /// What the Room has no use for: a stream nobody announced, or one that is muted.
+    NotForwarded = "not_forwarded",
+    /// More than a Participant may send.
+    IntakeFull = "intake_full",
+    /// More than a Participant can receive.
+    DownlinkFull = "downlink_full",
+    /// It had left the cache before its turn came, or could not be sealed.
+    Late = "late",
+    /// A socket had no room.
+    SocketFull = "socket_full",
+}
+
+/// Counters and levels of a shard, or of all.
+#[derive(Debug, Default, Clone)]
+pub struct Figures {
+    /// Rooms now.
+    pub rooms: usize,
+    /// Participants now.
+    pub participants: usize,
+    /// Participants who are connected now.
+    pub connected: usize,
+    /// Datagrams that came in.
+    pub packets_in: u64,
+    /// Their bytes.
+    pub bytes_in: u64,
+    /// Datagrams that left.
+    pub packets_out: u64,
+    /// Their bytes.
+    pub bytes_out: u64,
+    /// Calls of the system it took to send them.
+    pub calls_out: u64,
+    /// Turns of the loop.
+    pub turns: u64,
+    /// Microseconds the loop was at work.
+    pub busy_micros: u64,
+    /// Calls of the library that panicked.
+    pub panics: u64,
+    /// Bits per second that Participants can receive now, all of them together.
+    pub estimates_bps: u64,
+    /// How many Participants can receive now less than 150 kbit/s, less than 500, less than 1500, and more.
+    pub estimates: [usize; 4],
+    dropped: [u64; Drop::ALL.len()],
+    refused: [u64; REFUSALS.len()],
+    gone: [u64; GONE.len()],
+}
+
+const REFUSALS: [(MediaRefusal, &str); 7] = [
+    (MediaRefusal::BadSdp, "bad_sdp"),
+    (MediaRefusal::TooManySections, "too_many_sections"),
+    (MediaRefusal::WeakFingerprint, "weak_fingerprint"),
+    (MediaRefusal::NoCodec, "no_codec"),
+    (MediaRefusal::StaleGeneration, "stale_generation"),
+    (MediaRefusal::Full, "full"),
+    (MediaRefusal::UnknownParticipant, "unknown_participant"),
+];
+
+const GONE: [(GoneReason, &str); 3] = [
+    (GoneReason::Unreachable, "unreachable"),
+    (GoneReason::DtlsFailed, "dtls_failed"),
+    (GoneReason::Failed, "failed"),
+];
+
+impl Figures {
+    /// How many packets went no further, by cause.
+    #[must_use]
+    pub fn dropped(&self, cause: Drop) -> u64 {
+        self.dropped[cause as usize]
+    }
+
+    /// How many offers were refused, by cause.
+    #[must_use]
+    pub fn refused(&self, refusal: MediaRefusal) -> u64 {
+        place(&REFUSALS, refusal).map_or(0, |at| self.refused[at])
+    }
+
+    /// How many Participants were given up, by reason.
+    #[must_use]
+    pub fn gone(&self, reason: GoneReason) -> u64 {
+        place(&GONE, reason).map_or(0, |at| self.gone[at])
+    }
+
+    pub(crate) fn drop_packet(&mut self, cause: Drop) {
+        self.dropped[cause as usize] += 1;
+    }
+
+    /// Puts `count` in place of what was counted.
+    pub(crate) fn set_dropped(&mut self, cause: Drop, count: u64) {
+        self.dropped[cause as usize] = count;
+    }
+
+    pub(crate) fn refuse(&mut self, refusal: MediaRefusal) {
+        if let Some(at) = place(&REFUSALS, refusal) {
+            self.refused[at] += 1;
+        }
+    }
+
+    pub(crate) fn give_up(&mut self, reason: GoneReason) {
+        if let Some(at) = place(&GONE, reason) {
+            self.gone[at] += 1;
+        }
+    }
+
+    pub(crate) fn add(&mut self, other: &Figures) {
+        let add = |sums: &mut [u64], counts: &[u64]| {
+            for (sum, count) in sums.iter_mut().zip(counts) {
+                *sum += count;
+            }
+        };
+        add(&mut self.dropped, &other.dropped);
+        add(&mut self.refused, &other.refused);
+        add(&mut self.gone, &other.gone);
+        self.rooms += other.rooms;
+        self.participants += other.participants;
+        self.connected += other.connected;
+        self.packets_in += other.packets_in;
+        self.bytes_in += other.bytes_in;
+        self.packets_out += other.packets_out;
+        self.bytes_out += other.bytes_out;
+        self.calls_out += other.calls_out;
+        self.turns += other.turns;
+        self.busy_micros += other.busy_micros;
+        self.panics += other.panics;
+        self.estimates_bps += other.estimates_bps;
+        for (sum, count) in self.estimates.iter_mut().zip(other.estimates) {
+            *sum += count;
+        }
+    }
+
+    /// Publishes what all shards have counted. Every label has a fixed set of values.
+    pub(crate) fn publish(&self) {
+        gauge!("sfu_rooms").set(self.rooms as f64);
+        gauge!("sfu_participants").set(self.participants as f64);
+        gauge!("sfu_participants_connected").set(self.connected as f64);
+        gauge!("sfu_estimates_bits_per_second").set(self.estimates_bps as f64);
+        for (below, count) in ["150", "500", "1500", "inf"]
+            .into_iter()
+            .zip(self.estimates)
+        {
+            gauge!("sfu_estimates", "below_kbps" => below).set(count as f64);
+        }
+        for (direction, packets, bytes) in [
+            ("in", self.packets_in, self.bytes_in),
+            ("out", self.packets_out, self.bytes_out),
+        ] {
+            counter!("sfu_packets_total", "direction" => direction).absolute(packets);
+            counter!("sfu_bytes_total", "direction" => direction).absolute(bytes);
+        }
+        counter!("sfu_send_calls_total").absolute(self.calls_out);
+        counter!("sfu_turns_total").absolute(self.turns);
+        counter!("sfu_busy_microseconds_total").absolute(self.busy_micros);
+        counter!("sfu_library_panics_total").absolute(self.panics);
+        for cause in Drop::ALL {
+            counter!("sfu_dropped_total", "cause" => cause.name()).absolute(self.dropped(cause));
+        }
+        for ((_, cause), count) in REFUSALS.iter().zip(self.refused) {
+            counter!("sfu_offers_refused_total", "cause" => *cause).absolute(count);
+        }
+        for ((_, reason), count) in GONE.iter().zip(self.gone) {
+            counter!("sfu_participants_gone_total", "reason" => *reason).absolute(count);
+        }
+    }
+}
+
+fn place<T: Copy + PartialEq>(known: &[(T, &str)], wanted: T) -> Option<usize> {
+    known.iter().position(|(value, _)| *value == wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_add_up_by_cause() {
+        let mut one = Figures::default();
+        one.drop_packet(Drop::Srtp);
+        one.refuse(MediaRefusal::Full);
+        one.give_up(GoneReason::Failed);
+        let mut all = Figures::default();
+        all.add(&one);
+        all.add(&one);
+        let counts = [
+            all.dropped(Drop::Srtp),
+            all.refused(MediaRefusal::Full),
+            all.gone(GoneReason::Failed),
+        ];
+        assert_eq!(counts, [2, 2, 2]);
+        assert_eq!(
+            (all.dropped(Drop::Rtp), all.refused(MediaRefusal::BadSdp)),
+            (0, 0)
+        );
+    }
+}

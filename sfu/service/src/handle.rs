@@ -1,0 +1,293 @@
+//! Starts the SFU's threads, and talks to them.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use model::id::RoomId;
+use model::media::{MediaCommand, MediaEvent};
+use rand::SeedableRng;
+use rand::rngs::{StdRng, SysRng};
+use sockets::burst;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::exit::{Door, Exit};
+use crate::figures::Figures;
+use crate::outbox::Outbox;
+use crate::peer::Identity;
+use crate::rooms::{Rooms, Shared};
+use crate::shard::{self, Command, Shard};
+use crate::udp;
+use crate::waker::{self, Remote};
+
+/// How many commands may wait for a shard.
+const COMMANDS_MAX: usize = 1024;
+
+/// How many questions may wait for the control thread.
+const QUESTIONS_MAX: usize = 64;
+
+/// How often figures are published.
+const FIGURES_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the SFU needs of the server.
+#[derive(Debug)]
+pub struct Start {
+    /// What signaling asks for.
+    pub commands: mpsc::Receiver<MediaCommand>,
+    /// What signaling is told.
+    pub events: mpsc::Sender<MediaEvent>,
+}
+
+/// The SFU as the server starts it.
+#[derive(Debug)]
+pub struct Sfu;
+
+impl Sfu {
+    /// Binds every port of `config` and serves them from threads of its own, which need no runtime of the caller's.
+    ///
+    /// # Errors
+    ///
+    /// A setting that is wrong, or a port that can't be bound. IPv6 loopback is the exception: where this machine has none it is
+    /// left out with a warning.
+    pub fn start(config: &Config, start: Start) -> anyhow::Result<Handle> {
+        config.validate()?;
+        let cores = shard::cores();
+        let threads = match config.threads {
+            0 => cores.len().max(1),
+            threads => threads,
+        };
+        let sockets = bind(config, threads)?;
+        let addresses = sockets
+            .iter()
+            .flatten()
+            .map(|(address, _)| *address)
+            .collect();
+        let identity = Identity::new()?;
+        let shared = Arc::new(Shared::default());
+        let config = Arc::new(config.clone());
+        let mut rng = StdRng::try_from_rng(&mut SysRng).context("no entropy from the system")?;
+        let mut crew = Crew {
+            shards: Vec::new(),
+            threads: Vec::new(),
+        };
+        for (number, sockets) in sockets.into_iter().enumerate() {
+            let (remote, inlet) = waker::connect(COMMANDS_MAX).context("no eventfd")?;
+            let door = |(local, _): &(SocketAddr, UdpSocket)| Door {
+                public: config.public(*local),
+            };
+            let doors = sockets.iter().map(door).collect();
+            let exit = Exit::new(
+                sockets.into_iter().map(|(_, socket)| socket).collect(),
+                doors,
+            );
+            let outbox = Outbox::new(start.events.clone());
+            let (config, shared) = (config.clone(), shared.clone());
+            let rooms = Rooms::new(
+                Instant::now(),
+                config,
+                shared,
+                identity.clone(),
+                exit,
+                outbox,
+                rng.fork(),
+            );
+            let shard = Shard::new(number, inlet, rooms)?;
+            // More threads than cores have no place of their own.
+            let core = cores.get(number).filter(|_| threads <= cores.len());
+            crew.threads.push(shard.spawn(core.copied())?);
+            crew.shards.push(remote);
+        }
+
+        let (questions, asked) = mpsc::channel(QUESTIONS_MAX);
+        let stopping = CancellationToken::new();
+        let stopped = CancellationToken::new();
+        let guard = stopped.clone().drop_guard();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()?;
+        let control = Control {
+            crew,
+            commands: start.commands,
+            asked,
+            stopping: stopping.clone(),
+        };
+        thread::Builder::new()
+            .name("sfu".to_owned())
+            .spawn(move || {
+                let _guard = guard;
+                runtime.block_on(control.run());
+            })?;
+        Ok(Handle {
+            questions,
+            stopping,
+            stopped,
+            shared,
+            addresses,
+        })
+    }
+}
+
+/// Talks to a running SFU. Cheap to clone; the SFU runs on when all clones are gone.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    questions: mpsc::Sender<oneshot::Sender<Figures>>,
+    stopping: CancellationToken,
+    stopped: CancellationToken,
+    shared: Arc<Shared>,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Handle {
+    /// The addresses media comes in at, of one shard after the other; a port that was 0 is filled in.
+    #[must_use]
+    pub fn udp_addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// A snapshot of the counters of all shards; all zero once the SFU has ended.
+    pub async fn figures(&self) -> Figures {
+        let (reply, answer) = oneshot::channel();
+        if self.questions.send(reply).await.is_err() {
+            return Figures::default();
+        }
+        answer.await.unwrap_or_default()
+    }
+
+    /// Begins or ends draining: Rooms that live go on and take Participants, new ones are refused.
+    pub fn set_draining(&self, draining: bool) {
+        self.shared.is_draining.store(draining, Ordering::Relaxed);
+    }
+
+    /// Ends the SFU with all Rooms, and waits until its sockets are closed.
+    pub async fn shutdown(&self) {
+        self.stopping.cancel();
+        self.stopped.cancelled().await;
+    }
+
+    /// Waits until the SFU has ended, by [`shutdown`](Self::shutdown) or by an error it logged.
+    pub async fn stopped(&self) {
+        self.stopped.cancelled().await;
+    }
+}
+
+/// The shards' threads; they end when this is dropped.
+struct Crew {
+    shards: Vec<Remote<Command>>,
+    threads: Vec<thread::JoinHandle<()>>,
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        for shard in &self.shards {
+            shard.send(Command::Stop).ok(); // It may have ended with an error.
+        }
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("SFU thread panicked");
+            }
+        }
+    }
+}
+
+/// The control thread: leads commands to shards and figures out of them.
+struct Control {
+    crew: Crew,
+    commands: mpsc::Receiver<MediaCommand>,
+    asked: mpsc::Receiver<oneshot::Sender<Figures>>,
+    stopping: CancellationToken,
+}
+
+impl Control {
+    async fn run(mut self) {
+        let mut publishing = tokio::time::interval(FIGURES_INTERVAL);
+        let (mut has_signaling, mut has_handles) = (true, true);
+        loop {
+            tokio::select! {
+                () = self.stopping.cancelled() => return,
+                command = self.commands.recv(), if has_signaling => match command {
+                    // Waits for room: then signaling's own channel fills up, and signaling knows.
+                    Some(command) => {
+                        let shard = &self.crew.shards[shard_of(command.room, self.crew.shards.len())];
+                        if shard.send(Command::Media(command)).is_err() {
+                            tracing::error!("SFU thread has ended, SFU stopped");
+                            return;
+                        }
+                    }
+                    None => has_signaling = false, // Serve on.
+                },
+                asked = self.asked.recv(), if has_handles => match asked {
+                    Some(reply) => { reply.send(self.figures().await).ok(); } // Whoever asked may be gone.
+                    None => has_handles = false,
+                },
+                _ = publishing.tick() => self.figures().await.publish(),
+            }
+        }
+    }
+
+    async fn figures(&self) -> Figures {
+        let mut all = Figures::default();
+        for shard in &self.crew.shards {
+            let (reply, answer) = oneshot::channel();
+            if shard.try_send(Command::Figures(reply)).is_ok()
+                && let Ok(figures) = answer.await
+            {
+                all.add(&figures);
+            }
+        }
+        all
+    }
+}
+
+/// The shard of a Room.
+fn shard_of(room: RoomId, shards: usize) -> usize {
+    // The upper bits are the time it was made at, the lower ones random.
+    let random = room.as_u128() & u128::from(u64::MAX);
+    usize::try_from(random % shards.max(1) as u128).unwrap_or(0)
+}
+
+/// The sockets of each shard, with their addresses.
+fn bind(config: &Config, threads: usize) -> anyhow::Result<Vec<Vec<(SocketAddr, UdpSocket)>>> {
+    let mut shards = Vec::new();
+    for number in 0..threads {
+        let port = match config.port {
+            0 => 0,
+            first => u16::try_from(usize::from(first) + number)
+                .context("`sfu.port` leaves no port for each thread")?,
+        };
+        let mut sockets = Vec::new();
+        for ip in &config.listen_ips {
+            let address = SocketAddr::new(*ip, port);
+            match udp::bind(address) {
+                Ok(socket) => {
+                    burst::receive_bursts(&socket);
+                    sockets.push((socket.local_addr()?, socket));
+                }
+                // The default names [::1], which a container without IPv6 does not have.
+                Err(error) if is_missing_loopback(address, &error) => {
+                    tracing::warn!(%error, "No IPv6 loopback here, left out");
+                }
+                Err(error) => {
+                    return Err(error).with_context(|| format!("can't listen on UDP {address}"));
+                }
+            }
+        }
+        ensure!(
+            !sockets.is_empty(),
+            "`sfu.listen_ips` names no address of this machine"
+        );
+        shards.push(sockets);
+    }
+    Ok(shards)
+}
+
+fn is_missing_loopback(address: SocketAddr, error: &io::Error) -> bool {
+    let missing = error.kind() == io::ErrorKind::AddrNotAvailable
+        || error.raw_os_error() == Some(libc::EAFNOSUPPORT);
+    missing && address.is_ipv6() && address.ip().is_loopback()
+}

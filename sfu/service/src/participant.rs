@@ -1,0 +1,415 @@
+//! A Participant as a shard knows them: how they are reached, their keys, what they are sent and may send.
+
+use std::time::{Duration, Instant};
+
+use model::id::{ParticipantId, TrackId};
+use model::media::Slot;
+use model::room::{Permissions, Source};
+use relay_stun::IntegrityKey;
+use sfu_core::downlink::{Downlink, What};
+use sfu_core::feedback::{Arrivals, Remb};
+use sfu_core::{Bitrate, Forward, ParticipantKey, Room as Core, SlotKey, Stamps, TrackKey};
+use sfu_rtp::extension::AbsSendTime;
+use sfu_rtp::rtcp::Builder;
+use sfu_rtp::srtp::{Inbound, Outbound};
+
+use crate::exit::Exit;
+use crate::figures::{Drop, Figures};
+use crate::outgoing::Way;
+use crate::peer::{Agreed, Feedback, Peer};
+use crate::wishes::Wants;
+
+/// How many addresses of a Participant are known at once: candidates of two families, some behind other NATs.
+const WAYS_MAX: usize = 8;
+
+/// How much may come at once above the rate a Participant may send with: a key frame of a shared screen.
+const INTAKE_BURST: Duration = Duration::from_millis(500);
+
+/// How long the RTCP a shard writes itself may be.
+const FEEDBACK_LEN_MAX: usize = 1200;
+
+/// What a Participant hears about what they send.
+#[derive(Debug)]
+pub(crate) enum Uplink {
+    /// When each packet arrived.
+    Arrivals(Arrivals),
+    /// A ceiling.
+    Ceiling(Remb),
+    /// Reports of loss alone.
+    Reports,
+}
+
+/// Whether media can flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Not yet.
+    Connecting,
+    /// It does.
+    Connected,
+    /// It did.
+    Disconnected,
+}
+
+/// A media description of a Participant.
+#[derive(Debug)]
+pub(crate) struct Section {
+    pub(crate) mid: String,
+    pub(crate) is_audio: bool,
+    /// What they send there.
+    pub(crate) track: Option<(TrackId, TrackKey)>,
+    /// What they receive there, and what it carries now.
+    pub(crate) slot: Option<(SlotKey, Option<TrackId>)>,
+    /// What the slot carries now has not been told.
+    pub(crate) is_news: bool,
+}
+
+/// A Track of a Participant, as the Room knows it.
+#[derive(Debug, Clone)]
+pub(crate) struct Track {
+    pub(crate) id: TrackId,
+    pub(crate) key: TrackKey,
+    pub(crate) owner: usize,
+    pub(crate) source: Source,
+    /// As its owner or a moderator says.
+    pub(crate) is_muted: bool,
+    /// Muted, or not permitted.
+    pub(crate) is_silent: bool,
+    /// In the order of the offer; empty names without simulcast.
+    pub(crate) rids: Vec<String>,
+}
+
+/// How much may come in.
+#[derive(Debug)]
+struct Intake {
+    bytes_per_second: f64,
+    bytes: f64,
+    filled_at: Instant,
+}
+
+impl Intake {
+    fn new(now: Instant, limit: Bitrate) -> Self {
+        let bytes_per_second = limit.as_bps() as f64 / 8.0;
+        Self {
+            bytes_per_second,
+            bytes: bytes_per_second * INTAKE_BURST.as_secs_f64(),
+            filled_at: now,
+        }
+    }
+
+    fn takes(&mut self, now: Instant, len: usize) -> bool {
+        let passed = now.saturating_duration_since(self.filled_at).as_secs_f64();
+        let full = self.bytes_per_second * INTAKE_BURST.as_secs_f64();
+        self.bytes = (self.bytes + passed * self.bytes_per_second).min(full);
+        self.filled_at = now;
+        let takes = self.bytes >= len as f64;
+        if takes {
+            self.bytes -= len as f64;
+        }
+        takes
+    }
+}
+
+/// What each direction of a Participant may carry.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bitrates {
+    pub(crate) up: Bitrate,
+    pub(crate) down: Bitrate,
+}
+
+/// A Participant.
+pub(crate) struct Participant {
+    pub(crate) id: ParticipantId,
+    /// Their Room's place.
+    pub(crate) room: usize,
+    pub(crate) key: ParticipantKey,
+    pub(crate) peer: Peer,
+    /// What their STUN requests begin with, and are signed with.
+    pub(crate) ufrag: String,
+    pub(crate) password: IntegrityKey,
+    /// Where they have proved to be, the latest last.
+    pub(crate) ways: Vec<Way>,
+    /// Where they want media.
+    pub(crate) way: Option<Way>,
+    pub(crate) keys: Option<(Inbound, Outbound)>,
+    pub(crate) downlink: Downlink<Forward>,
+    pub(crate) uplink: Uplink,
+    down: Feedback,
+    bitrates: Bitrates,
+    intake: Intake,
+    /// What we are called in RTCP to them.
+    pub(crate) ssrc: u32,
+    /// What they sent last as.
+    pub(crate) ssrc_seen: u32,
+    /// The number of the transport-wide sequence number among the header extensions of what they send.
+    pub(crate) sequence_id: Option<u8>,
+    pub(crate) permissions: Permissions,
+    pub(crate) wants: Wants,
+    pub(crate) generation: u32,
+    pub(crate) sections: Vec<Section>,
+    pub(crate) state: State,
+    /// When something authenticated came last.
+    pub(crate) heard_at: Instant,
+    /// What signaling knows of the slots there should be.
+    pub(crate) wanted_told: (u16, u16),
+    /// When the library wants to be called.
+    pub(crate) peer_due: Option<Instant>,
+    /// When connection and figures are looked at.
+    pub(crate) look_due: Instant,
+    /// What the timers remember.
+    pub(crate) due: Option<Instant>,
+    /// Among those who have something to be sent.
+    pub(crate) is_waiting: bool,
+}
+
+/// What makes a Participant.
+pub(crate) struct Newcomer {
+    pub(crate) id: ParticipantId,
+    pub(crate) room: usize,
+    pub(crate) key: ParticipantKey,
+    pub(crate) peer: Peer,
+    pub(crate) permissions: Permissions,
+    pub(crate) generation: u32,
+    pub(crate) ssrc: u32,
+    pub(crate) bitrates: Bitrates,
+}
+
+impl Participant {
+    pub(crate) fn new(now: Instant, newcomer: Newcomer, agreed: &Agreed) -> Self {
+        let bitrates = newcomer.bitrates;
+        let mut participant = Self {
+            id: newcomer.id,
+            room: newcomer.room,
+            key: newcomer.key,
+            peer: newcomer.peer,
+            ufrag: agreed.ufrag.clone(),
+            password: IntegrityKey::short_term(&agreed.password),
+            ways: Vec::new(),
+            way: None,
+            keys: None,
+            downlink: downlink(now, agreed.down, bitrates),
+            uplink: uplink(now, agreed.up, bitrates),
+            down: agreed.down,
+            bitrates,
+            intake: Intake::new(now, bitrates.up),
+            ssrc: newcomer.ssrc,
+            ssrc_seen: 0,
+            sequence_id: None,
+            permissions: newcomer.permissions,
+            wants: Wants {
+                automatic: true,
+                wishes: Vec::new(),
+            },
+            generation: newcomer.generation,
+            sections: Vec::new(),
+            state: State::Connecting,
+            heard_at: now,
+            wanted_told: (0, 0),
+            peer_due: Some(now),
+            look_due: now,
+            due: None,
+            is_waiting: false,
+        };
+        participant.follow(now, agreed);
+        participant
+    }
+
+    /// Goes by what was agreed on again; sections are the caller's.
+    pub(crate) fn follow(&mut self, now: Instant, agreed: &Agreed) {
+        self.ufrag.clone_from(&agreed.ufrag);
+        self.password = IntegrityKey::short_term(&agreed.password);
+        self.sequence_id = agreed.sequence_id();
+        if self.down != agreed.down {
+            self.down = agreed.down;
+            self.downlink = downlink(now, agreed.down, self.bitrates);
+        }
+        let is_same = matches!(
+            (&self.uplink, agreed.up),
+            (Uplink::Arrivals(_), Feedback::Transport)
+                | (Uplink::Ceiling(_), Feedback::Estimate)
+                | (Uplink::Reports, Feedback::None)
+        );
+        if !is_same {
+            self.uplink = uplink(now, agreed.up, self.bitrates);
+        }
+    }
+
+    /// Remembers an address they have proved to have; returns one that is forgotten for it.
+    pub(crate) fn learn(&mut self, way: Way) -> Option<Way> {
+        if self.ways.contains(&way) {
+            return None;
+        }
+        self.ways.push(way);
+        if self.ways.len() <= WAYS_MAX {
+            return None;
+        }
+        let oldest = self
+            .ways
+            .iter()
+            .position(|known| Some(*known) != self.way)?;
+        Some(self.ways.remove(oldest))
+    }
+
+    /// Whether `len` more bytes may come in.
+    pub(crate) fn takes(&mut self, now: Instant, len: usize) -> bool {
+        self.intake.takes(now, len)
+    }
+
+    /// Puts a packet into their queue; whether it has room.
+    pub(crate) fn push(&mut self, now: Instant, forward: Forward) -> bool {
+        // Who can't be reached yet is sent nothing late.
+        self.keys.is_none()
+            || self.way.is_none()
+            || self
+                .downlink
+                .push(now, forward.class(), forward.wire_len(), forward)
+                .is_ok()
+    }
+
+    /// Sends what may leave now.
+    pub(crate) fn send(
+        &mut self,
+        now: Instant,
+        started: Instant,
+        core: &mut Core,
+        exit: &mut Exit,
+        figures: &mut Figures,
+    ) {
+        let (Some((_, outbound)), Some(way)) = (&mut self.keys, self.way) else {
+            return;
+        };
+        let micros = now.saturating_duration_since(started).as_micros();
+        let sent_at = AbsSendTime::from_micros(u64::try_from(micros).unwrap_or(u64::MAX));
+        self.downlink.handle_timeout(now);
+        while let Some(departure) = self.downlink.poll_send(now) {
+            let (forward, asked) = match departure.what {
+                What::Packet(forward) => (Some(forward), forward.wire_len()),
+                What::Padding(len) => (core.pad(self.key, len), len),
+            };
+            let stamps = Stamps {
+                transport_sequence: Some(departure.sequence),
+                abs_send_time: Some(sent_at),
+            };
+            let space = exit.space();
+            let written = forward.and_then(|forward| core.write(&forward, space, stamps));
+            let sealed = written.and_then(|written| {
+                let sealed =
+                    outbound.seal_rtp(space, written.header_len, written.len, written.index);
+                Some((written.len, sealed.ok()?))
+            });
+            let len = match sealed {
+                Some((len, sealed)) => {
+                    exit.put(way, sealed);
+                    u16::try_from(len).unwrap_or(u16::MAX)
+                }
+                None => 0,
+            };
+            if len != asked {
+                self.downlink.amend(now, &departure, len);
+            }
+            if len == 0 && forward.is_some() {
+                figures.drop_packet(Drop::Late);
+            }
+        }
+    }
+
+    /// Tells them how what they send arrives, if it is time.
+    pub(crate) fn send_feedback(&mut self, now: Instant, exit: &mut Exit) {
+        let (Some((_, outbound)), Some(way)) = (&mut self.keys, self.way) else {
+            return;
+        };
+        loop {
+            let space = exit.space();
+            let mut builder = Builder::new(&mut space[..FEEDBACK_LEN_MAX]);
+            let written = match &mut self.uplink {
+                Uplink::Reports => return,
+                Uplink::Arrivals(arrivals) => {
+                    let Some(report) = arrivals.poll_report(now) else {
+                        return;
+                    };
+                    let base = report.arrivals.first().map_or(0, |(sequence, _)| *sequence);
+                    let taken = builder.transport_feedback(
+                        self.ssrc,
+                        self.ssrc_seen,
+                        report.count,
+                        base,
+                        report.arrivals,
+                    );
+                    let taken = taken.unwrap_or(0);
+                    // What can't be written at all is not tried again.
+                    arrivals.reported(now, taken.max(1));
+                    taken > 0
+                }
+                Uplink::Ceiling(remb) => {
+                    let Some(ceiling) = remb.poll(now) else {
+                        return;
+                    };
+                    builder
+                        .remb(self.ssrc, ceiling.as_bps(), &[self.ssrc_seen])
+                        .is_ok()
+                }
+            };
+            let len = builder.len();
+            if written && let Ok(len) = outbound.seal_rtcp(space, len) {
+                exit.put(way, len);
+            }
+        }
+    }
+
+    /// When something is due.
+    pub(crate) fn next_due(&self, now: Instant) -> Instant {
+        let feedback = match &self.uplink {
+            _ if self.keys.is_none() => None,
+            Uplink::Arrivals(arrivals) => arrivals.poll_timeout(),
+            Uplink::Ceiling(remb) => remb.poll_timeout(),
+            Uplink::Reports => None,
+        };
+        let downlink = self
+            .keys
+            .as_ref()
+            .and_then(|_| self.downlink.poll_timeout(now));
+        [self.peer_due, downlink, feedback]
+            .into_iter()
+            .flatten()
+            .fold(self.look_due, Instant::min)
+    }
+
+    /// What their slots carry.
+    pub(crate) fn slots(&self) -> Vec<Slot> {
+        let slot = |section: &Section| {
+            section.slot.map(|(_, track)| Slot {
+                mid: section.mid.clone(),
+                track,
+            })
+        };
+        self.sections.iter().filter_map(slot).collect()
+    }
+}
+
+fn downlink(now: Instant, feedback: Feedback, bitrates: Bitrates) -> Downlink<Forward> {
+    let mut downlink = Downlink::new(now, feedback.into());
+    downlink.set_max(bitrates.down);
+    downlink
+}
+
+fn uplink(now: Instant, feedback: Feedback, bitrates: Bitrates) -> Uplink {
+    match feedback {
+        Feedback::Transport => Uplink::Arrivals(Arrivals::new(now)),
+        Feedback::Estimate => Uplink::Ceiling(Remb::new(bitrates.up)),
+        Feedback::None => Uplink::Reports,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_in_is_bounded_over_time_and_not_at_once() {
+        let start = Instant::now();
+        let mut intake = Intake::new(start, Bitrate::kbps(800)); // 100 kB a second.
+        let taken = |intake: &mut Intake, now| (0..100).filter(|_| intake.takes(now, 1000)).count();
+        assert_eq!(taken(&mut intake, start), 50, "half a second at once");
+        assert_eq!(taken(&mut intake, start + Duration::from_millis(100)), 10);
+        assert_eq!(taken(&mut intake, start + Duration::from_secs(60)), 50);
+    }
+}

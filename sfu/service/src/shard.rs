@@ -1,0 +1,206 @@
+//! A thread of the SFU: some Rooms, and a UDP port through which all their media goes. Moves datagrams and time; [`Rooms`] decides.
+//!
+//! ```text
+//! commands ──▶ ┌───────┐ ──▶ events
+//! datagrams ─▶ │ Shard │ ──▶ datagrams
+//! time ──────▶ └───────┘
+//! ```
+
+use std::io;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use model::media::MediaCommand;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use sockets::burst::{Inbox, RECEIVED_MAX};
+use tokio::sync::oneshot;
+
+use crate::figures::Figures;
+use crate::outgoing::Way;
+use crate::rooms::Rooms;
+use crate::waker::Inlet;
+
+/// How many sockets one call tells about.
+const EVENTS_MAX: usize = 16;
+
+/// How often a socket is asked in its turn, [`RECEIVED_MAX`] bursts each time.
+const SOCKET_TURNS_MAX: usize = 8;
+
+/// How many commands are carried out in a turn: an offer takes a millisecond, and media doesn't wait for many.
+const COMMANDS_PER_TURN_MAX: usize = 4;
+
+/// How soon events are tried again that signaling had no room for.
+const OUTBOX_INTERVAL: Duration = Duration::from_millis(10);
+
+/// The waker's number among the sockets that are waited for.
+const WAKER: u64 = u64::MAX;
+
+/// What a shard is told.
+pub(crate) enum Command {
+    /// Signaling's word.
+    Media(MediaCommand),
+    /// Tell the counters.
+    Figures(oneshot::Sender<Figures>),
+    /// End.
+    Stop,
+}
+
+/// What the thread owns.
+pub(crate) struct Shard {
+    number: usize,
+    epoll: Epoll,
+    inlet: Inlet<Command>,
+    rooms: Rooms,
+}
+
+impl Shard {
+    /// A shard that waits for its sockets from now on.
+    ///
+    /// # Errors
+    ///
+    /// The system can't watch them.
+    pub(crate) fn new(number: usize, inlet: Inlet<Command>, rooms: Rooms) -> anyhow::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).context("no epoll")?;
+        let readable = |token| EpollEvent::new(EpollFlags::EPOLLIN, token);
+        epoll.add(inlet.event(), readable(WAKER))?;
+        for (at, socket) in (0..).zip(rooms.exit.sockets()) {
+            epoll.add(socket, readable(at))?;
+        }
+        Ok(Self {
+            number,
+            epoll,
+            inlet,
+            rooms,
+        })
+    }
+
+    /// Serves on a thread of its own until told to stop; on `core`, where one is named.
+    pub(crate) fn spawn(self, core: Option<usize>) -> io::Result<JoinHandle<()>> {
+        let thread = std::thread::Builder::new().name(format!("sfu-{}", self.number));
+        thread.spawn(move || {
+            if let Some(core) = core
+                && let Err(error) = pin(core)
+            {
+                tracing::debug!(%error, core, "SFU thread not pinned");
+            }
+            if let Err(error) = self.run() {
+                tracing::error!(error = format!("{error:#}"), "SFU thread stopped");
+            }
+        })
+    }
+
+    fn run(mut self) -> anyhow::Result<()> {
+        let mut events = [EpollEvent::empty(); EVENTS_MAX];
+        let mut inbox = Inbox::new();
+        loop {
+            let timeout = self.timeout(Instant::now());
+            let ready = match self.epoll.wait(&mut events, timeout) {
+                Ok(ready) => ready,
+                Err(nix::errno::Errno::EINTR) => continue,
+                Err(error) => return Err(error).context("can't wait for sockets"),
+            };
+            // One time for all that happens in a turn.
+            let now = Instant::now();
+            for event in &events[..ready] {
+                match event.data() {
+                    WAKER => {
+                        if !self.obey(now) {
+                            return Ok(());
+                        }
+                    }
+                    token => self.receive(
+                        usize::try_from(token).unwrap_or(usize::MAX),
+                        now,
+                        &mut inbox,
+                    ),
+                }
+            }
+            self.rooms.handle_timeouts(now);
+            self.rooms.finish_turn(now);
+            self.rooms.figures.turns += 1;
+            self.rooms.figures.busy_micros += u64::try_from(now.elapsed().as_micros()).unwrap_or(0);
+        }
+    }
+
+    /// How long to wait for a socket.
+    fn timeout(&mut self, now: Instant) -> EpollTimeout {
+        let outbox = (!self.rooms.outbox.flush()).then(|| now + OUTBOX_INTERVAL);
+        let next = [self.rooms.timers.next(), outbox]
+            .into_iter()
+            .flatten()
+            .min();
+        let Some(at) = next else {
+            return EpollTimeout::NONE;
+        };
+        // Up to the next millisecond, so as not to wake up before it is time.
+        let wait = at.saturating_duration_since(now) + Duration::from_micros(999);
+        EpollTimeout::try_from(wait).unwrap_or(EpollTimeout::MAX)
+    }
+
+    /// Takes in what waits at a socket.
+    fn receive(&mut self, at: usize, now: Instant, inbox: &mut Inbox) {
+        for _ in 0..SOCKET_TURNS_MAX {
+            let Some(socket) = self.rooms.exit.sockets().get(at) else {
+                return;
+            };
+            let received = match inbox.receive(socket, RECEIVED_MAX) {
+                Ok(received) => received,
+                // An ICMP error about a datagram sent before; the socket itself is fine.
+                Err(error) => {
+                    tracing::trace!(%error, "Datagram not received");
+                    return;
+                }
+            };
+            for place in 0..received {
+                let Some(received) = inbox.get_mut(place) else {
+                    continue;
+                };
+                let way = Way {
+                    socket: at,
+                    to: received.from,
+                };
+                for datagram in received.bytes.chunks_mut(received.segment) {
+                    self.rooms.handle_datagram(now, way, datagram);
+                }
+            }
+            if received < RECEIVED_MAX {
+                return;
+            }
+        }
+    }
+
+    /// Carries out what other threads ask for; `false` when that is to stop.
+    fn obey(&mut self, now: Instant) -> bool {
+        self.inlet.hear();
+        for _ in 0..COMMANDS_PER_TURN_MAX {
+            match self.inlet.receive() {
+                Some(Command::Media(command)) => self.rooms.handle_command(now, command),
+                Some(Command::Figures(reply)) => {
+                    self.rooms.take_stock();
+                    reply.send(self.rooms.figures.clone()).ok(); // Whoever asked may be gone.
+                }
+                Some(Command::Stop) => return false,
+                None => return true,
+            }
+        }
+        self.inlet.ring();
+        true
+    }
+}
+
+/// Binds this thread to one core.
+fn pin(core: usize) -> nix::Result<()> {
+    let mut cores = nix::sched::CpuSet::new();
+    cores.set(core)?;
+    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &cores)
+}
+
+/// The cores this process may use.
+pub(crate) fn cores() -> Vec<usize> {
+    let cores = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0));
+    let usable = |cores: nix::sched::CpuSet| {
+        (0..nix::sched::CpuSet::count()).filter(move |core| cores.is_set(*core).unwrap_or(false))
+    };
+    cores.into_iter().flat_map(usable).collect()
+}

@@ -1,0 +1,283 @@
+//! A client: a PeerConnection without a browser, on a socket of its own.
+
+use std::collections::VecDeque;
+use std::net::{SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use model::id::{ParticipantId, TrackId};
+use model::media::{MediaOffer, TrackOffer};
+use model::room::Source;
+use str0m::change::{SdpAnswer, SdpPendingOffer};
+use str0m::format::Codec;
+use str0m::media::{Direction, KeyframeRequest, KeyframeRequestKind, MediaKind, Mid};
+use str0m::net::{Protocol, Receive};
+use str0m::rtp::{ExtensionValues, RtpPacket, RtpWrite, SeqNo};
+use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig};
+
+/// A Track of a client.
+pub(crate) struct Sent {
+    pub(crate) track: TrackId,
+    pub(crate) mid: Mid,
+    pub(crate) source: Source,
+    next: u64,
+    time: u32,
+}
+
+/// A client.
+pub(crate) struct Client {
+    pub(crate) id: ParticipantId,
+    pub(crate) rtc: Rtc,
+    pub(crate) socket: UdpSocket,
+    pub(crate) address: SocketAddr,
+    pub(crate) tracks: Vec<Sent>,
+    /// Slots, in the order of the offer.
+    pub(crate) audio_slots: Vec<Mid>,
+    pub(crate) video_slots: Vec<Mid>,
+    pub(crate) generation: u32,
+    pending: Option<SdpPendingOffer>,
+    pub(crate) is_connected: bool,
+    pub(crate) received: Vec<RtpPacket>,
+    pub(crate) asked: Vec<KeyframeRequest>,
+    /// Everything that came, before the library saw it.
+    pub(crate) datagrams: VecDeque<Vec<u8>>,
+    /// So many of the next media datagrams are lost.
+    pub(crate) lose: usize,
+    /// Everything that left.
+    pub(crate) sent: VecDeque<Vec<u8>>,
+    /// Where it leaves to.
+    pub(crate) server: Option<SocketAddr>,
+}
+
+/// How many datagrams a client remembers in each direction.
+const REMEMBERED_MAX: usize = 10_000;
+
+impl Client {
+    pub(crate) fn new(number: u128) -> Client {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let address = socket.local_addr().unwrap();
+        let mut rtc = RtcConfig::new().set_rtp_mode(true).build(Instant::now());
+        rtc.add_local_candidate(Candidate::host(address, "udp").unwrap());
+        Client {
+            id: ParticipantId::from_u128(number),
+            rtc,
+            socket,
+            address,
+            tracks: Vec::new(),
+            audio_slots: Vec::new(),
+            video_slots: Vec::new(),
+            generation: 0,
+            pending: None,
+            is_connected: false,
+            received: Vec::new(),
+            asked: Vec::new(),
+            datagrams: VecDeque::new(),
+            lose: 0,
+            sent: VecDeque::new(),
+            server: None,
+        }
+    }
+
+    /// An offer with new Tracks and so many more slots.
+    pub(crate) fn offer(
+        &mut self,
+        sources: &[Source],
+        audio_slots: usize,
+        video_slots: usize,
+    ) -> MediaOffer {
+        let mut changes = self.rtc.sdp_api();
+        for source in sources {
+            let kind = kind(source.is_audio());
+            let mid = changes.add_media(kind, Direction::SendOnly, None, None, None);
+            let number = self.id.as_u128() * 100 + self.tracks.len() as u128;
+            self.tracks.push(Sent {
+                track: TrackId::from_u128(number),
+                mid,
+                source: *source,
+                next: 1000,
+                time: 5000,
+            });
+        }
+        for (count, is_audio) in [(audio_slots, true), (video_slots, false)] {
+            for _ in 0..count {
+                let mid = changes.add_media(kind(is_audio), Direction::RecvOnly, None, None, None);
+                match is_audio {
+                    true => self.audio_slots.push(mid),
+                    false => self.video_slots.push(mid),
+                }
+            }
+        }
+        let (offer, pending) = changes.apply().unwrap();
+        self.pending = Some(pending);
+        self.generation += 1;
+        let track = |sent: &Sent| TrackOffer {
+            track: sent.track,
+            mid: sent.mid.to_string(),
+            source: sent.source,
+            muted: false,
+        };
+        MediaOffer {
+            generation: self.generation,
+            sdp: offer.to_sdp_string(),
+            tracks: self.tracks.iter().map(track).collect(),
+        }
+    }
+
+    pub(crate) fn accept(&mut self, answer: &str) {
+        let answer = SdpAnswer::from_sdp_string(answer).unwrap();
+        let pending = self.pending.take().unwrap();
+        self.rtc.sdp_api().accept_answer(pending, answer).unwrap();
+    }
+
+    /// Moves what can be moved.
+    pub(crate) fn turn(&mut self, now: Instant) {
+        let mut buffer = [0; 2048];
+        while let Ok((len, from)) = self.socket.recv_from(&mut buffer) {
+            let datagram = &buffer[..len];
+            remember(&mut self.datagrams, datagram);
+            if is_rtp(datagram) && self.lose > 0 {
+                self.lose -= 1;
+                continue;
+            }
+            let receive = Receive::new(Protocol::Udp, from, self.address, datagram).unwrap();
+            self.rtc.handle_input(Input::Receive(now, receive)).unwrap();
+            self.poll();
+        }
+        self.rtc.handle_input(Input::Timeout(now)).unwrap();
+        self.poll();
+    }
+
+    fn poll(&mut self) {
+        loop {
+            match self.rtc.poll_output().unwrap() {
+                Output::Timeout(_) => return,
+                Output::Transmit(transmit) => {
+                    remember(&mut self.sent, &transmit.contents);
+                    self.server = Some(transmit.destination);
+                    self.socket
+                        .send_to(&transmit.contents, transmit.destination)
+                        .unwrap();
+                }
+                Output::Event(Event::Connected) => self.is_connected = true,
+                Output::Event(Event::RtpPacket(packet)) => self.received.push(packet),
+                Output::Event(Event::KeyframeRequest(request)) => self.asked.push(request),
+                Output::Event(_) => {}
+            }
+        }
+    }
+
+    /// Sends a packet of one of its Tracks, with some bytes of its own.
+    pub(crate) fn send(&mut self, at: usize, payload: &[u8], marker: bool, step: u32) {
+        let sent = &mut self.tracks[at];
+        let codec = match sent.source.is_audio() {
+            true => Codec::Opus,
+            false => Codec::Vp8,
+        };
+        let params = self
+            .rtc
+            .codec_config()
+            .find(|params| params.spec().codec == codec);
+        let pt = params.unwrap().pt();
+        let ext_vals = ExtensionValues {
+            audio_level: sent.source.is_audio().then_some(-30),
+            voice_activity: sent.source.is_audio().then_some(true),
+            ..ExtensionValues::default()
+        };
+        let write = RtpWrite::new(
+            pt,
+            SeqNo::from(sent.next),
+            sent.time,
+            Instant::now(),
+            payload.to_vec(),
+        );
+        let write = write
+            .marker(marker)
+            .ext_vals(ext_vals)
+            .nackable(!sent.source.is_audio());
+        sent.next += 1;
+        sent.time = sent.time.wrapping_add(step);
+        let mid = sent.mid;
+        self.rtc
+            .direct_api()
+            .stream_tx_by_mid(mid, None)
+            .unwrap()
+            .write_rtp(write);
+    }
+
+    /// Sends a frame of VP8 of so many packets, each with a byte to know it by.
+    pub(crate) fn send_video(
+        &mut self,
+        at: usize,
+        picture: u16,
+        is_key_frame: bool,
+        packets: u8,
+        known_by: u8,
+    ) {
+        for number in 0..packets {
+            let is_last = number + 1 == packets;
+            let step = if is_last { 3000 } else { 0 };
+            self.send(
+                at,
+                &vp8(picture, is_key_frame, number == 0, known_by),
+                is_last,
+                step,
+            );
+        }
+    }
+
+    /// Asks for a key frame of what is in a slot.
+    pub(crate) fn ask_for_key_frame(&mut self, mid: Mid) {
+        let mut direct = self.rtc.direct_api();
+        let stream = direct.stream_rx_by_mid(mid, None).unwrap();
+        stream.request_keyframe(KeyframeRequestKind::Pli);
+    }
+
+    /// What came in a slot.
+    pub(crate) fn received_in(&mut self, slot: Mid) -> Vec<&RtpPacket> {
+        let ssrc = self
+            .rtc
+            .direct_api()
+            .stream_rx_by_mid(slot, None)
+            .map(|stream| stream.ssrc());
+        let is_it = |packet: &&RtpPacket| Some(packet.header.ssrc) == ssrc;
+        self.received.iter().filter(is_it).collect()
+    }
+}
+
+fn kind(is_audio: bool) -> MediaKind {
+    match is_audio {
+        true => MediaKind::Audio,
+        false => MediaKind::Video,
+    }
+}
+
+fn remember(datagrams: &mut VecDeque<Vec<u8>>, datagram: &[u8]) {
+    if datagrams.len() == REMEMBERED_MAX {
+        datagrams.pop_front();
+    }
+    datagrams.push_back(datagram.to_vec());
+}
+
+/// Whether a datagram is SRTP.
+pub(crate) fn is_rtp(datagram: &[u8]) -> bool {
+    datagram.len() > 12
+        && (128..192).contains(&datagram[0])
+        && !(64..96).contains(&(datagram[1] & 0x7F))
+}
+
+/// A payload of VP8 (RFC 7741): descriptor with a long picture id, and for a key frame the header of one of 64 by 48 pixels.
+pub(crate) fn vp8(picture: u16, is_key_frame: bool, starts_frame: bool, known_by: u8) -> Vec<u8> {
+    let [high, low] = (picture | 0x8000).to_be_bytes();
+    let starts = u8::from(starts_frame) << 4;
+    let mut payload = vec![0x80 | starts, 0x80, high, low];
+    match (starts_frame, is_key_frame) {
+        (true, true) => payload.extend([0x10, 0x02, 0x00, 0x9D, 0x01, 0x2A, 64, 0, 48, 0]),
+        (true, false) => payload.extend([0x11, 0x02, 0x00]),
+        (false, _) => {}
+    }
+    payload.extend([known_by; 900]);
+    payload
+}
+
+/// How long a test waits for what has to happen.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);

@@ -1,0 +1,9 @@
+//! The SFU through its sockets on loopback, with clients of their own: what people in a Room see and hear, and what a stranger can't
+//! do to them.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests, too")]
+
+mod client;
+mod hostile;
+mod stage;
+mod story;
