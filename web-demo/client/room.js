@@ -414,7 +414,7 @@ export class Room extends Emitter {
     this.settings = state.settings;
     this.local.id = participant;
     Object.assign(this.local, { role, permissions });
-    this.messages = chat.slice(-CHAT_KEPT_MAX);
+    this.messages = chat.slice(-CHAT_KEPT_MAX).map((/** @type {any} */ message) => ({ ...message, from: named(message.from) }));
     this.#wishesTold = JSON.stringify(WISHES_DEFAULT);
     this.#setState("joined");
 
