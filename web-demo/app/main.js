@@ -5,6 +5,7 @@
 
 import { h } from "./dom.js";
 import { obstacle } from "./devices.js";
+import { meetingOfAddress } from "./meeting/name.js";
 import { mediaWords } from "./messages.js";
 import * as session from "./session.js";
 import { themeButton } from "./theme.js";
@@ -152,6 +153,8 @@ async function backToWelcome(words) {
 
 function showWelcome() {
   root.dataset.screen = "welcome";
+  const meeting = meetingOfAddress();
+  if (meeting) element("lead").textContent = `You are on your way to the meeting “${meeting}”. One thing before it:`;
   busy(false);
 }
 

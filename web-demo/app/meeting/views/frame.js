@@ -42,8 +42,10 @@ export async function mountMeeting() {
   );
   /** @type {HTMLElement} */ (document.getElementById("main")).append(element, back);
 
+  const awake = keepAwake();
   const update = () => {
     const { meeting } = store.state;
+    awake(meeting?.phase === "in");
     const where = !meeting ? null : meeting.isAside ? "aside" : "front";
     setAttribute(document.documentElement, "data-meeting", where);
     element.hidden = where !== "front";
@@ -69,6 +71,29 @@ export async function mountMeeting() {
     meeting?.watch(() => meeting === store.state.meeting && update());
     update();
   });
+}
+
+/** Keeps the screen from going dark while one watches and does not type. */
+function keepAwake() {
+  /** @type {Promise<WakeLockSentinel | null> | null} */
+  let lock = null;
+  // A page that was hidden in between has lost it.
+  document.addEventListener("visibilitychange", () => !document.hidden && lock && (lock = ask()));
+  const ask = async () => {
+    try {
+      return await navigator.wakeLock.request("screen");
+    } catch {
+      // A browser or a battery that says no: then it goes dark.
+      return null;
+    }
+  };
+  return (/** @type {boolean} */ on) => {
+    if (on) lock ??= ask();
+    else if (lock) {
+      void lock.then((held) => held?.release());
+      lock = null;
+    }
+  };
 }
 
 /**
