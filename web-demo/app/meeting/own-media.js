@@ -2,14 +2,19 @@
  * What this page has open for a meeting: camera, microphone, screen. From the device check on, and until it is over.
  */
 
-import { announce, toast } from "../announce.js";
-import { MediaProblem, openCamera, openDisplay, openMicrophone } from "../devices.js";
+import { announce, dismissToast, toast } from "../announce.js";
+import { attempt } from "../attempt.js";
+import { MediaProblem, meter, openCamera, openDisplay, openMicrophone } from "../devices.js";
 import { mediaWords } from "../messages.js";
 import { recall, remember } from "../storage.js";
 
 /** @typedef {import("../../client/index.js").Room} Room */
 /** @typedef {import("../../client/index.js").Source} Source */
 /** @typedef {"camera" | "microphone"} Device */
+
+/** Speech, and for how long it takes to be no cough: in turns of the meter, twenty a second. */
+const SPEECH_LEVEL = 0.6;
+const SPEECH_TURNS = 12;
 
 export class OwnMedia {
   /** @type {MediaStreamTrack | null} */
@@ -29,6 +34,7 @@ export class OwnMedia {
   #room = null;
   #changed;
   #closed = false;
+  #stopListening = () => {};
 
   /** @param {() => void} changed */
   constructor(changed) {
@@ -49,6 +55,7 @@ export class OwnMedia {
   /** @param {Room} room from now on changes go there */
   use(room) {
     this.#room = room;
+    this.#listenWhileMuted();
   }
 
   async toggleMicrophone() {
@@ -61,6 +68,7 @@ export class OwnMedia {
     }
     remember("meeting.microphone", this.isMicrophoneOn ? null : "off");
     this.#changed();
+    this.#listenWhileMuted();
     await this.#sendMicrophone();
     announce(this.isMicrophoneOn ? "Microphone on" : "Microphone off");
   }
@@ -119,18 +127,41 @@ export class OwnMedia {
    * @param {Source} source
    */
   wasMuted(source) {
-    if (source === "microphone") this.isMicrophoneOn = false;
-    else if (source === "camera") this.#drop("camera");
+    if (source === "microphone") {
+      this.isMicrophoneOn = false;
+      this.#listenWhileMuted();
+    } else if (source === "camera") this.#drop("camera");
     else void this.stopScreen();
     this.#changed();
   }
 
   close() {
     this.#closed = true;
+    this.#stopListening();
     navigator.mediaDevices?.removeEventListener("devicechange", this.#devicesChanged);
     this.#drop("camera");
     this.#drop("microphone");
     this.#stopCapture();
+  }
+
+  /** Says it, once, when somebody speaks whom nobody can hear. */
+  #listenWhileMuted() {
+    this.#stopListening();
+    if (this.isMicrophoneOn || !this.microphone || !this.#room) return;
+    let turns = 0;
+    let stop = meter(new MediaStream([this.microphone]), (loudness) => {
+      turns = loudness > SPEECH_LEVEL ? turns + 1 : 0;
+      if (turns < SPEECH_TURNS) return;
+      stop();
+      stop = () => {};
+      const action = { label: "Unmute", run: () => void attempt(() => this.toggleMicrophone()) };
+      toast("You are muted", "Nobody hears what you say.", { key: "speaking", action });
+    });
+    this.#stopListening = () => {
+      this.#stopListening = () => {};
+      stop();
+      dismissToast("speaking");
+    };
   }
 
   /** @param {Device} device replaces what is open; what went wrong is in `problems` */

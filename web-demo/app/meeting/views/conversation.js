@@ -72,6 +72,12 @@ function headView(pager) {
     icon("screen"),
     "You share your screen",
   );
+  const link = h(
+    "span",
+    { class: "meeting-fact link", role: "status", hidden: true, data: { test: "meeting-link" } },
+    icon("warning"),
+    "The server is away",
+  );
   const copy = h(
     "button",
     {
@@ -100,7 +106,7 @@ function headView(pager) {
     "header",
     { class: "meeting-head" },
     aside,
-    h("div", { class: "meeting-title" }, name, h("p", { class: "meeting-facts" }, time, count, lock, shares)),
+    h("div", { class: "meeting-title" }, name, h("p", { class: "meeting-facts" }, time, count, lock, shares, link)),
     pager,
     copy,
   );
@@ -121,6 +127,7 @@ function headView(pager) {
       setText(count, people(meeting.room.participants.size + 1));
       lock.hidden = !meeting.room.settings.locked;
       shares.hidden = !meeting.own.screen;
+      link.hidden = store.state.link === "connected";
       tick();
     },
   };

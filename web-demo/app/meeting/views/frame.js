@@ -66,7 +66,7 @@ export async function mountMeeting() {
   /** @type {Meeting | null} */
   let shown = null;
   store.watch(({ meeting }) => {
-    if (meeting === shown) return;
+    if (meeting === shown) return meeting?.touch();
     shown = meeting;
     meeting?.watch(() => meeting === store.state.meeting && update());
     update();
