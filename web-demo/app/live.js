@@ -187,13 +187,23 @@ function listen() {
 /** Asks for what may have been missed while there was no connection. */
 async function refresh() {
   await attempt(async () => {
-    const people = await client.subscribePresence();
+    const people = await directory();
     store.set({ people: new Map(people.map((person) => [person.user, person])), peopleKnown: true });
   });
   await attempt(settlePresence);
   await loadHistory();
   for (const call of client.calls.values()) {
     if (!onStage(store.state).includes(call) && call.phase !== "ended") follow(call);
+  }
+}
+
+/** Everybody, as far as it is this User's business: a guest has no directory. */
+async function directory() {
+  try {
+    return await client.subscribePresence();
+  } catch (error) {
+    if (error instanceof OffhookError && error.code === "forbidden") return [];
+    throw error;
   }
 }
 

@@ -16,6 +16,7 @@ const root = document.documentElement;
 const notice = element("welcome-notice");
 const signIn = /** @type {HTMLFormElement} */ (element("sign-in"));
 const tokenForm = /** @type {HTMLFormElement} */ (element("token-form"));
+const guest = /** @type {HTMLButtonElement} */ (element("guest"));
 const nameInput = /** @type {HTMLInputElement} */ (element("name"));
 const tokenInput = /** @type {HTMLInputElement} */ (element("token"));
 
@@ -31,7 +32,20 @@ void begin();
 signIn.addEventListener("submit", (event) => {
   event.preventDefault();
   const name = nameInput.value.trim();
-  if (name) void enterByName(name);
+  if (!name) return;
+  void enterBy(async () => {
+    const { token } = await session.signInByName(name);
+    return { identity: { kind: "demo", name }, token };
+  });
+});
+guest.addEventListener("click", () => {
+  const name = nameInput.value.trim();
+  const meeting = meetingOfAddress();
+  if (!signIn.reportValidity() || !name || !meeting) return;
+  void enterBy(async () => {
+    const { token } = await session.signInAsGuest(name, meeting);
+    return { identity: { kind: "token", token }, token };
+  });
 });
 tokenForm.addEventListener("submit", (event) => {
   event.preventDefault();
@@ -99,12 +113,12 @@ async function offerLastName() {
   }
 }
 
-/** @param {string} name */
-async function enterByName(name) {
+/** @param {() => Promise<{ identity: Identity, token: string }>} signInNow */
+async function enterBy(signInNow) {
   busy(true);
   try {
-    const { token } = await session.signInByName(name);
-    await enter({ kind: "demo", name }, token);
+    const { identity, token } = await signInNow();
+    await enter(identity, token);
   } catch (error) {
     busy(false);
     if (error instanceof session.Unreachable) tell("The server cannot be reached", "Check the network and try again.");
@@ -154,6 +168,7 @@ async function backToWelcome(words) {
 function showWelcome() {
   root.dataset.screen = "welcome";
   const meeting = meetingOfAddress();
+  guest.hidden = !meeting;
   if (meeting) element("lead").textContent = `You are on your way to the meeting “${meeting}”. One thing before it:`;
   busy(false);
 }

@@ -31,10 +31,29 @@ export async function signInKind() {
  * @returns {Promise<{ token: string, user: string, name: string, account: string }>}
  */
 export async function signInByName(name) {
-  const response = await ask("/demo/sign-in", {
+  return signIn("/demo/sign-in", { name });
+}
+
+/**
+ * Signs in as somebody from outside, for one meeting alone: a new User each time, who waits where there is a lobby.
+ *
+ * @param {string} name
+ * @param {string} room
+ * @returns {Promise<{ token: string, user: string, name: string, account: string }>}
+ */
+export async function signInAsGuest(name, room) {
+  return signIn("/demo/guest", { name, room });
+}
+
+/**
+ * @param {string} url
+ * @param {Record<string, string>} who
+ */
+async function signIn(url, who) {
+  const response = await ask(url, {
     method: "POST",
     headers: { "content-type": "application/json" },
-    body: JSON.stringify({ name }),
+    body: JSON.stringify(who),
   });
   const answer = await response.json().catch(() => null);
   if (!response.ok || !answer?.token) {

@@ -91,6 +91,28 @@ story('a moderator mutes, gives roles, removes and lets in again', {}, async (wo
   for (const person of [alice, bob]) await seesPictures(person, 1);
 });
 
+story('a guest with the link waits in the lobby until somebody lets them in, and has no directory', {}, async (world) => {
+  const chromium = await world.browser('chromium');
+  const alice = await meets(world, chromium, 'Alice');
+  await alice.press('meeting-people');
+  await alice.page.evaluate(() => document.querySelector('[data-test="room-lobby"]').click());
+  await eventually('the lobby is on', () => alice.page.evaluate(() => document.querySelector('[data-test="room-lobby"]').checked));
+
+  const guest = await world.visitor(chromium, { at: '/?room=weekly' });
+  guest.name = 'Gus';
+  await guest.type('name-input', 'Gus');
+  await guest.press('guest');
+  await guest.press('join');
+  await guest.readsThat('meeting-waiting', /waiting to be let in/i);
+  await alice.press('admit-all');
+  await guest.sees('conversation');
+  for (const person of [alice, guest]) await seesPictures(person, 1);
+  await guest.press('meeting-leave');
+  await guest.press('meeting-close');
+  await guest.sees('invite');
+  assert.ok(!(await guest.shows('person-alice')));
+});
+
 story('a server that crashes: everybody is in the Room again', {}, async (world) => {
   const chromium = await world.browser('chromium');
   const people = [await meets(world, chromium, 'Alice'), await meets(world, chromium, 'Bob')];
