@@ -5,7 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use ::signaling_core::{
     Answer, ConnectionId, Counts, Limits, Output, QueryId, SealSecret, Signaling, VerifiedHello,
 };
-use model::{AccountId, ApiKeyId, DeviceId, Grants, MessageId, NodeId, Timestamp};
+use model::media::{
+    GoneReason, MediaCommand, MediaCommandKind, MediaEvent, MediaEventKind, MediaRefusal,
+};
+use model::{
+    AccountId, ApiKeyId, DeviceId, Grants, MessageId, NodeId, ParticipantId, RoomGrants, Timestamp,
+};
 use serde_json::{Value, json};
 use signaling_wire::{DeviceInfo, Resume};
 
@@ -62,6 +67,12 @@ struct World {
     commands: u128,
     devices: [Device; USERS.len()],
     queries: Vec<QueryId>,
+    /// What the SFU would answer to the offers it has heard.
+    offers: Vec<MediaEvent>,
+    /// Whom it has in its Rooms.
+    inside: BTreeSet<ParticipantId>,
+    /// Ids of Rooms, Participants and Tracks the Devices have heard of.
+    ids: Vec<Value>,
     /// Who answered which Call. An id may be used again after the core has forgotten it, hence the time it was made at.
     winners: BTreeMap<(String, u64), String>,
 }
@@ -89,6 +100,9 @@ impl World {
             commands: 0,
             devices: Default::default(),
             queries: Vec::new(),
+            offers: Vec::new(),
+            inside: BTreeSet::new(),
+            ids: Vec::new(),
             winners: BTreeMap::new(),
         }
     }
@@ -114,6 +128,8 @@ impl World {
             6 => self.answer(script),
             7 => self.crash(),
             8 => self.sync(who, script),
+            62 => self.room_command(who, script),
+            63 => self.media(script),
             kind => self.command(who, kind, script),
         }
     }
@@ -148,6 +164,7 @@ impl World {
             user: USERS[who].parse().expect("a name is an id"),
             name: None,
             grants: Grants::default(),
+            room_grants: RoomGrants::default(),
             expired: false,
             device: device_info(who),
             resume,
@@ -216,10 +233,120 @@ impl World {
             58 => ("turn.refresh", json!({})),
             59 => return self.unnumbered(who, "bye"),
             60 => return self.unnumbered(who, "ping"),
-            61 => return self.unnumbered(who, "pong"),
+            61 if flag => return self.unnumbered(who, "pong"),
             _ => return self.unnumbered(who, "ack"),
         };
         self.numbered(who, kind, &data);
+    }
+
+    fn room_command(&mut self, who: usize, script: &mut Script<'_>) {
+        let (kind, one, other) = (script.choice(20), script.byte(), script.byte());
+        let (flag, number) = (script.choice(2) == 1, script.choice(5));
+        let id = |byte: Option<u8>| {
+            let known = self.ids.get(usize::from(byte.unwrap_or(0)));
+            known.cloned().unwrap_or_else(|| call_id(number).into())
+        };
+        let (room, named) = (id(one), id(other));
+        let sdp = description("", number)["sdp"].clone();
+        let tracks = json!([{"mid": "0", "source": "microphone", "muted": flag}, {"mid": number.to_string(), "source": "screen"}]);
+        let role = ["listener", "speaker", "moderator"][usize::from(number) % 3];
+        let (kind, data) = match kind {
+            0..=4 => (
+                "room.join",
+                json!({"room": if flag { "a" } else { "b" }, "generation": number, "sdp": sdp, "tracks": tracks,
+                    "settings": {"lobby": flag, "role": role}}),
+            ),
+            5 => (
+                "room.offer",
+                json!({"room": room, "generation": number, "sdp": sdp, "tracks": tracks}),
+            ),
+            6 => ("room.leave", json!({"room": room})),
+            7 => ("room.list", json!({"room": room, "after": named})),
+            8 => (
+                "room.mute",
+                json!({"room": room, "track": named, "muted": flag}),
+            ),
+            9 => (
+                "room.want",
+                json!({"room": room, "automatic": flag, "wishes": [{"track": named, "wanted": flag}]}),
+            ),
+            10 => (
+                "room.set",
+                json!({"room": room, "locked": flag, "role": role}),
+            ),
+            11 => (
+                "room.admit",
+                json!({"room": room, "waiting": [named], "admit": flag}),
+            ),
+            12 | 13 => (
+                "room.role",
+                json!({"room": room, "participant": named, "role": role}),
+            ),
+            14 => ("room.remove", json!({"room": room, "participant": named})),
+            15 => ("room.end", json!({"room": room})),
+            16 => ("room.hand", json!({"room": room, "up": flag})),
+            17 => ("room.react", json!({"room": room, "reaction": "!"})),
+            18 => (
+                "room.chat",
+                json!({"room": room, "text": "hello", "to": if flag { json!([named]) } else { Value::Null }}),
+            ),
+            _ => ("room.metadata", json!({"room": room, "metadata": role})),
+        };
+        self.numbered(who, kind, &data);
+    }
+
+    /// The SFU answers an offer, refuses it, or gives somebody up.
+    fn media(&mut self, script: &mut Script<'_>) {
+        let (what, which) = (script.choice(6), usize::from(script.choice(8)));
+        if self.offers.is_empty() {
+            return;
+        }
+        let MediaEvent {
+            account,
+            room,
+            kind,
+        } = self.offers.remove(which % self.offers.len());
+        let MediaEventKind::Answered {
+            participant,
+            generation,
+            ..
+        } = kind
+        else {
+            return;
+        };
+        let kind = match what {
+            0 => MediaEventKind::Failed,
+            1 => {
+                self.inside.remove(&participant);
+                let reason = GoneReason::Unreachable;
+                MediaEventKind::Gone {
+                    participant,
+                    reason,
+                }
+            }
+            2 => {
+                self.inside.remove(&participant);
+                let refusal = MediaRefusal::UnknownParticipant;
+                MediaEventKind::Refused {
+                    participant,
+                    generation,
+                    refusal,
+                }
+            }
+            _ => kind,
+        };
+        if kind == MediaEventKind::Failed {
+            let of_room = |event: &MediaEvent| event.room == room;
+            self.offers.retain(|event| !of_room(event));
+        }
+        self.core.handle_media(
+            self.now(),
+            MediaEvent {
+                account,
+                room,
+                kind,
+            },
+        );
     }
 
     /// Hands a sealed state back, or something that was never sealed.
@@ -302,6 +429,8 @@ impl World {
         self.starts += 1;
         self.core = start(self.starts);
         self.queries.clear();
+        self.offers.clear();
+        self.inside.clear();
         self.winners.clear();
         for device in &mut self.devices {
             device.connection = None;
@@ -323,12 +452,42 @@ impl World {
                     self.devices[device].connection = None;
                 }
                 Output::Query { query, .. } => self.queries.push(query),
+                Output::Media(command) => self.command_media(&command),
                 Output::Record(_) | Output::Publish { .. } => {}
             }
         }
     }
 
+    /// Checks what the SFU is told: nobody joins twice, and who is not there neither offers nor leaves.
+    fn command_media(&mut self, command: &MediaCommand) {
+        self.offers.extend(answer_of(command));
+        match &command.kind {
+            MediaCommandKind::Join { participant, .. } => {
+                assert!(
+                    self.inside.insert(*participant),
+                    "{participant} joins twice"
+                );
+            }
+            MediaCommandKind::Leave { participant } => {
+                assert!(
+                    self.inside.remove(participant),
+                    "{participant} was not there"
+                );
+            }
+            MediaCommandKind::Offer { participant, .. }
+            | MediaCommandKind::Permit { participant, .. }
+            | MediaCommandKind::Want { participant, .. } => {
+                assert!(
+                    self.inside.contains(participant),
+                    "{participant} is not there"
+                );
+            }
+            MediaCommandKind::Mute { .. } | MediaCommandKind::End => {}
+        }
+    }
+
     fn hear(&mut self, connection: ConnectionId, frame: &Value) {
+        self.note_ids(frame);
         let who = self.device_at(connection);
         let device = &mut self.devices[who];
         let data = &frame["data"];
@@ -346,6 +505,25 @@ impl World {
             device.sealed.insert(sealed.to_owned());
         }
         self.check_winner(&data["state"]);
+    }
+
+    /// Remembers what can be named in commands about Rooms, as much as a byte of the script can choose from.
+    fn note_ids(&mut self, value: &Value) {
+        match value {
+            Value::Object(fields) => {
+                for (name, value) in fields {
+                    let names_one =
+                        matches!(name.as_str(), "room" | "participant" | "track" | "waiting");
+                    let is_new = names_one && value.is_string() && !self.ids.contains(value);
+                    if is_new && self.ids.len() < 256 {
+                        self.ids.push(value.clone());
+                    }
+                    self.note_ids(value);
+                }
+            }
+            Value::Array(values) => values.iter().for_each(|value| self.note_ids(value)),
+            _ => {}
+        }
     }
 
     fn check_winner(&mut self, state: &Value) {
@@ -396,12 +574,36 @@ impl World {
 }
 
 fn start(starts: u64) -> Signaling {
-    Signaling::new(
+    let mut core = Signaling::new(
         Limits::default(),
         NodeId::from_u128(1),
         &SealSecret::new([7; 32]),
         starts,
-    )
+    );
+    core.handle_media_available(Timestamp::default(), true);
+    core
+}
+
+/// What an SFU answers to an offer it takes.
+fn answer_of(command: &MediaCommand) -> Option<MediaEvent> {
+    let (participant, generation) = match &command.kind {
+        MediaCommandKind::Join {
+            participant, offer, ..
+        }
+        | MediaCommandKind::Offer { participant, offer } => (*participant, offer.generation),
+        _ => return None,
+    };
+    let kind = MediaEventKind::Answered {
+        participant,
+        generation,
+        sdp: "v=0".to_owned(),
+        slots: Vec::new(),
+    };
+    Some(MediaEvent {
+        account: command.account,
+        room: command.room,
+        kind,
+    })
 }
 
 fn call_id(number: u8) -> String {

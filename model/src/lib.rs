@@ -16,7 +16,7 @@ pub use id::{
     AccountId, ApiKeyId, CallId, DeviceId, MessageId, NodeId, ParticipantId, RoomId, SessionId,
     TrackId, UserId,
 };
-pub use people::{Availability, Grants, Status};
+pub use people::{Availability, Grants, RoomGrants, Status};
 pub use record::{CallRecord, RecordChange};
 pub use room::{Permissions, Role, RoomName, Source};
 pub use time::{Millis, Timestamp};

@@ -8,6 +8,7 @@
 //!
 //! Signaling decides who is in a Room and what they may send; the SFU decides which packets of it reach whom.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{AccountId, ParticipantId, RoomId, TrackId};
@@ -119,7 +120,7 @@ pub struct Wish {
 }
 
 /// What a slot of a Participant carries.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Slot {
     /// The `recvonly` section of their offer.
     pub mid: String,
@@ -128,7 +129,9 @@ pub struct Slot {
 }
 
 /// How well a Participant is connected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum ConnectionQuality {
     /// Nothing comes from them any more.
@@ -233,10 +236,12 @@ pub enum MediaEventKind {
         /// Why.
         reason: GoneReason,
     },
+    /// The Room's media is lost by a fault of ours, as when a shard ends: nobody is in it any more.
+    Failed,
 }
 
 /// Whether a Layer is received by anybody.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LayerWanted {
     /// Its rid (RFC 8852); empty without simulcast.
     pub rid: String,

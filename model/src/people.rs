@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::room::{Role, RoomName};
+
 /// How reachable a User is, as others see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -57,5 +59,67 @@ impl Default for Grants {
             directory: true,
             max_concurrent: None,
         }
+    }
+}
+
+/// What an access token allows in Rooms; its `room` claim.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "camelCase")]
+pub struct RoomGrants {
+    /// May begin a Room that is not there; whoever does moderates it.
+    pub create: bool,
+    /// May join one that is.
+    pub join: bool,
+    /// The role to join in; that of the Room's settings unless told.
+    pub role: Option<Role>,
+    /// The Rooms this is about; all unless told.
+    pub names: Option<Vec<RoomName>>,
+    /// Whether this is somebody from outside, who came by a link: a guest waits in the lobby where there is one, and never
+    /// comes to moderate by staying the longest.
+    pub guest: bool,
+}
+
+impl Default for RoomGrants {
+    fn default() -> Self {
+        Self {
+            create: true,
+            join: true,
+            role: None,
+            names: None,
+            guest: false,
+        }
+    }
+}
+
+impl RoomGrants {
+    /// Whether the Room of this name may be joined.
+    pub fn may_join(&self, name: &RoomName) -> bool {
+        self.join && self.names.as_ref().is_none_or(|names| names.contains(name))
+    }
+
+    /// Whether a Room of this name may be begun.
+    pub fn may_create(&self, name: &RoomName) -> bool {
+        self.create && self.may_join(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_that_names_rooms_is_about_no_other() {
+        let claim = r#"{"create":false,"role":"listener","names":["weekly"],"guest":true}"#;
+        let grants: RoomGrants = serde_json::from_str(claim).unwrap();
+        let (weekly, other) = ("weekly".parse().unwrap(), "other".parse().unwrap());
+
+        assert!(grants.may_join(&weekly) && !grants.may_create(&weekly));
+        assert!(!grants.may_join(&other));
+        assert_eq!(grants.role, Some(Role::Listener));
+        assert!(RoomGrants::default().may_create(&other));
+        assert_eq!(
+            serde_json::from_str::<RoomGrants>("{}").unwrap(),
+            RoomGrants::default()
+        );
     }
 }

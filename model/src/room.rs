@@ -182,7 +182,7 @@ pub const METADATA_LEN_MAX: usize = 4 * 1024;
 pub struct RoomSettings {
     /// Whether nobody else may come in.
     pub locked: bool,
-    /// Whether who comes in waits until a moderator admits them.
+    /// Whether guests wait until a moderator admits them.
     pub lobby: bool,
     /// The role of who comes in.
     pub role: Role,

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use model::RoomName;
 
 use crate::config::{PublicUrl, Role};
 
@@ -100,6 +101,42 @@ pub struct TokenOptions {
     /// How many Calls the User may have at once.
     #[arg(long, value_name = "N")]
     pub max_concurrent: Option<u16>,
+    /// The only Room the User may join; several may be named.
+    #[arg(long, value_name = "NAME")]
+    pub room: Vec<RoomName>,
+    /// The role the User joins Rooms in, instead of the one a Room gives.
+    #[arg(long, value_name = "ROLE")]
+    pub room_role: Option<RoomRole>,
+    /// The User may not begin Rooms.
+    #[arg(long)]
+    pub no_room_create: bool,
+    /// The User may not join Rooms.
+    #[arg(long)]
+    pub no_room_join: bool,
+    /// The User comes from outside: waits in the lobby of Rooms that have one.
+    #[arg(long)]
+    pub guest: bool,
+}
+
+/// A role in a Room, as it is typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RoomRole {
+    /// Sees and hears.
+    Listener,
+    /// Speaks, shows and shares, too.
+    Speaker,
+    /// Moderates, too.
+    Moderator,
+}
+
+impl From<RoomRole> for model::Role {
+    fn from(role: RoomRole) -> Self {
+        match role {
+            RoomRole::Listener => Self::Listener,
+            RoomRole::Speaker => Self::Speaker,
+            RoomRole::Moderator => Self::Moderator,
+        }
+    }
 }
 
 /// What about Accounts.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use anyhow::{Context, bail};
 use backing::records::{ApiKey, Records};
 use jiff::Timestamp;
-use model::{AccountId, ApiKeyId, Grants};
+use model::{AccountId, ApiKeyId, Grants, RoomGrants};
 use nix::sys::signal::{Signal, kill};
 use signaling_service::tokens::{self, Claims};
 
@@ -36,6 +36,13 @@ pub async fn token(config: &Config, options: &TokenOptions) -> anyhow::Result<St
             transfer: !options.no_transfer,
             directory: !options.no_directory,
             max_concurrent: options.max_concurrent,
+        },
+        room: RoomGrants {
+            create: !options.no_room_create,
+            join: !options.no_room_join,
+            role: options.room_role.map(Into::into),
+            names: (!options.room.is_empty()).then(|| options.room.clone()),
+            guest: options.guest,
         },
     };
     let token = tokens::mint(key.id, &key.secret, &claims)?;

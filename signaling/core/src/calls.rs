@@ -8,7 +8,8 @@ use model::{
     AccountId, CallId, CallRecord, CallState, DeviceId, End, EndReason, MessageId, Millis, NodeId,
     Phase, RecordChange, Timestamp, UserId,
 };
-use signaling_wire::{CallEvent, ErrorCode};
+use signaling_wire::room::RefusedMedia;
+use signaling_wire::{CallEvent, ErrorCode, ErrorData, ServerFrame};
 
 use crate::io::Output;
 use crate::people::UserCall;
@@ -58,6 +59,8 @@ pub(crate) struct Refusal {
     message: &'static str,
     /// With `conflict`: the state that holds.
     told: Option<Box<str>>,
+    /// With `media_refused`: why.
+    reason: Option<RefusedMedia>,
 }
 
 /// What a command comes to: the `data` of its `ok`, or nothing yet because it waits.
@@ -76,6 +79,16 @@ impl Refusal {
             code,
             message,
             told: None,
+            reason: None,
+        }
+    }
+
+    pub(crate) const fn media(reason: RefusedMedia, message: &'static str) -> Self {
+        Self {
+            code: ErrorCode::MediaRefused,
+            message,
+            told: None,
+            reason: Some(reason),
         }
     }
 
@@ -103,7 +116,15 @@ impl Refusal {
             code,
             message,
             told,
+            reason,
         } = self;
+        if let Some(reason) = reason {
+            let data = ErrorData {
+                reason: Some(*reason),
+                ..ErrorData::new(*code, *message)
+            };
+            return ServerFrame::Error(data).data();
+        }
         let code = code.as_str();
         match told {
             None => format!(r#"{{"code":"{code}","message":"{message}"}}"#),

@@ -50,13 +50,7 @@ impl Signaling {
             ErrorCode::BadFrame => Some(CloseCode::BadFrame),
             _ => None,
         };
-        let data = ErrorData {
-            code,
-            message: message.into(),
-            state: None,
-            sealed: None,
-        };
-        let frame = ServerFrame::Error(data);
+        let frame = ServerFrame::Error(ErrorData::new(code, message));
 
         match (close, head.seq, head.id) {
             (Some(close), ..) => {
@@ -221,6 +215,9 @@ impl Signaling {
             ClientFrame::HistorySeen(_) => {
                 self.on_history_seen(key, id);
                 Ok(())
+            }
+            content if content.kind().starts_with("room.") => {
+                self.on_room_command(key, id, content)
             }
             content => {
                 let (call, action) = self.action_of(key, content)?;

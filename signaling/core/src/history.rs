@@ -92,12 +92,10 @@ impl Signaling {
             (Waiting::Page, Answer::IceServers(ice_servers)) => {
                 ServerFrame::Ok(OkData::IceServers { ice_servers })
             }
-            _ => ServerFrame::Error(ErrorData {
-                code: ErrorCode::Internal,
-                message: "the records do not answer".into(),
-                state: None,
-                sealed: None,
-            }),
+            _ => ServerFrame::Error(ErrorData::new(
+                ErrorCode::Internal,
+                "the records do not answer",
+            )),
         };
 
         let key = session.and_then(|session| self.sessions.of_id(session));

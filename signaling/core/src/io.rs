@@ -2,8 +2,11 @@
 
 use bytes::Bytes;
 use model::bus::{Message, Target};
+use model::media::MediaCommand;
 use model::record::{HistoryEntry, Named, OpenCallsCursor};
-use model::{AccountId, ApiKeyId, CallRecord, Grants, MessageId, RecordChange, Timestamp, UserId};
+use model::{
+    AccountId, ApiKeyId, CallRecord, Grants, MessageId, RecordChange, RoomGrants, Timestamp, UserId,
+};
 use signaling_wire::{CloseCode, DeviceInfo, IceServer, Resume};
 
 /// A WebSocket, named by the driver; never used twice.
@@ -25,6 +28,8 @@ pub struct VerifiedHello {
     pub name: Option<String>,
     /// The token's `call` claim.
     pub grants: Grants,
+    /// The token's `room` claim.
+    pub room_grants: RoomGrants,
     /// Whether the token's time is over; then only a resume is granted.
     pub expired: bool,
     /// The Device.
@@ -68,6 +73,8 @@ pub enum Output {
         /// What to find out.
         question: Question,
     },
+    /// Hand a command to the SFU; in order.
+    Media(MediaCommand),
     /// Hand a message to the bus.
     Publish {
         /// Who should get it.
@@ -183,4 +190,10 @@ pub struct Counts {
     pub calls_active: usize,
     /// Calls that are over and kept for late commands.
     pub calls_ended: usize,
+    /// Rooms, with somebody in them or for a minute after.
+    pub rooms: usize,
+    /// Participants of Rooms.
+    pub participants: usize,
+    /// People in the lobbies of Rooms.
+    pub waiting: usize,
 }

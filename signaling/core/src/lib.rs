@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! hello, frames, disconnects, bus messages, answers, time → [Signaling] → frames, closes, records, queries, bus messages
+//!                                    news of the SFU → [Signaling] → commands to the SFU
 //! ```
 //!
 //! Three layers: a Session keeps frames in order over any number of WebSockets; a Call is one state machine at its
-//! owner, the node that took the invite; people are Users with their Devices and how reachable they are.
+//! owner, the node that took the invite; people are Users with their Devices and how reachable they are. Beside the Calls
+//! are the Rooms: who is in, and what they may do; what reaches whom is the SFU's.
 
 mod bucket;
 mod bus;
@@ -20,6 +22,7 @@ mod people;
 mod presence;
 mod relay;
 mod rng;
+mod rooms;
 mod seal;
 mod session;
 mod sessions;

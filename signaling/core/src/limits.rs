@@ -34,6 +34,21 @@ pub struct Limits {
     pub sdp_bytes_max: u32,
     /// ICE candidates in one frame.
     pub candidates_max: u32,
+    /// How many Rooms one Account may have.
+    pub rooms_per_account_max: u32,
+    /// How many Rooms one Session may be in, or wait to be let in.
+    pub rooms_per_session_max: u32,
+    /// How many Participants one Room may have.
+    pub participants_per_room_max: u32,
+    /// How many people may wait in the lobby of one Room.
+    pub waiting_per_room_max: u32,
+    /// What one Participant may tell all others (written, hands, reactions, own Tracks muted, metadata) per second, in the
+    /// long run.
+    pub room_events_per_second: u32,
+    /// The same at once.
+    pub room_events_burst: u32,
+    /// The longest SDP of a Room, in bytes. There is a section for each picture.
+    pub room_sdp_bytes_max: u32,
     /// How long a Session outlives its WebSocket, in milliseconds.
     pub resume_ms: u64,
     /// After how much silence a WebSocket is asked for a pong, in milliseconds.
@@ -56,6 +71,13 @@ impl Default for Limits {
             hellos_per_address_burst: 400,
             sdp_bytes_max: 32 * 1024,
             candidates_max: 32,
+            rooms_per_account_max: 1_000,
+            rooms_per_session_max: 8,
+            participants_per_room_max: 1_000,
+            waiting_per_room_max: 100,
+            room_events_per_second: 5,
+            room_events_burst: 50,
+            room_sdp_bytes_max: 240 * 1024,
             resume_ms: 60_000,
             ping_ms: 25_000,
         }

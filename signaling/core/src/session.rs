@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use model::{AccountId, ApiKeyId, DeviceId, Grants, Millis, SessionId, Timestamp, UserId};
+use model::{
+    AccountId, ApiKeyId, DeviceId, Grants, Millis, RoomGrants, RoomId, SessionId, Timestamp, UserId,
+};
 
 use crate::bucket::Bucket;
 use crate::io::ConnectionId;
@@ -12,8 +14,8 @@ use crate::timers::Armed;
 
 /// How many frames may wait for the client's `ack`.
 const UNACKED_FRAMES_MAX: usize = 256;
-/// How many bytes may wait for the client's `ack`.
-const UNACKED_BYTES_MAX: usize = 256 * 1024;
+/// How many bytes may wait for the client's `ack`; all that is told to who joins a large Room fits.
+const UNACKED_BYTES_MAX: usize = 512 * 1024;
 /// After how many reliable frames an `ack` is owed at once.
 const ACK_FRAMES: u64 = 16;
 /// After how long an `ack` is owed.
@@ -31,6 +33,10 @@ pub(crate) struct Session {
     pub(crate) device: DeviceId,
     pub(crate) device_key: Box<str>,
     pub(crate) grants: Grants,
+    /// `None` when they are what everybody has.
+    pub(crate) room_grants: Option<Box<RoomGrants>>,
+    /// The Rooms it is in, joins, or waits to be let in.
+    pub(crate) rooms: Vec<RoomId>,
     /// The API key behind its newest token.
     pub(crate) api_key: ApiKeyId,
     /// The WebSocket; `None` while the client is away.

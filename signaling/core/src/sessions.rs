@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use model::{AccountId, ApiKeyId, DeviceId, MessageId, Millis, RecordChange, SessionId, UserId};
+use model::{
+    AccountId, ApiKeyId, DeviceId, MessageId, Millis, RecordChange, RoomGrants, SessionId, UserId,
+};
 use signaling_wire::{CloseCode, Empty, ErrorCode, ErrorData, Head, ServerFrame, Welcome, encode};
 use slab::Slab;
 
@@ -123,13 +125,7 @@ impl Signaling {
         code: ErrorCode,
         close: CloseCode,
     ) {
-        let data = ErrorData {
-            code,
-            message: code.as_str().into(),
-            state: None,
-            sealed: None,
-        };
-        let frame = ServerFrame::Error(data);
+        let frame = ServerFrame::Error(ErrorData::new(code, code.as_str()));
         let head = Head {
             reply_to: hello.id,
             ..Head::default()
@@ -177,6 +173,7 @@ impl Signaling {
         session.api_key = hello.api_key;
         if !hello.expired {
             session.grants = hello.grants;
+            session.room_grants = unless_default(&hello.room_grants);
         }
 
         self.attach(key, connection);
@@ -186,6 +183,7 @@ impl Signaling {
         for text in texts {
             self.output(Output::send(connection, text));
         }
+        self.tell_fleeting_again(key);
     }
 
     fn is_full_for(&self, hello: &VerifiedHello) -> bool {
@@ -229,6 +227,8 @@ impl Signaling {
             device: hello.device.id,
             device_key: hello.device.key.as_str().into(),
             grants: hello.grants,
+            room_grants: unless_default(&hello.room_grants),
+            rooms: Vec::new(),
             api_key: hello.api_key,
             connection: None,
             detached_at: now,
@@ -352,6 +352,7 @@ impl Signaling {
 
     /// Ends a Session; its Device leaves its Calls, after `grace` if it does not show up in a new Session.
     pub(crate) fn end_session(&mut self, key: SessionKey, grace: Millis) {
+        self.leave_rooms(key);
         let mut session = self.sessions.slab.remove(key.index());
         self.sessions.by_id.remove(&session.id);
         if let Some(connection) = session.connection {
@@ -473,6 +474,21 @@ impl Signaling {
         self.output(Output::send(connection, text));
     }
 
+    /// The same, for a frame that many get.
+    pub(crate) fn send_unnumbered_data(&mut self, key: SessionKey, kind: &str, data: &str) {
+        let session = self.sessions.get_mut(key);
+        let Some(connection) = session.connection else {
+            return;
+        };
+
+        let head = Head {
+            ack: Some(session.inbox.tell()),
+            ..Head::default()
+        };
+        let text = encode(kind, &head, data).into();
+        self.output(Output::send(connection, text));
+    }
+
     /// Sends an error that answers no reliable frame.
     pub(crate) fn send_error_unnumbered(
         &mut self,
@@ -480,13 +496,7 @@ impl Signaling {
         code: ErrorCode,
         message: &str,
     ) {
-        let data = ErrorData {
-            code,
-            message: message.to_owned(),
-            state: None,
-            sealed: None,
-        };
-        self.send_unnumbered(key, &ServerFrame::Error(data));
+        self.send_unnumbered(key, &ServerFrame::Error(ErrorData::new(code, message)));
     }
 
     pub(crate) fn session_of_device(
@@ -502,7 +512,12 @@ impl Signaling {
             .find(|key| self.sessions.get(*key).device == device)
     }
 
-    fn new_message_id(&mut self) -> MessageId {
+    pub(crate) fn new_message_id(&mut self) -> MessageId {
         MessageId::from_parts(self.now, self.rng.wide())
     }
+}
+
+/// Grants as a Session keeps them: hardly any are others than the usual ones.
+fn unless_default(grants: &RoomGrants) -> Option<Box<RoomGrants>> {
+    (*grants != RoomGrants::default()).then(|| Box::new(grants.clone()))
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use model::bus::Message;
+use model::media::MediaEvent;
 use model::{AccountId, ApiKeyId, NodeId, Phase, Timestamp};
 use signaling_wire::{CloseCode, Goaway, ServerFrame};
 
@@ -14,6 +15,7 @@ use crate::limits::Limits;
 use crate::lost::LostCalls;
 use crate::people::Account;
 use crate::rng::Rng;
+use crate::rooms::Rooms;
 use crate::seal::{SealSecret, Sealer};
 use crate::sessions::{SessionKey, Sessions};
 use crate::timers::Timers;
@@ -32,6 +34,7 @@ pub struct Signaling {
     pub(crate) sessions: Sessions,
     pub(crate) accounts: BTreeMap<AccountId, Account>,
     pub(crate) calls: BTreeMap<CallKey, Call>,
+    pub(crate) rooms: Rooms,
     pub(crate) session_timers: Timers<SessionKey>,
     pub(crate) call_timers: Timers<CallKey>,
     pub(crate) addresses: AddressBuckets,
@@ -56,6 +59,7 @@ impl Signaling {
             sessions: Sessions::default(),
             accounts: BTreeMap::new(),
             calls: BTreeMap::new(),
+            rooms: Rooms::default(),
             session_timers: Timers::new(),
             call_timers: Timers::new(),
             addresses: AddressBuckets::new(),
@@ -116,6 +120,20 @@ impl Signaling {
         self.end_overflowed();
     }
 
+    /// Takes whether there is an SFU for Rooms; at first there is none. When it goes, every Room ends: its media is lost.
+    pub fn handle_media_available(&mut self, now: Timestamp, is_available: bool) {
+        self.now = now;
+        self.on_media_available(is_available);
+        self.end_overflowed();
+    }
+
+    /// Takes news of the SFU. What it says about Rooms and Participants that are not here any more changes nothing.
+    pub fn handle_media(&mut self, now: Timestamp, event: MediaEvent) {
+        self.now = now;
+        self.on_media(event);
+        self.end_overflowed();
+    }
+
     /// Asks every client to connect again within `in_ms`, because this node is about to stop.
     pub fn handle_drain(&mut self, now: Timestamp, in_ms: u64, reason: &str) {
         self.now = now;
@@ -145,6 +163,9 @@ impl Signaling {
         while let Some(key) = self.call_timers.pop(now) {
             self.on_call_timer(key);
         }
+        while let Some(key) = self.rooms.timers.pop(now) {
+            self.on_room_timer(key);
+        }
         self.on_lost_calls_due();
         self.end_overflowed();
     }
@@ -155,6 +176,7 @@ impl Signaling {
         let next = [
             self.session_timers.next(),
             self.call_timers.next(),
+            self.rooms.timers.next(),
             lost_calls,
         ];
         next.into_iter().flatten().min()
@@ -187,6 +209,9 @@ impl Signaling {
             calls_ringing: of_phase(Phase::Ringing),
             calls_active: of_phase(Phase::Active),
             calls_ended: of_phase(Phase::Ended),
+            rooms: self.rooms.len(),
+            participants: self.rooms.iter().map(|room| room.participants.len()).sum(),
+            waiting: self.rooms.iter().map(|room| room.waiting.len()).sum(),
         }
     }
 

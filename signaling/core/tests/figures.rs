@@ -9,7 +9,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::time::Instant;
 
-use model::{AccountId, ApiKeyId, DeviceId, Grants, NodeId, Timestamp};
+use model::{AccountId, ApiKeyId, DeviceId, Grants, NodeId, RoomGrants, Timestamp};
 use serde_json::json;
 use signaling_core::{ConnectionId, Limits, Output, SealSecret, Signaling, VerifiedHello};
 use signaling_wire::DeviceInfo;
@@ -118,6 +118,7 @@ fn hello(account: u64, user: &str, device: u64) -> VerifiedHello {
         user: user.parse().unwrap(),
         name: Some("Somebody Important".into()),
         grants: Grants::default(),
+        room_grants: RoomGrants::default(),
         expired: false,
         device: DeviceInfo {
             id: DeviceId::from_u128(u128::from(device)),

@@ -22,7 +22,7 @@ use backing::records::Records;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use futures_util::{SinkExt, StreamExt};
-use model::{Grants, MessageId};
+use model::{Grants, MessageId, RoomGrants};
 use signaling_service::tokens::{self, Claims};
 use signaling_service::{ClientInfo, Config, IceConfig, Secrets, Service};
 use tokio::net::{TcpListener, TcpStream};
@@ -183,6 +183,7 @@ impl Server {
             exp: now.as_secs() + 3_600,
             name: None,
             call: Grants::default(),
+            room: RoomGrants::default(),
         };
         tokens::mint(self.key, &self.secret, &claims).unwrap()
     }

@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use backing::records::{ApiKey, Records};
-use model::{AccountId, Grants, UserId};
+use model::{AccountId, Grants, RoomGrants, UserId};
 use serde::{Deserialize, Serialize};
 use signaling_wire::ErrorCode;
 
@@ -124,6 +124,7 @@ fn issue(inner: &Inner, name: &str) -> anyhow::Result<SignedIn> {
         exp: inner.clock.now().as_millis() / 1_000 + TOKEN_SECS,
         name: Some(name.to_owned()),
         call: Grants::default(),
+        room: RoomGrants::default(),
     };
 
     Ok(SignedIn {

@@ -4,6 +4,10 @@ use model::{Availability, CallId, DeviceId, Media, SessionId, UserId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::room::{
+    OnRoom, RoomAdmit, RoomChat, RoomHand, RoomJoin, RoomList, RoomMetadata, RoomMute, RoomOffer,
+    RoomReact, RoomRemove, RoomRole, RoomSet, RoomWant,
+};
 use crate::schema::FrameInfo;
 
 /// The most Users one `presence.subscribe` may name.
@@ -117,6 +121,36 @@ client_frames! {
     HistoryList(HistoryList) = "history.list";
     /// Says that the User has seen the missed Calls.
     HistorySeen(Empty) = "history.seen";
+    /// Comes into a Room, or begins it.
+    RoomJoin(RoomJoin) = "room.join";
+    /// Offers other Tracks, more slots, or an ICE restart.
+    RoomOffer(RoomOffer) = "room.offer";
+    /// Leaves a Room.
+    RoomLeave(OnRoom) = "room.leave";
+    /// Asks for the Participants after the first ones.
+    RoomList(RoomList) = "room.list";
+    /// Mutes a Track, or unmutes an own one.
+    RoomMute(RoomMute) = "room.mute";
+    /// Says what to see and hear.
+    RoomWant(RoomWant) = "room.want";
+    /// Changes a Room's settings.
+    RoomSet(RoomSet) = "room.set";
+    /// Lets people of the lobby in, or does not.
+    RoomAdmit(RoomAdmit) = "room.admit";
+    /// Gives a Participant another role.
+    RoomRole(RoomRole) = "room.role";
+    /// Removes a Participant.
+    RoomRemove(RoomRemove) = "room.remove";
+    /// Ends a Room for everybody.
+    RoomEnd(OnRoom) = "room.end";
+    /// Raises the hand, or takes it down.
+    RoomHand(RoomHand) = "room.hand";
+    /// Shows a reaction.
+    RoomReact(RoomReact) = "room.react";
+    /// Writes to everybody, or to some.
+    RoomChat(RoomChat) = "room.chat";
+    /// Says something about oneself, for the application.
+    RoomMetadata(RoomMetadata) = "room.metadata";
 }
 
 /// Why `data` does not fit its `type`.
@@ -131,7 +165,7 @@ pub(crate) enum DataError {
 }
 
 /// What a type alone cannot say about `data`.
-trait Check {
+pub(crate) trait Check {
     /// Fails with what is wrong, for people.
     fn check(&self) -> Result<(), &'static str> {
         Ok(())
@@ -580,7 +614,7 @@ impl Check for HistoryList {
     }
 }
 
-fn ensure(fine: bool, otherwise: &'static str) -> Result<(), &'static str> {
+pub(crate) fn ensure(fine: bool, otherwise: &'static str) -> Result<(), &'static str> {
     if fine { Ok(()) } else { Err(otherwise) }
 }
 

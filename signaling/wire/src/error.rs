@@ -74,6 +74,18 @@ error_codes! {
     ForgedSnapshot = "forged_snapshot",
     /// The other Device has no Session.
     PeerGone = "peer_gone",
+    /// No such Room, and one may not begin it.
+    UnknownRoom = "unknown_room",
+    /// Nobody else may come in.
+    RoomLocked = "room_locked",
+    /// No room for another Participant, or for another Room.
+    RoomFull = "room_full",
+    /// The Session is not in the Room, or who is named is not.
+    NotInRoom = "not_in_room",
+    /// The media can't be taken; the answer says why.
+    MediaRefused = "media_refused",
+    /// A moderator has just refused to let one in.
+    LobbyDenied = "lobby_denied",
     /// The page's origin is not allowed.
     OriginRefused = "origin_refused",
     /// Our fault.

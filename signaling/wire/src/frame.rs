@@ -11,8 +11,10 @@ use crate::client::ClientFrame;
 use crate::error::{DecodeError, ErrorCode};
 use crate::plain::PlainCandidates;
 
-/// The longest frame, in bytes of UTF-8.
-pub const FRAME_LEN_MAX: usize = 64 * 1024;
+/// The longest frame of a client, in bytes of UTF-8: an offer with a section for each of 49 pictures fits.
+pub const FRAME_LEN_MAX: usize = 256 * 1024;
+/// The longest `hello`, in bytes of UTF-8.
+pub const HELLO_LEN_MAX: usize = 64 * 1024;
 
 /// How much of a serde message is repeated to the sender; it can quote the frame.
 const MESSAGE_LEN_MAX: usize = 200;

@@ -8,6 +8,7 @@ mod client;
 mod error;
 mod frame;
 mod plain;
+pub mod room;
 mod schema;
 mod sdp;
 mod server;
@@ -18,7 +19,9 @@ pub use client::{
     PresenceSubscribe, Resume, Sdp, Shown, Sync, TransferRequest, Verify,
 };
 pub use error::{CloseCode, DecodeError, ErrorCode};
-pub use frame::{Decoded, FRAME_LEN_MAX, Frame, Head, decode, decode_to_pass_on, encode};
+pub use frame::{
+    Decoded, FRAME_LEN_MAX, Frame, HELLO_LEN_MAX, Head, decode, decode_to_pass_on, encode,
+};
 pub use plain::PlainCandidates;
 pub use schema::{asyncapi, schema};
 pub use sdp::{Fingerprint, Fingerprints, SdpError};

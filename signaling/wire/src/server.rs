@@ -1,12 +1,21 @@
 //! What the server sends. The doc comments become the descriptions in the schema.
 
 use model::record::HistoryEntry;
-use model::{AccountId, Availability, CallState, DeviceId, SessionId, Status, UserId};
+use model::room::{ParticipantState, RoomSettings};
+use model::{
+    AccountId, Availability, CallState, DeviceId, MessageId, ParticipantId, RoomId, SessionId,
+    Status, Timestamp, UserId,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::client::{Candidates, Empty, IceRestart, MediaSent, Sdp, Verify};
 use crate::error::ErrorCode;
+use crate::room::{
+    RefusedMedia, RoomAdmitted, RoomChatNews, RoomConnection, RoomDenied, RoomEnded, RoomJoined,
+    RoomLayers, RoomLeft, RoomLobby, RoomMuted, RoomOffered, RoomParticipant, RoomPaused,
+    RoomQuality, RoomReaction, RoomSettingsNews, RoomSlots, RoomSpeakers,
+};
 use crate::schema::FrameInfo;
 
 macro_rules! server_frames {
@@ -76,6 +85,38 @@ server_frames! {
     IceRestart(IceRestart) = "ice.restart", true;
     /// A Call ended or the missed ones were seen.
     History(HistoryNews) = "history", true;
+    /// A moderator lets one in: `room.join` again.
+    RoomAdmitted(RoomAdmitted) = "room.admitted", true;
+    /// One may not come in.
+    RoomDenied(RoomDenied) = "room.denied", true;
+    /// A Participant has joined, or has changed.
+    RoomParticipant(Box<RoomParticipant>) = "room.participant", true;
+    /// A Participant has left.
+    RoomLeft(RoomLeft) = "room.left", true;
+    /// The Room's settings are others.
+    RoomSettings(RoomSettingsNews) = "room.settings", true;
+    /// Who waits in the lobby.
+    RoomLobby(RoomLobby) = "room.lobby", true;
+    /// Other Tracks are in one's slots, or more slots are wanted.
+    RoomSlots(RoomSlots) = "room.slots", true;
+    /// Who speaks; may get lost with a socket and is told again after a resume.
+    RoomSpeakers(RoomSpeakers) = "room.speakers", false;
+    /// How well a Participant is connected; may get lost with a socket and is told again after a resume.
+    RoomQuality(RoomQuality) = "room.quality", false;
+    /// A Track is not sent to one for lack of bandwidth, or is sent again.
+    RoomPaused(RoomPaused) = "room.paused", true;
+    /// Which Layers of an own Track anybody receives.
+    RoomLayers(RoomLayers) = "room.layers", true;
+    /// Whether one's media reaches the server.
+    RoomConnection(RoomConnection) = "room.connection", true;
+    /// Something was written.
+    RoomChat(Box<RoomChatNews>) = "room.chat", true;
+    /// A Participant reacts.
+    RoomReaction(RoomReaction) = "room.reaction", true;
+    /// A moderator muted an own Track.
+    RoomMuted(RoomMuted) = "room.muted", true;
+    /// One is not in the Room any more.
+    RoomEnded(RoomEnded) = "room.ended", true;
 }
 
 /// The Session, and what the client needs to know.
@@ -177,6 +218,37 @@ pub enum OkData {
         /// How many missed Calls are unseen.
         missed: u32,
     },
+    /// To `room.join`.
+    RoomJoined(Box<RoomJoined>),
+    /// To `room.join` of somebody who has to wait in the lobby.
+    RoomWaiting {
+        /// Always true.
+        waiting: bool,
+        /// The Room.
+        room: RoomId,
+    },
+    /// To `room.offer`.
+    RoomOffered(RoomOffered),
+    /// To `room.list`.
+    RoomParticipants {
+        /// The longest first.
+        participants: Vec<ParticipantState>,
+        /// For the next page; absent on the last one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        next: Option<ParticipantId>,
+    },
+    /// To `room.set`.
+    RoomSettings {
+        /// Those that hold now.
+        settings: RoomSettings,
+    },
+    /// To `room.chat`.
+    RoomChat {
+        /// That of the message.
+        id: MessageId,
+        /// When it was written.
+        at: Timestamp,
+    },
     /// To every other command.
     Empty(Empty),
 }
@@ -194,6 +266,22 @@ pub struct ErrorData {
     /// With `conflict`: the same, sealed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sealed: Option<String>,
+    /// With `media_refused`: why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<RefusedMedia>,
+}
+
+impl ErrorData {
+    /// An error with no more to say.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            state: None,
+            sealed: None,
+            reason: None,
+        }
+    }
 }
 
 /// The server will close the socket soon.

@@ -7,8 +7,16 @@
 
 use std::collections::BTreeSet;
 
-use model::{CallState, Media, Party, Phase, Status, Timestamp};
+use model::media::{ConnectionQuality, LayerWanted, Slot};
+use model::room::{ParticipantState, RoomSettings, RoomState, TrackState};
+use model::{CallState, Media, Party, Phase, Role, Source, Status, Timestamp};
 use serde_json::{Value, json};
+use signaling_wire::room::{
+    ChatAuthor, ChatMessage, DenyReason, LeaveReason, OnRoom, RefusedMedia, RoomChatNews,
+    RoomConnection, RoomDenied, RoomEndReason, RoomEnded, RoomJoined, RoomLayers, RoomLeft,
+    RoomLobby, RoomMuted, RoomOffered, RoomParticipant, RoomPaused, RoomQuality, RoomReaction,
+    RoomSettingsNews, RoomSlots, RoomSpeakers, TrackTaken, Waiting,
+};
 use signaling_wire::{
     CallEvent, Candidate, Candidates, ClientFrame, Empty, ErrorCode, ErrorData, Goaway, Head,
     HistoryNews, IceRestart, IceServer, Incoming, MediaSent, OkData, Picture, Sdp, ServerFrame,
@@ -73,6 +81,46 @@ fn every_frame_of_a_client_is_read() {
         ("ice.restart", json!({ "call": ID })),
         ("history.list", json!({ "before": "cursor", "limit": 20 })),
         ("history.seen", json!({})),
+        (
+            "room.join",
+            json!({ "room": "weekly", "generation": 1, "sdp": "v=0\r\n", "metadata": "{}",
+                "tracks": [{ "mid": "0", "source": "microphone", "muted": true }, { "mid": "1", "source": "screen" }],
+                "settings": { "lobby": true, "locked": false, "role": "listener", "metadata": "" } }),
+        ),
+        (
+            "room.offer",
+            json!({ "room": ID, "generation": 2, "sdp": "v=0\r\n", "tracks": [] }),
+        ),
+        ("room.leave", json!({ "room": ID })),
+        ("room.list", json!({ "room": ID, "after": ID })),
+        (
+            "room.mute",
+            json!({ "room": ID, "track": ID, "muted": true }),
+        ),
+        (
+            "room.want",
+            json!({ "room": ID, "automatic": false,
+                "wishes": [{ "track": ID, "wanted": true, "height": 720, "pinned": true, "priority": 3 }] }),
+        ),
+        ("room.set", json!({ "room": ID, "locked": true })),
+        (
+            "room.admit",
+            json!({ "room": ID, "waiting": [ID], "admit": true }),
+        ),
+        (
+            "room.role",
+            json!({ "room": ID, "participant": ID, "role": "speaker",
+                "permissions": { "speak": true, "video": false, "share": false, "moderate": false } }),
+        ),
+        ("room.remove", json!({ "room": ID, "participant": ID })),
+        ("room.end", json!({ "room": ID })),
+        ("room.hand", json!({ "room": ID, "up": true })),
+        ("room.react", json!({ "room": ID, "reaction": "👍" })),
+        (
+            "room.chat",
+            json!({ "room": ID, "text": "one\n\ttwo", "to": [ID] }),
+        ),
+        ("room.metadata", json!({ "room": ID, "metadata": null })),
     ];
 
     let mut seen = BTreeSet::new();
@@ -167,6 +215,118 @@ fn data_that_does_not_fit_is_refused() {
 }
 
 #[test]
+fn room_data_that_does_not_fit_is_refused() {
+    let check = |kind: &str, data: Value| {
+        let text = json!({ "type": kind, "id": ID, "data": data }).to_string();
+        assert_eq!(
+            decode(&text).map_err(|error| error.code),
+            Err(ErrorCode::BadData),
+            "{text}"
+        );
+    };
+    let join = |change: Value| {
+        let mut data = json!({ "room": "weekly", "generation": 1, "sdp": "v=0" });
+        for (name, value) in change.as_object().unwrap() {
+            data[name] = value.clone();
+        }
+        data
+    };
+    let track = |mid: &str| json!({ "mid": mid, "source": "camera" });
+
+    check("room.join", join(json!({ "room": "Weekly" })));
+    check("room.join", join(json!({ "room": "" })));
+    check("room.join", join(json!({ "generation": -1 })));
+    check("room.join", join(json!({ "sdp": null })));
+    check("room.join", join(json!({ "tracks": [track("")] })));
+    check(
+        "room.join",
+        join(json!({ "tracks": [track(&"m".repeat(17))] })),
+    );
+    check("room.join", join(json!({ "tracks": [track("a b")] })));
+    check(
+        "room.join",
+        join(json!({ "tracks": [track("0"), track("0")] })),
+    );
+    let many: Vec<Value> = (0..17).map(|mid| track(&mid.to_string())).collect();
+    check("room.join", join(json!({ "tracks": many })));
+    check(
+        "room.join",
+        join(json!({ "tracks": [{ "mid": "0", "source": "window" }] })),
+    );
+    check("room.join", join(json!({ "metadata": "x".repeat(4_097) })));
+    check("room.join", join(json!({ "metadata": "a\u{0}b" })));
+    check(
+        "room.join",
+        join(json!({ "settings": { "metadata": "x".repeat(4_097) } })),
+    );
+    check("room.set", json!({ "room": ID, "role": "owner" }));
+    check("room.role", json!({ "room": ID, "participant": ID }));
+    check(
+        "room.admit",
+        json!({ "room": ID, "waiting": vec![ID; 257], "admit": true }),
+    );
+    check(
+        "room.want",
+        json!({ "room": ID, "automatic": true, "wishes": vec![json!({ "track": ID, "wanted": true }); 1_001] }),
+    );
+    check(
+        "room.want",
+        json!({ "room": ID, "automatic": true, "wishes": [{ "track": ID, "wanted": true, "height": 70_000 }] }),
+    );
+    check("room.react", json!({ "room": ID, "reaction": "" }));
+    check(
+        "room.react",
+        json!({ "room": ID, "reaction": "x".repeat(17) }),
+    );
+    check("room.react", json!({ "room": ID, "reaction": "\n" }));
+    check("room.chat", json!({ "room": ID, "text": "" }));
+    check(
+        "room.chat",
+        json!({ "room": ID, "text": "x".repeat(4_097) }),
+    );
+    check("room.chat", json!({ "room": ID, "text": "a\rb" }));
+    check("room.chat", json!({ "room": ID, "text": "a", "to": [] }));
+    check(
+        "room.chat",
+        json!({ "room": ID, "text": "a", "to": vec![ID; 65] }),
+    );
+}
+
+#[test]
+fn each_answer_about_a_room_is_told_from_the_others() {
+    let answers = [
+        OkData::RoomJoined(Box::new(joined())),
+        OkData::RoomWaiting {
+            waiting: true,
+            room: ID.parse().unwrap(),
+        },
+        OkData::RoomOffered(RoomOffered {
+            generation: 2,
+            sdp: "v=0\r\n".into(),
+            tracks: Vec::new(),
+            slots: Vec::new(),
+        }),
+        OkData::RoomParticipants {
+            participants: Vec::new(),
+            next: Some(ID.parse().unwrap()),
+        },
+        OkData::RoomSettings {
+            settings: RoomSettings::default(),
+        },
+        OkData::RoomChat {
+            id: ID.parse().unwrap(),
+            at: Timestamp::from_millis(1),
+        },
+        OkData::Empty(Empty {}),
+    ];
+
+    for answer in answers {
+        let text = serde_json::to_string(&answer).unwrap();
+        assert_eq!(serde_json::from_str::<OkData>(&text).unwrap(), answer);
+    }
+}
+
+#[test]
 fn every_frame_of_the_server_is_written_as_it_is_read() {
     let examples = [
         ServerFrame::Welcome(Box::new(welcome())),
@@ -175,10 +335,13 @@ fn every_frame_of_the_server_is_written_as_it_is_read() {
             sealed: "AQ".into(),
         }),
         ServerFrame::Error(ErrorData {
-            code: ErrorCode::Conflict,
-            message: "the call has moved on".into(),
             state: Some(Box::new(state())),
             sealed: Some("AQ".into()),
+            ..ErrorData::new(ErrorCode::Conflict, "the call has moved on")
+        }),
+        ServerFrame::Error(ErrorData {
+            reason: Some(RefusedMedia::NoCodec),
+            ..ErrorData::new(ErrorCode::MediaRefused, "no codec in common")
         }),
         ServerFrame::Ack(Empty {}),
         ServerFrame::Ping(Empty {}),
@@ -240,6 +403,7 @@ fn every_frame_of_the_server_is_written_as_it_is_read() {
             missed: 2,
         }),
     ];
+    let examples = examples.into_iter().chain(room_frames());
 
     let mut seen = BTreeSet::new();
     for frame in examples {
@@ -264,6 +428,18 @@ fn every_frame_of_the_server_is_written_as_it_is_read() {
             ServerFrame::Error(_) => ServerFrame::Error(serde_json::from_value(data).unwrap()),
             ServerFrame::CallUpdate(_) => {
                 ServerFrame::CallUpdate(serde_json::from_value(data).unwrap())
+            }
+            ServerFrame::RoomParticipant(_) => {
+                ServerFrame::RoomParticipant(serde_json::from_value(data).unwrap())
+            }
+            ServerFrame::RoomLobby(_) => {
+                ServerFrame::RoomLobby(serde_json::from_value(data).unwrap())
+            }
+            ServerFrame::RoomSlots(_) => {
+                ServerFrame::RoomSlots(serde_json::from_value(data).unwrap())
+            }
+            ServerFrame::RoomChat(_) => {
+                ServerFrame::RoomChat(serde_json::from_value(data).unwrap())
             }
             ref other => other.clone(),
         };
@@ -334,6 +510,151 @@ fn state() -> CallState {
     }
 }
 
+fn room_frames() -> Vec<ServerFrame> {
+    let (room, id) = (ID.parse().unwrap(), || ID.parse().unwrap());
+    let participant = joined().state.participants.remove(0);
+    let slots = vec![Slot {
+        mid: "3".into(),
+        track: Some(ID.parse().unwrap()),
+    }];
+
+    vec![
+        ServerFrame::Ok(OkData::RoomJoined(Box::new(joined()))),
+        ServerFrame::RoomAdmitted(OnRoom { room }),
+        ServerFrame::RoomDenied(RoomDenied {
+            room,
+            reason: DenyReason::Denied,
+        }),
+        ServerFrame::RoomParticipant(Box::new(RoomParticipant { room, participant })),
+        ServerFrame::RoomLeft(RoomLeft {
+            room,
+            participant: id(),
+            reason: LeaveReason::Gone,
+        }),
+        ServerFrame::RoomSettings(RoomSettingsNews {
+            room,
+            settings: RoomSettings::default(),
+        }),
+        ServerFrame::RoomLobby(RoomLobby {
+            room,
+            waiting: vec![Waiting {
+                waiting: id(),
+                user: "zoe".parse().unwrap(),
+                name: None,
+                at: Timestamp::from_millis(1),
+            }],
+        }),
+        ServerFrame::RoomSlots(RoomSlots {
+            room,
+            slots,
+            audio_wanted: 4,
+            video_wanted: 8,
+        }),
+        ServerFrame::RoomSpeakers(RoomSpeakers {
+            room,
+            speakers: vec![id()],
+        }),
+        ServerFrame::RoomQuality(RoomQuality {
+            room,
+            participant: id(),
+            quality: ConnectionQuality::Poor,
+        }),
+        ServerFrame::RoomPaused(RoomPaused {
+            room,
+            track: ID.parse().unwrap(),
+            paused: true,
+        }),
+        ServerFrame::RoomLayers(RoomLayers {
+            room,
+            track: ID.parse().unwrap(),
+            wanted: vec![LayerWanted {
+                rid: "h".into(),
+                wanted: false,
+            }],
+        }),
+        ServerFrame::RoomConnection(RoomConnection {
+            room,
+            connected: true,
+        }),
+        ServerFrame::RoomChat(Box::new(RoomChatNews {
+            room,
+            message: joined().chat.remove(0),
+        })),
+        ServerFrame::RoomReaction(RoomReaction {
+            room,
+            participant: id(),
+            reaction: "👍".into(),
+        }),
+        ServerFrame::RoomMuted(RoomMuted {
+            room,
+            track: ID.parse().unwrap(),
+            by: id(),
+        }),
+        ServerFrame::RoomEnded(RoomEnded {
+            room,
+            reason: RoomEndReason::Failed,
+        }),
+    ]
+}
+
+fn joined() -> RoomJoined {
+    let (participant, track) = (ID.parse().unwrap(), ID.parse().unwrap());
+    let at = Timestamp::from_millis(1_790_000_000_000);
+    let alice = ParticipantState {
+        participant,
+        user: "alice".parse().unwrap(),
+        name: Some("Alice".into()),
+        role: Role::Moderator,
+        permissions: Role::Moderator.permissions(),
+        hand_at: Some(at),
+        joined_at: at,
+        tracks: vec![TrackState {
+            track,
+            source: Source::Microphone,
+            muted: false,
+        }],
+        metadata: None,
+    };
+
+    RoomJoined {
+        participant,
+        role: Role::Moderator,
+        permissions: Role::Moderator.permissions(),
+        state: RoomState {
+            room: ID.parse().unwrap(),
+            name: "weekly".parse().unwrap(),
+            settings: RoomSettings::default(),
+            created_at: at,
+            participants: vec![alice],
+        },
+        next: Some(participant),
+        tracks: vec![TrackTaken {
+            mid: "0".into(),
+            track,
+        }],
+        generation: 1,
+        sdp: "v=0\r\n".into(),
+        slots: vec![Slot {
+            mid: "1".into(),
+            track: None,
+        }],
+        audio_wanted: 4,
+        video_wanted: 8,
+        speakers: vec![participant],
+        chat: vec![ChatMessage {
+            id: ID.parse().unwrap(),
+            from: ChatAuthor {
+                participant,
+                user: "alice".parse().unwrap(),
+                name: None,
+            },
+            text: "hello".into(),
+            at,
+            to: None,
+        }],
+    }
+}
+
 fn welcome() -> Welcome {
     Welcome {
         session: ID.parse().unwrap(),
@@ -349,7 +670,7 @@ fn welcome() -> Welcome {
             credential: None,
         }],
         limits: ServerLimits {
-            frame_bytes_max: 65_536,
+            frame_bytes_max: 262_144,
             commands_per_second: 50,
             commands_burst: 200,
             calls_per_user_max: 8,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use model::record::Named;
-use model::{AccountId, ApiKeyId, Grants, NodeId as ServerId, Timestamp};
+use model::{AccountId, ApiKeyId, Grants, NodeId as ServerId, RoomGrants, Timestamp};
 use serde_json::Value;
 use signaling_core::{
     Answer, ConnectionId, Counts, Limits, Output, QueryId, Question, SealSecret, Signaling,
@@ -234,6 +234,7 @@ impl System {
                     net.set_timer(self.node, net.now() + STORE_LATENCY, ANSWERS + query.0);
                 }
                 Output::Publish { .. } => {} // there is no other node
+                Output::Media(_) => {}       // and no SFU
             }
         }
 
@@ -265,6 +266,7 @@ fn hello(text: &str) -> VerifiedHello {
         user: data["token"].as_str().unwrap().parse().unwrap(),
         name: Some(data["token"].as_str().unwrap().to_uppercase()),
         grants: Grants::default(),
+        room_grants: RoomGrants::default(),
         expired: false,
         device: serde_json::from_value(data["device"].clone()).unwrap(),
         resume: read(&data["resume"]).map(|resume| serde_json::from_value(resume).unwrap()),

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use model::bus::{Body, Message, Target};
+use model::media::{MediaCommand, MediaCommandKind, MediaEvent, MediaEventKind};
 use model::record::{Named, OpenCallsCursor};
 use model::{
-    AccountId, ApiKeyId, CallId, CallRecord, Grants, Millis, NodeId, RecordChange, Timestamp,
+    AccountId, ApiKeyId, CallId, CallRecord, Grants, Millis, NodeId, RecordChange, RoomGrants,
+    Timestamp,
 };
 use serde_json::{Value, json};
 use signaling_core::{
@@ -25,6 +27,11 @@ pub(crate) struct TestSignaling {
     pub(crate) ladder: Vec<String>,
     /// Whether queries are answered at once.
     pub(crate) records_answer: bool,
+    /// What the SFU was told.
+    pub(crate) media: Vec<MediaCommand>,
+    /// Whether it answers offers at once.
+    pub(crate) media_answers: bool,
+    media_news: VecDeque<(usize, MediaEvent)>,
     unanswered: Vec<(usize, QueryId)>,
     started: Timestamp,
     bus: VecDeque<(usize, Target, Message)>,
@@ -40,6 +47,7 @@ pub(crate) struct TestDevice {
     pub(crate) core: usize,
     pub(crate) id: String,
     pub(crate) grants: Grants,
+    pub(crate) room_grants: RoomGrants,
     pub(crate) api_key: ApiKeyId,
     pub(crate) address: Option<u64>,
     pub(crate) connection: Option<ConnectionId>,
@@ -77,6 +85,9 @@ impl TestSignaling {
             records: Vec::new(),
             ladder: Vec::new(),
             records_answer: true,
+            media: Vec::new(),
+            media_answers: true,
+            media_news: VecDeque::new(),
             unanswered: Vec::new(),
             started,
             bus: VecDeque::new(),
@@ -105,6 +116,7 @@ impl TestSignaling {
             alone.handle_start(self.now);
         }
         self.bus.clear();
+        self.media_news.clear();
         for device in self.devices.values_mut() {
             device.connection = None;
         }
@@ -126,6 +138,7 @@ impl TestSignaling {
                 core: 0,
                 id,
                 grants: Grants::default(),
+                room_grants: RoomGrants::default(),
                 api_key: ApiKeyId::from_u128(1),
                 address: None,
                 connection: None,
@@ -165,6 +178,7 @@ impl TestSignaling {
             user: device.user.parse().unwrap(),
             name: Some(device.user.to_uppercase()),
             grants: device.grants,
+            room_grants: device.room_grants.clone(),
             expired,
             device: DeviceInfo {
                 id: device.id.parse().unwrap(),
@@ -456,6 +470,10 @@ impl TestSignaling {
                     self.on_output(core, output);
                 }
             }
+            if let Some((core, event)) = self.media_news.pop_front() {
+                self.cores[core].handle_media(self.now, event);
+                continue;
+            }
             let Some((from, to, message)) = self.bus.pop_front() else {
                 return;
             };
@@ -503,6 +521,14 @@ impl TestSignaling {
             }
             Output::Record(change) => self.records.push(change),
             Output::Publish { to, message } => self.bus.push_back((core, to, message)),
+            Output::Media(command) => {
+                if self.media_answers
+                    && let Some(event) = answer_of(&command)
+                {
+                    self.media_news.push_back((core, event));
+                }
+                self.media.push(command);
+            }
             Output::Query { query, question } if self.records_answer => {
                 let answer = match question {
                     Question::History { .. } => Answer::History {
@@ -552,6 +578,12 @@ impl TestSignaling {
             }
             Output::Query { query, .. } => self.unanswered.push((core, query)),
         }
+    }
+
+    /// The SFU says something.
+    pub(crate) fn media_says(&mut self, event: MediaEvent) {
+        self.media_news.push_back((0, event));
+        self.pump();
     }
 
     fn on_text(&mut self, connection: ConnectionId, text: &[u8]) {
@@ -641,14 +673,35 @@ pub(crate) fn offer(call: &str, generation: u64) -> Value {
     json!({ "call": call, "generation": generation, "sdp": sdp(1), "signature": "A".repeat(86) })
 }
 
+/// What an SFU answers to an offer: nothing is in the slots yet.
+pub(crate) fn answer_of(command: &MediaCommand) -> Option<MediaEvent> {
+    let (participant, offer) = match &command.kind {
+        MediaCommandKind::Join {
+            participant, offer, ..
+        }
+        | MediaCommandKind::Offer { participant, offer } => (*participant, offer),
+        _ => return None,
+    };
+
+    let kind = MediaEventKind::Answered {
+        participant,
+        generation: offer.generation,
+        sdp: format!("answer {}", offer.generation),
+        slots: Vec::new(),
+    };
+    Some(MediaEvent {
+        account: command.account,
+        room: command.room,
+        kind,
+    })
+}
+
 fn core(limits: &Limits, index: usize, boot: u64) -> Signaling {
     let secret = SealSecret::new([7; 32]);
-    Signaling::new(
-        limits.clone(),
-        node(index),
-        &secret,
-        boot * 1_000 + index as u64,
-    )
+    let seed = boot * 1_000 + index as u64;
+    let mut core = Signaling::new(limits.clone(), node(index), &secret, seed);
+    core.handle_media_available(Timestamp::default(), true);
+    core
 }
 
 fn node(index: usize) -> NodeId {
@@ -676,7 +729,36 @@ fn in_short(frame: &Value) -> String {
             return format!("presence {user} {status}");
         }
         "error" => data["code"].as_str(),
-        "ok" => data["state"]["phase"].as_str(),
+        "ok" => data["state"]["phase"].as_str().or(data["role"].as_str()),
+        "room.join" => data["room"].as_str(),
+        "room.participant" => {
+            let participant = &data["participant"];
+            let word = |value: &Value| value.as_str().unwrap().to_owned();
+            let (user, role) = (word(&participant["user"]), word(&participant["role"]));
+            let mut detail = format!("room.participant {user} {role}");
+            for track in participant["tracks"].as_array().unwrap() {
+                let muted = if track["muted"] == true {
+                    " (muted)"
+                } else {
+                    ""
+                };
+                detail = format!("{detail} {}{muted}", word(&track["source"]));
+            }
+            if !participant["hand_at"].is_null() {
+                detail.push_str(" hand");
+            }
+            return detail;
+        }
+        "room.left" | "room.ended" | "room.denied" => data["reason"].as_str(),
+        "room.chat" if !data["message"].is_null() => data["message"]["text"].as_str(),
+        "room.reaction" => data["reaction"].as_str(),
+        "room.lobby" => {
+            let waiting = data["waiting"].as_array().unwrap().iter();
+            let users: Vec<_> = waiting.map(|one| one["user"].as_str().unwrap()).collect();
+            return format!("room.lobby {}", users.join(" "))
+                .trim_end()
+                .to_owned();
+        }
         "call.invite" => data["to"].as_str(),
         _ => None,
     };

@@ -131,7 +131,7 @@ fn what_cannot_be_read_is_refused_and_the_session_stays() {
     check(r#"{"type":"turn.refresh"}"#, "bad_frame", Some(4000));
     check(r#"{"type":"hello","data":{}}"#, "bad_data", None);
     check(r#"{"type":"nonsense"}"#, "unknown_type", None);
-    check(&"x".repeat(64 * 1024 + 1), "too_large", Some(1009));
+    check(&"x".repeat(256 * 1024 + 1), "too_large", Some(1009));
 
     assert_eq!(t.refused("alice", "nonsense", json!({})), "unknown_type");
     assert_eq!(

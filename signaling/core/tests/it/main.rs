@@ -16,5 +16,8 @@ mod media;
 mod presence;
 mod property;
 mod recovery;
+mod rooms;
+mod rooms_moderated;
+mod rooms_property;
 mod sessions;
 mod transfers;

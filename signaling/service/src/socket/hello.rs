@@ -111,6 +111,7 @@ async fn hand_over(
         user: claims.sub,
         name: claims.name,
         grants: claims.call,
+        room_grants: claims.room,
         expired,
         device: hello.device,
         resume: hello.resume,
@@ -202,12 +203,7 @@ impl Refusal {
 
 /// An `error` that answers no reliable frame.
 pub(super) fn error_frame(reply_to: Option<MessageId>, code: ErrorCode, message: &str) -> Bytes {
-    let frame = ServerFrame::Error(ErrorData {
-        code,
-        message: message.to_owned(),
-        state: None,
-        sealed: None,
-    });
+    let frame = ServerFrame::Error(ErrorData::new(code, message));
     let head = Head {
         reply_to,
         ..Head::default()

@@ -55,6 +55,7 @@ pub(crate) async fn run(inner: Arc<Inner>, upgrade: OnUpgrade, client: Client) {
         } => {
             let stall = Duration::from_millis(inner.config.stall_ms);
             drop(inner); // A socket may outlive the service; it needs no more of it.
+            socket.allow_long_frames();
             let end = match hand_on(&shard, connection, ahead).await {
                 Ok(()) => relay(&mut socket, connection, &outbox, &shard, stall).await,
                 Err(end) => Some(end),

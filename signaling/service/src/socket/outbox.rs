@@ -12,8 +12,8 @@ use signaling_wire::CloseCode;
 
 /// How many frames may wait. A resume can bring 256 at once, with `welcome` before them.
 const FRAMES_MAX: usize = 512;
-/// How many bytes may wait; the same with 256 KiB.
-const BYTES_MAX: usize = 512 * 1024;
+/// How many bytes may wait; the same with 512 KiB.
+const BYTES_MAX: usize = 768 * 1024;
 /// How long a frame may wait that nobody waits for.
 pub(crate) const SOON: Duration = Duration::from_millis(5);
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use signaling_wire::{CloseCode, ErrorCode, FRAME_LEN_MAX};
+use signaling_wire::{CloseCode, ErrorCode, FRAME_LEN_MAX, HELLO_LEN_MAX};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep};
 use tokio_tungstenite::tungstenite::error::{CapacityError, Error};
@@ -79,8 +79,8 @@ impl TextSocket {
         let config = WebSocketConfig::default()
             .read_buffer_size(AHEAD_LEN)
             .write_buffer_size(0)
-            .max_message_size(Some(FRAME_LEN_MAX))
-            .max_frame_size(Some(FRAME_LEN_MAX));
+            .max_message_size(Some(HELLO_LEN_MAX))
+            .max_frame_size(Some(HELLO_LEN_MAX));
 
         Self {
             io: TokioIo::new(upgraded),
@@ -90,6 +90,14 @@ impl TextSocket {
             is_unflushed: false,
             over: None,
         }
+    }
+
+    /// Takes frames as long as a Session may send them; whoever has not said who they are gets less of our memory.
+    pub(super) fn allow_long_frames(&mut self) {
+        self.protocol.set_config(|config| {
+            config.max_message_size = Some(FRAME_LEN_MAX);
+            config.max_frame_size = Some(FRAME_LEN_MAX);
+        });
     }
 
     /// The next frames, at least one and no more than one read brings. Can be given up and asked again.

@@ -4,7 +4,7 @@ mod revocations;
 mod verifier;
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use model::{ApiKeyId, Grants, UserId};
+use model::{ApiKeyId, Grants, RoomGrants, UserId};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use revocations::watch;
@@ -25,9 +25,12 @@ pub struct Claims {
     /// The User's name, as others see it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// What the User may do.
+    /// What the User may do in Calls.
     #[serde(default)]
     pub call: Grants,
+    /// What the User may do in Rooms.
+    #[serde(default)]
+    pub room: RoomGrants,
 }
 
 /// Makes an access token that says `claims`, signed by the API key `key` with its `secret`.

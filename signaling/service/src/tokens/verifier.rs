@@ -190,7 +190,7 @@ mod tests {
     use base64::Engine;
     use base64::prelude::BASE64_URL_SAFE_NO_PAD;
     use jsonwebtoken::{EncodingKey, Header};
-    use model::Grants;
+    use model::{Grants, RoomGrants};
     use serde_json::{Value, json};
 
     use super::*;
@@ -378,6 +378,7 @@ mod tests {
             exp,
             name: None,
             call: Grants::default(),
+            room: RoomGrants::default(),
         }
     }
 

@@ -15,8 +15,18 @@ async fn a_frame_beyond_the_limit_is_refused() {
     let t = TestService::start().await;
     let mut alice = t.join("alice").await;
 
-    alice.text(&"x".repeat(64 * 1024 + 1)).await;
+    alice.text(&"x".repeat(256 * 1024 + 1)).await;
     assert_eq!(alice.refused().await, ("too_large".to_owned(), 1009));
+    unharmed(&t).await;
+}
+
+#[tokio::test]
+async fn who_has_not_said_hello_may_not_send_long_frames() {
+    let t = TestService::start().await;
+    let mut stranger = t.connect().await;
+
+    stranger.text(&"x".repeat(64 * 1024 + 1)).await;
+    assert_eq!(stranger.refused().await, ("too_large".to_owned(), 1009));
     unharmed(&t).await;
 }
 
@@ -25,10 +35,10 @@ async fn a_frame_beyond_the_limit_in_pieces_is_refused() {
     let t = TestService::start().await;
     let mut alice = t.join("alice").await;
 
-    // 40 KiB twice, as two fragments of one message (RFC 6455 §5.4), masked with zeros.
+    // 40 KiB seven times, as fragments of one message (RFC 6455 §5.4), masked with zeros.
     let piece = vec![b'x'; 40 * 1024];
     let stream = alice.socket.get_mut();
-    for first_byte in [0x01, 0x80] {
+    for first_byte in [0x01, 0, 0, 0, 0, 0, 0x80] {
         let mut header = vec![first_byte, 0x80 | 126];
         header.extend(u16::try_from(piece.len()).unwrap().to_be_bytes());
         header.extend([0; 4]);

@@ -12,7 +12,7 @@ use backing::records::{ApiKey, Records};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use futures_util::{SinkExt, StreamExt};
-use model::{AccountId, DeviceId, Grants, MessageId, RecordChange};
+use model::{AccountId, DeviceId, Grants, MessageId, RecordChange, RoomGrants};
 use serde_json::{Value, json};
 use signaling_service::tokens::{self, Claims};
 use signaling_service::{ClientInfo, Config, IceConfig, Secrets, Service};
@@ -372,6 +372,7 @@ pub(crate) fn token(key: &ApiKey, user: &str, exp: u64) -> String {
         exp,
         name: Some(user.to_uppercase()),
         call: Grants::default(),
+        room: RoomGrants::default(),
     };
     tokens::mint(key.id, &key.secret, &claims).unwrap()
 }

@@ -17,7 +17,7 @@ async fn a_token_opens_a_session_with_what_the_client_needs() {
     assert_eq!(welcome["resumed"], false);
     assert_eq!(welcome["account"], t.key.account.to_string());
     assert_eq!(welcome["name"], "ALICE");
-    assert_eq!(welcome["limits"]["frame_bytes_max"], 65_536);
+    assert_eq!(welcome["limits"]["frame_bytes_max"], 262_144);
     assert_eq!(welcome["ice_servers"][0]["urls"][0], "stun:127.0.0.1:3478");
     assert!(welcome["ice_servers"][1]["credential"].is_string());
 }

@@ -1,0 +1,533 @@
+//! Who may come in, and as what.
+
+use model::media::{MediaCommandKind, MediaOffer};
+use model::room::{ParticipantState, RoomSettings};
+use model::{MessageId, Millis, ParticipantId, Role, RoomGrants, RoomId, Timestamp, UserId};
+use signaling_wire::room::{RefusedMedia, RoomJoin};
+use signaling_wire::{ErrorCode, OkData};
+
+use super::offers::{ANSWER_WITHIN, track_offers};
+use super::{Joining, Knock, PendingOffer, Person, Room, RoomKey};
+use crate::calls::Refusal;
+use crate::limits::Limits;
+use crate::sessions::SessionKey;
+use crate::signaling::Signaling;
+
+/// How many Users a Room remembers.
+const STANDINGS_MAX: usize = 4_096;
+/// How long somebody who was denied may not knock again.
+pub(super) const DENIED_FOR: Millis = Millis::from_secs(60);
+/// How long the metadata of all Participants of a Room may be together, in bytes.
+pub(super) const METADATA_BYTES_MAX: usize = 32 * 1024;
+
+/// What a Room remembers of a User.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// A moderator let them in.
+    Admitted,
+    /// They were here, as this.
+    Known(Role),
+    /// A moderator removed them: they have to be let in.
+    Outcast,
+    /// A moderator did not let them in; until then they need not ask again.
+    Denied(Timestamp),
+}
+
+/// Who wants to come in.
+struct Applicant<'a> {
+    grants: &'a RoomGrants,
+    standing: Option<Standing>,
+}
+
+/// What a Room is like, as far as that matters.
+#[derive(Debug, Clone, Copy)]
+struct Door {
+    locked: bool,
+    lobby: bool,
+    /// Of who comes in.
+    role: Role,
+    is_moderated: bool,
+    is_full: bool,
+    is_lobby_full: bool,
+}
+
+/// What comes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Admission {
+    Enter(Role),
+    Wait { is_outcast: bool },
+}
+
+impl Applicant<'_> {
+    /// Decides about a Room that is there.
+    fn admission(&self, door: Door, now: Timestamp) -> Result<Admission, Refusal> {
+        let known = match self.standing {
+            Some(Standing::Denied(until)) if now < until => {
+                return Err(Refusal::new(
+                    ErrorCode::LobbyDenied,
+                    "a moderator has refused it a moment ago",
+                ));
+            }
+            Some(Standing::Known(role)) => Some(Some(role)),
+            Some(Standing::Admitted) => Some(None),
+            _ => None,
+        };
+        let is_outcast = self.standing == Some(Standing::Outcast);
+        let has_to_wait = is_outcast || (door.lobby && self.grants.guest);
+        let has_key = known.is_some() || (self.grants.role == Some(Role::Moderator) && !is_outcast);
+
+        if door.is_full {
+            Err(Refusal::new(ErrorCode::RoomFull, "the room is full"))
+        } else if has_key {
+            Ok(Admission::Enter(self.role(known.flatten(), door)))
+        } else if door.locked {
+            Err(Refusal::new(ErrorCode::RoomLocked, "the room is locked"))
+        } else if !has_to_wait {
+            Ok(Admission::Enter(self.role(None, door)))
+        } else if door.is_lobby_full {
+            Err(Refusal::new(ErrorCode::RoomFull, "the lobby is full"))
+        } else {
+            Ok(Admission::Wait { is_outcast })
+        }
+    }
+
+    /// What they become: who is the first User where nobody moderates does; otherwise what they were, or their token or the
+    /// Room's settings say.
+    fn role(&self, before: Option<Role>, door: Door) -> Role {
+        if !door.is_moderated && !self.grants.guest {
+            Role::Moderator
+        } else {
+            before.or(self.grants.role).unwrap_or(door.role)
+        }
+    }
+}
+
+impl Room {
+    /// Remembers something of a User; when too many are remembered, one who would be let in anyway is forgotten.
+    pub(super) fn set_standing(&mut self, user: &UserId, standing: Standing) {
+        if self.standings.len() >= STANDINGS_MAX && !self.standings.contains_key(user) {
+            let is_light = |(_, standing): &(&UserId, &Standing)| {
+                matches!(standing, Standing::Known(_) | Standing::Admitted)
+            };
+            let light = self.standings.iter().find(is_light);
+            let forgotten = light.or_else(|| self.standings.iter().next());
+            if let Some(forgotten) = forgotten.map(|(user, _)| user.clone()) {
+                self.standings.remove(&forgotten);
+            }
+        }
+        self.standings.insert(user.clone(), standing);
+    }
+
+    fn door(&self, limits: &Limits) -> Door {
+        Door {
+            locked: self.settings.locked,
+            lobby: self.settings.lobby,
+            role: self.settings.role,
+            is_moderated: self.is_moderated(),
+            is_full: self.people() >= limits.participants_per_room_max as usize,
+            is_lobby_full: self.waiting.len() >= limits.waiting_per_room_max as usize,
+        }
+    }
+}
+
+impl Signaling {
+    pub(super) fn on_room_join(
+        &mut self,
+        session: SessionKey,
+        command: MessageId,
+        join: RoomJoin,
+    ) -> Result<(), Refusal> {
+        let account = self.sessions.get(session).account;
+        let there = self.rooms.named(account, &join.room);
+        if let Some(key) = there
+            && self.answer_join_again(session, command, key)
+        {
+            return Ok(());
+        }
+
+        if !self.rooms.is_media_available {
+            return Err(Refusal::media(
+                RefusedMedia::Unavailable,
+                "this server forwards no media",
+            ));
+        }
+        self.ensure_room_sdp(&join.sdp)?;
+        let grants = self.room_grants(session);
+        if !grants.may_join(&join.room) {
+            return Err(Refusal::new(
+                ErrorCode::Forbidden,
+                "the access token does not allow to join this room",
+            ));
+        }
+        if let Some(key) = there {
+            // Who joins again wants to be there anew, as after a lost RTCPeerConnection.
+            self.leave_before_joining(session, key);
+        }
+        let rooms = &self.sessions.get(session).rooms;
+        let is_new = there.is_none_or(|key| !rooms.contains(&key.1));
+        if is_new && rooms.len() >= self.limits.rooms_per_session_max as usize {
+            return Err(Refusal::new(
+                ErrorCode::RoomFull,
+                "the session is in too many rooms",
+            ));
+        }
+
+        // A Room that has only just begun ends with the first who gives up.
+        let there = self.rooms.named(account, &join.room);
+        let (key, admission) = match there {
+            Some(key) => (key, self.admission(session, key, &grants)?),
+            None => {
+                let key = self.begin_room(session, &grants, &join)?;
+                (key, Admission::Enter(Role::Moderator))
+            }
+        };
+        match admission {
+            Admission::Enter(role) => self.enter(session, command, key, role, join),
+            Admission::Wait { is_outcast } => {
+                self.knock(session, command, key, is_outcast);
+                Ok(())
+            }
+        }
+    }
+
+    /// Answers a command that is known already; false when it is new.
+    fn answer_join_again(&mut self, session: SessionKey, command: MessageId, key: RoomKey) -> bool {
+        let Some(room) = self.rooms.get(key) else {
+            return false;
+        };
+
+        let is_theirs = |person: &Person| person.session == session && person.command == command;
+        let mut joining = room.joining.values();
+        let mut present = room.participants.iter();
+        if joining.any(|joining| is_theirs(&joining.person)) {
+            return true; // answered when the SFU has
+        }
+        if let Some((id, _)) = present.find(|(_, one)| is_theirs(&one.person)) {
+            let id = *id;
+            self.answer_joined(key, id, command);
+            return true;
+        }
+        let mut waiting = room.waiting.iter();
+        let waits = waiting.any(|knock| knock.session == session && knock.command == command);
+        if waits {
+            self.answer_waiting(session, command, key);
+        }
+        waits
+    }
+
+    fn admission(
+        &self,
+        session: SessionKey,
+        key: RoomKey,
+        grants: &RoomGrants,
+    ) -> Result<Admission, Refusal> {
+        let user = &self.sessions.get(session).user;
+        let unknown = || Refusal::new(ErrorCode::UnknownRoom, "no such room");
+        let room = self.rooms.get(key).ok_or_else(unknown)?;
+        let applicant = Applicant {
+            grants,
+            standing: room.standings.get(user).copied(),
+        };
+        applicant.admission(room.door(&self.limits), self.now)
+    }
+
+    fn begin_room(
+        &mut self,
+        session: SessionKey,
+        grants: &RoomGrants,
+        join: &RoomJoin,
+    ) -> Result<RoomKey, Refusal> {
+        let account = self.sessions.get(session).account;
+        if !grants.may_create(&join.room) {
+            return Err(Refusal::new(
+                ErrorCode::UnknownRoom,
+                "no such room, and the access token does not allow to begin it",
+            ));
+        }
+        if self.rooms.of_account(account) >= self.limits.rooms_per_account_max as usize {
+            return Err(Refusal::new(
+                ErrorCode::RoomFull,
+                "the account has too many rooms",
+            ));
+        }
+
+        let key = (account, RoomId::from_parts(self.now, self.rng.wide()));
+        let mut settings = RoomSettings::default();
+        if let Some(change) = join.settings.clone() {
+            change.apply(&mut settings);
+        }
+        let room = Room::new(join.room.clone(), settings, self.now);
+        self.rooms.insert(key, room);
+        Ok(key)
+    }
+
+    /// Hands the offer of who may come in to the SFU.
+    fn enter(
+        &mut self,
+        session: SessionKey,
+        command: MessageId,
+        key: RoomKey,
+        role: Role,
+        join: RoomJoin,
+    ) -> Result<(), Refusal> {
+        let id = ParticipantId::from_parts(self.now, self.rng.wide());
+        let permissions = role.permissions();
+        let of = self.sessions.get(session);
+        let state = ParticipantState {
+            participant: id,
+            user: of.user.clone(),
+            name: of.name.as_deref().map(str::to_owned),
+            role,
+            permissions,
+            hand_at: None,
+            joined_at: self.now,
+            tracks: Vec::new(),
+            metadata: join.metadata,
+        };
+        let is_guest = self.room_grants(session).guest;
+
+        let tracks = track_offers(&mut self.rng, self.now, join.tracks, permissions, None);
+        let offer = PendingOffer {
+            command,
+            generation: join.generation,
+            tracks,
+            until: self.now + ANSWER_WITHIN,
+        };
+        let media = MediaOffer {
+            generation: offer.generation,
+            sdp: join.sdp,
+            tracks: offer.tracks.clone(),
+        };
+        let metadata_len = state.metadata.as_ref().map_or(0, String::len);
+        let Some(room) = self.rooms.get_mut(key) else {
+            return Ok(());
+        };
+        if room.metadata_bytes + metadata_len > METADATA_BYTES_MAX {
+            return Err(Refusal::new(
+                ErrorCode::TooLarge,
+                "the room has too much metadata",
+            ));
+        }
+        room.metadata_bytes += metadata_len;
+        room.empty_since = None;
+        let waiting_before = room.waiting.len();
+        room.waiting.retain(|knock| knock.session != session);
+        let has_waited = room.waiting.len() < waiting_before;
+        let person = Person {
+            session,
+            command,
+            state,
+            is_guest,
+        };
+        room.joining.insert(id, Joining { person, offer });
+
+        self.note_room(session, key.1);
+        if has_waited {
+            self.tell_lobby(key);
+        }
+        self.rooms.arm(key);
+        self.command_media(
+            key,
+            MediaCommandKind::Join {
+                participant: id,
+                permissions,
+                offer: media,
+            },
+        );
+        Ok(())
+    }
+
+    fn knock(&mut self, session: SessionKey, command: MessageId, key: RoomKey, is_outcast: bool) {
+        let of = self.sessions.get(session);
+        let knock = Knock {
+            id: ParticipantId::from_parts(self.now, self.rng.wide()),
+            session,
+            command,
+            user: of.user.clone(),
+            name: of.name.as_deref().map(str::to_owned),
+            at: self.now,
+            is_outcast,
+        };
+        let mut is_news = false;
+        if let Some(room) = self.rooms.get_mut(key) {
+            let mut waiting = room.waiting.iter_mut();
+            match waiting.find(|before| before.session == session) {
+                Some(before) => before.command = command, // they keep their place
+                None => {
+                    room.waiting.push(knock);
+                    is_news = true;
+                }
+            }
+        }
+
+        self.note_room(session, key.1);
+        self.answer_waiting(session, command, key);
+        if is_news {
+            self.tell_lobby(key);
+        }
+    }
+
+    fn answer_waiting(&mut self, session: SessionKey, command: MessageId, key: RoomKey) {
+        let waiting = OkData::RoomWaiting {
+            waiting: true,
+            room: key.1,
+        };
+        self.answer_room(session, command, waiting);
+    }
+
+    pub(super) fn room_grants(&self, session: SessionKey) -> RoomGrants {
+        let grants = &self.sessions.get(session).room_grants;
+        grants.as_deref().cloned().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_000);
+
+    fn open() -> Door {
+        Door {
+            locked: false,
+            lobby: false,
+            role: Role::Speaker,
+            is_moderated: true,
+            is_full: false,
+            is_lobby_full: false,
+        }
+    }
+
+    fn user() -> RoomGrants {
+        RoomGrants::default()
+    }
+
+    fn guest() -> RoomGrants {
+        RoomGrants {
+            guest: true,
+            ..user()
+        }
+    }
+
+    fn moderator() -> RoomGrants {
+        RoomGrants {
+            role: Some(Role::Moderator),
+            ..user()
+        }
+    }
+
+    /// `enter <role>`, `wait`, or the code of the refusal.
+    fn check(door: Door, grants: &RoomGrants, standing: Option<Standing>, expected: &str) {
+        let got = match (Applicant { grants, standing }).admission(door, NOW) {
+            Ok(Admission::Enter(role)) => format!("enter {role:?}").to_lowercase(),
+            Ok(Admission::Wait { .. }) => "wait".to_owned(),
+            Err(refusal) => {
+                let data: serde_json::Value = serde_json::from_str(&refusal.data()).unwrap();
+                data["code"].as_str().unwrap().to_owned()
+            }
+        };
+        assert_eq!(got, expected, "{door:?} {grants:?} {standing:?}");
+    }
+
+    #[test]
+    fn an_open_door_lets_everybody_in_as_the_settings_say() {
+        let webinar = Door {
+            role: Role::Listener,
+            ..open()
+        };
+
+        check(open(), &user(), None, "enter speaker");
+        check(open(), &guest(), None, "enter speaker");
+        check(webinar, &user(), None, "enter listener");
+        check(webinar, &moderator(), None, "enter moderator");
+        check(
+            webinar,
+            &user(),
+            Some(Standing::Known(Role::Speaker)),
+            "enter speaker",
+        );
+        check(
+            open(),
+            &moderator(),
+            Some(Standing::Known(Role::Listener)),
+            "enter listener",
+        );
+    }
+
+    #[test]
+    fn the_first_user_moderates_where_nobody_does_and_a_guest_never() {
+        let leaderless = Door {
+            is_moderated: false,
+            ..open()
+        };
+
+        check(leaderless, &user(), None, "enter moderator");
+        check(leaderless, &guest(), None, "enter speaker");
+    }
+
+    #[test]
+    fn guests_wait_in_the_lobby_until_they_are_admitted() {
+        let lobby = Door {
+            lobby: true,
+            ..open()
+        };
+        let full = Door {
+            is_lobby_full: true,
+            ..lobby
+        };
+        let denied = |until| Some(Standing::Denied(Timestamp::from_millis(until)));
+
+        check(lobby, &user(), None, "enter speaker");
+        check(lobby, &guest(), None, "wait");
+        check(lobby, &guest(), Some(Standing::Admitted), "enter speaker");
+        check(
+            lobby,
+            &guest(),
+            Some(Standing::Known(Role::Listener)),
+            "enter listener",
+        );
+        check(lobby, &guest(), denied(1_001), "lobby_denied");
+        check(lobby, &guest(), denied(1_000), "wait");
+        check(full, &guest(), None, "room_full");
+    }
+
+    #[test]
+    fn who_was_removed_has_to_be_let_in() {
+        check(open(), &user(), Some(Standing::Outcast), "wait");
+        check(open(), &moderator(), Some(Standing::Outcast), "wait");
+    }
+
+    #[test]
+    fn a_locked_room_opens_for_those_who_were_there() {
+        let locked = Door {
+            locked: true,
+            ..open()
+        };
+
+        check(locked, &user(), None, "room_locked");
+        check(locked, &user(), Some(Standing::Outcast), "room_locked");
+        check(locked, &moderator(), None, "enter moderator");
+        check(
+            locked,
+            &guest(),
+            Some(Standing::Known(Role::Speaker)),
+            "enter speaker",
+        );
+    }
+
+    #[test]
+    fn a_full_room_is_full_for_everybody() {
+        let full = Door {
+            is_full: true,
+            ..open()
+        };
+
+        check(full, &moderator(), None, "room_full");
+        check(
+            full,
+            &user(),
+            Some(Standing::Known(Role::Moderator)),
+            "room_full",
+        );
+    }
+}

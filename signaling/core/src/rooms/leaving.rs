@@ -1,0 +1,271 @@
+//! Leaving: by one's own will or another's, and what becomes of a Room then.
+
+use model::media::MediaCommandKind;
+use model::room::ParticipantState;
+use model::{ParticipantId, Role, RoomId};
+use signaling_wire::room::{
+    DenyReason, LeaveReason, RoomDenied, RoomEndReason, RoomEnded, RoomLeft,
+};
+use signaling_wire::{Empty, ErrorCode, OkData, ServerFrame};
+
+use super::admission::Standing;
+use super::offers::stale;
+use super::{EMPTY_KEPT, Room, RoomKey};
+use crate::calls::Refusal;
+use crate::sessions::SessionKey;
+use crate::signaling::Signaling;
+
+/// How a Participant leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leaving {
+    /// They said so, or join again.
+    Left,
+    /// A moderator removed them.
+    Removed,
+    /// Their Session ends: nobody is there to be told.
+    SessionEnds,
+    /// The SFU has given them up.
+    Lost,
+}
+
+impl Leaving {
+    /// What the others hear.
+    const fn reason(self) -> LeaveReason {
+        match self {
+            Self::Left => LeaveReason::Left,
+            Self::Removed => LeaveReason::Removed,
+            Self::SessionEnds | Self::Lost => LeaveReason::Gone,
+        }
+    }
+
+    /// What the one who leaves hears, if it is news.
+    const fn told(self) -> Option<RoomEndReason> {
+        match self {
+            Self::Left | Self::SessionEnds => None,
+            Self::Removed => Some(RoomEndReason::Removed),
+            Self::Lost => Some(RoomEndReason::Failed),
+        }
+    }
+}
+
+impl Refusal {
+    pub(super) fn not_in_room() -> Self {
+        Self::new(ErrorCode::NotInRoom, "not a participant of the room")
+    }
+
+    fn room_ended() -> Self {
+        Self::new(ErrorCode::UnknownRoom, "the room has ended")
+    }
+}
+
+impl Room {
+    /// Whose metadata does not count any more.
+    pub(super) fn forget_metadata(&mut self, state: &ParticipantState) {
+        self.metadata_bytes -= state.metadata.as_ref().map_or(0, String::len);
+    }
+}
+
+impl Signaling {
+    /// Leaves a Room, or its lobby; who is not there has left already.
+    pub(super) fn on_room_leave(&mut self, session: SessionKey, room: RoomId) -> OkData {
+        let key = (self.sessions.get(session).account, room);
+        self.leave_room(session, key, Leaving::Left);
+        OkData::Empty(Empty {})
+    }
+
+    /// Leaves all Rooms of a Session that ends.
+    pub(crate) fn leave_rooms(&mut self, session: SessionKey) {
+        for key in self.rooms_of(session) {
+            self.leave_room(session, key, Leaving::SessionEnds);
+        }
+    }
+
+    /// Who joins again must not be there twice.
+    pub(super) fn leave_before_joining(&mut self, session: SessionKey, key: RoomKey) {
+        let Some(room) = self.rooms.get(key) else {
+            return;
+        };
+
+        let joining = room.joining_of(session);
+        let present = room.of_session(session);
+        for id in joining {
+            self.give_up_joining(key, id, &stale(), true);
+        }
+        if let Some(id) = present {
+            self.remove_participant(key, id, Leaving::Left);
+        }
+    }
+
+    fn leave_room(&mut self, session: SessionKey, key: RoomKey, how: Leaving) {
+        let Some(room) = self.rooms.get_mut(key) else {
+            return;
+        };
+
+        let waiting_before = room.waiting.len();
+        room.waiting.retain(|knock| knock.session != session);
+        let has_waited = room.waiting.len() < waiting_before;
+        let (joining, present) = (room.joining_of(session), room.of_session(session));
+
+        if has_waited {
+            self.tell_lobby(key);
+        }
+        for id in joining {
+            if how == Leaving::SessionEnds {
+                self.drop_joining(key, id);
+                self.command_media(key, MediaCommandKind::Leave { participant: id });
+                self.note_emptiness(key);
+            } else {
+                self.give_up_joining(key, id, &Refusal::not_in_room(), true);
+            }
+        }
+        if let Some(id) = present {
+            self.remove_participant(key, id, how);
+        }
+        self.forget_room(session, key);
+    }
+
+    /// Takes a Participant out of a Room and tells who has to know.
+    pub(super) fn remove_participant(&mut self, key: RoomKey, id: ParticipantId, how: Leaving) {
+        let Some(room) = self.rooms.get_mut(key) else {
+            return;
+        };
+        let Some(participant) = room.participants.remove(&id) else {
+            return;
+        };
+
+        let state = &participant.person.state;
+        let standing = match how {
+            Leaving::Removed => Standing::Outcast,
+            _ => Standing::Known(state.role),
+        };
+        room.set_standing(&state.user, standing);
+        room.forget_metadata(state);
+        room.owners.retain(|_, owner| *owner != id);
+        room.speakers.retain(|speaker| *speaker != id);
+
+        if how != Leaving::Lost {
+            self.command_media(key, MediaCommandKind::Leave { participant: id });
+        }
+        let session = participant.person.session;
+        if how != Leaving::SessionEnds {
+            if let Some(offer) = participant.pending {
+                self.refuse_room(session, offer.command, &Refusal::not_in_room());
+            }
+            if let Some(reason) = how.told() {
+                let ended = RoomEnded {
+                    room: key.1,
+                    reason,
+                };
+                self.tell_session(session, &ServerFrame::RoomEnded(ended));
+            }
+        }
+        self.forget_room(session, key);
+
+        let left = RoomLeft {
+            room: key.1,
+            participant: id,
+            reason: how.reason(),
+        };
+        self.tell_room(key, &ServerFrame::RoomLeft(left), None);
+        self.ensure_moderated(key);
+        self.note_emptiness(key);
+    }
+
+    /// Where nobody moderates any more, the User who has been here the longest does.
+    pub(super) fn ensure_moderated(&mut self, key: RoomKey) {
+        let Some(room) = self.rooms.get(key) else {
+            return;
+        };
+        if room.moderators().next().is_some() {
+            return;
+        }
+
+        let mut users = room.participants.iter();
+        let heir = users.find(|(_, participant)| !participant.person.is_guest);
+        if let Some(heir) = heir.map(|(id, _)| *id) {
+            self.give_role(key, heir, Role::Moderator, Role::Moderator.permissions());
+        }
+    }
+
+    /// Sees whether anybody is left. A Room nobody has ever been in ends at once.
+    pub(super) fn note_emptiness(&mut self, key: RoomKey) {
+        let now = self.now;
+        let Some(room) = self.rooms.get_mut(key) else {
+            return;
+        };
+        if room.people() > 0 {
+            return;
+        }
+
+        if room.has_begun() {
+            room.empty_since.get_or_insert(now);
+            self.rooms.arm(key);
+        } else {
+            self.end_room(key, RoomEndReason::Ended, false);
+        }
+    }
+
+    pub(crate) fn on_room_timer(&mut self, key: RoomKey) {
+        if let Some(room) = self.rooms.get_mut(key) {
+            room.armed.fired();
+        }
+
+        self.expire_offers(key);
+        let ends_at = self
+            .rooms
+            .get(key)
+            .and_then(|room| room.empty_since)
+            .map(|since| since + EMPTY_KEPT);
+        if ends_at.is_some_and(|ends_at| ends_at <= self.now) {
+            self.end_room(key, RoomEndReason::Ended, false);
+        } else {
+            self.rooms.arm(key);
+        }
+    }
+
+    /// Ends a Room for everybody in it, on the way into it, and before its door.
+    pub(super) fn end_room(&mut self, key: RoomKey, reason: RoomEndReason, tells_media: bool) {
+        let Some(room) = self.rooms.remove(key) else {
+            return;
+        };
+
+        if tells_media && room.people() > 0 {
+            self.command_media(key, MediaCommandKind::End);
+        }
+        let ended = ServerFrame::RoomEnded(RoomEnded {
+            room: key.1,
+            reason,
+        });
+        for participant in room.participants.into_values() {
+            let session = participant.person.session;
+            if let Some(offer) = participant.pending {
+                self.refuse_room(session, offer.command, &Refusal::room_ended());
+            }
+            self.tell_session(session, &ended);
+            self.forget_room(session, key);
+        }
+        for joining in room.joining.into_values() {
+            let (session, command) = (joining.person.session, joining.person.command);
+            self.refuse_room(session, command, &Refusal::room_ended());
+            self.forget_room(session, key);
+        }
+        let denied = ServerFrame::RoomDenied(RoomDenied {
+            room: key.1,
+            reason: DenyReason::Ended,
+        });
+        for knock in room.waiting {
+            self.tell_session(knock.session, &denied);
+            self.forget_room(knock.session, key);
+        }
+    }
+}
+
+impl Room {
+    fn joining_of(&self, session: SessionKey) -> Vec<ParticipantId> {
+        let theirs = self
+            .joining
+            .iter()
+            .filter(|(_, joining)| joining.person.session == session);
+        theirs.map(|(id, _)| *id).collect()
+    }
+}

@@ -1,0 +1,156 @@
+//! What Participants tell one another: written words, hands, reactions, metadata.
+
+use std::collections::BTreeSet;
+
+use model::ParticipantId;
+use signaling_wire::room::{ChatAuthor, ChatMessage, RoomChat, RoomChatNews, RoomReaction};
+use signaling_wire::{ErrorCode, OkData, ServerFrame};
+
+use super::admission::METADATA_BYTES_MAX;
+use super::{Room, RoomKey};
+use crate::calls::Refusal;
+use crate::signaling::Signaling;
+
+/// How many messages are kept for who joins later.
+const CHAT_MESSAGES_MAX: usize = 200;
+/// How long their texts may be together, in bytes.
+const CHAT_BYTES_MAX: usize = 24 * 1024;
+
+impl Room {
+    /// Keeps a message for who joins later, and drops the oldest when they get too many.
+    fn keep_chat(&mut self, message: ChatMessage) {
+        self.chat_bytes += message.text.len();
+        self.chat.push_back(message);
+
+        while (self.chat.len() > CHAT_MESSAGES_MAX || self.chat_bytes > CHAT_BYTES_MAX)
+            && let Some(oldest) = self.chat.pop_front()
+        {
+            self.chat_bytes -= oldest.text.len();
+        }
+    }
+}
+
+impl Signaling {
+    pub(super) fn on_room_chat(
+        &mut self,
+        key: RoomKey,
+        by: ParticipantId,
+        chat: RoomChat,
+    ) -> Result<OkData, Refusal> {
+        let room = self.rooms.get(key).ok_or_else(Refusal::not_in_room)?;
+        let to: Option<BTreeSet<ParticipantId>> = chat.to.map(|to| to.into_iter().collect());
+        let mut private = to.iter().flatten();
+        if private.any(|one| !room.participants.contains_key(one)) {
+            return Err(Refusal::new(
+                ErrorCode::NotInRoom,
+                "whom it is for is not in the room",
+            ));
+        }
+        self.take_event(key, by)?;
+
+        let id = self.new_message_id();
+        let at = self.now;
+        let Some(room) = self.rooms.get_mut(key) else {
+            return Err(Refusal::not_in_room());
+        };
+        let author = room
+            .participants
+            .get(&by)
+            .map(|one| &one.person.state)
+            .ok_or_else(Refusal::not_in_room)?;
+        let message = ChatMessage {
+            id,
+            from: ChatAuthor {
+                participant: by,
+                user: author.user.clone(),
+                name: author.name.clone(),
+            },
+            text: chat.text,
+            at,
+            to: to.as_ref().map(|to| to.iter().copied().collect()),
+        };
+        let news = ServerFrame::RoomChat(Box::new(RoomChatNews {
+            room: key.1,
+            message: message.clone(),
+        }));
+
+        match to {
+            None => {
+                room.keep_chat(message);
+                self.tell_room(key, &news, Some(by));
+            }
+            Some(to) => {
+                for one in to.into_iter().filter(|one| *one != by) {
+                    self.tell_one(key, one, &news);
+                }
+            }
+        }
+        Ok(OkData::RoomChat { id, at })
+    }
+
+    pub(super) fn on_room_react(
+        &mut self,
+        key: RoomKey,
+        by: ParticipantId,
+        reaction: String,
+    ) -> Result<(), Refusal> {
+        self.take_event(key, by)?;
+        let news = RoomReaction {
+            room: key.1,
+            participant: by,
+            reaction,
+        };
+        self.tell_room(key, &ServerFrame::RoomReaction(news), Some(by));
+        Ok(())
+    }
+
+    pub(super) fn on_room_hand(
+        &mut self,
+        key: RoomKey,
+        by: ParticipantId,
+        up: bool,
+    ) -> Result<(), Refusal> {
+        self.take_event(key, by)?;
+        let now = self.now;
+        let one = self
+            .participant_mut(key, by)
+            .ok_or_else(Refusal::not_in_room)?;
+
+        let hand_at = &mut one.person.state.hand_at;
+        if hand_at.is_some() != up {
+            *hand_at = up.then_some(now);
+            self.tell_participant(key, by, None);
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_room_metadata(
+        &mut self,
+        key: RoomKey,
+        by: ParticipantId,
+        metadata: Option<String>,
+    ) -> Result<(), Refusal> {
+        self.take_event(key, by)?;
+        let room = self.rooms.get_mut(key).ok_or_else(Refusal::not_in_room)?;
+        let one = room
+            .participants
+            .get_mut(&by)
+            .ok_or_else(Refusal::not_in_room)?;
+
+        let held = &mut one.person.state.metadata;
+        let len = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let bytes = room.metadata_bytes - len(held) + len(&metadata);
+        if bytes > METADATA_BYTES_MAX {
+            return Err(Refusal::new(
+                ErrorCode::TooLarge,
+                "the room has too much metadata",
+            ));
+        }
+        room.metadata_bytes = bytes;
+        if *held != metadata {
+            *held = metadata;
+            self.tell_participant(key, by, None);
+        }
+        Ok(())
+    }
+}
