@@ -29,6 +29,8 @@ pub(crate) struct Account {
 pub(crate) struct User {
     pub(crate) name: Option<Box<str>>,
     pub(crate) sessions: Vec<SessionKey>,
+    /// Whether this is somebody from outside: the directory does not show them.
+    is_guest: bool,
     /// The Calls this node knows the User in, ended ones included while they are kept.
     pub(crate) calls: Vec<UserCall>,
     pub(crate) invites: Bucket,
@@ -70,6 +72,7 @@ impl User {
         Self {
             name: None,
             sessions: Vec::new(),
+            is_guest: false,
             calls: Vec::new(),
             invites: Bucket::full(now, invites_burst),
             availability: Availability::default(),
@@ -135,7 +138,7 @@ impl User {
             .any(|call| call.takes_part && call.phase != Phase::Ended)
             || self.elsewhere.iter().any(|(_, known)| known.in_call);
 
-        if self.sessions.is_empty() && !self.is_online_elsewhere() {
+        if (self.sessions.is_empty() && !self.is_online_elsewhere()) || self.is_guest {
             Status::Offline
         } else if takes_part {
             Status::InCall
@@ -275,6 +278,8 @@ impl Signaling {
         let session = self.sessions.get(key);
         let (account, user, device) = (session.account, session.user.clone(), session.device);
         let name = session.name.clone();
+        let grants = session.room_grants.as_deref();
+        let is_guest = grants.is_some_and(|grants| grants.guest);
 
         if self
             .accounts
@@ -287,6 +292,7 @@ impl Signaling {
         let entry = self.user_entry(account, &user);
         entry.sessions.push(key);
         entry.name = name;
+        entry.is_guest = is_guest;
         if let Some(account) = self.accounts.get_mut(&account) {
             account.sessions += 1;
         }

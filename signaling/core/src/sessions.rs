@@ -245,20 +245,23 @@ impl Signaling {
         };
         let key = self.sessions.insert(session);
 
-        self.output(Output::Record(RecordChange::UserSeen {
-            account: hello.account,
-            user: hello.user.clone(),
-            name: hello.name.clone(),
-            at: now,
-        }));
-        self.output(Output::Record(RecordChange::DeviceSeen {
-            account: hello.account,
-            user: hello.user.clone(),
-            device: hello.device.id,
-            name: hello.device.name.take(),
-            key: std::mem::take(&mut hello.device.key),
-            at: now,
-        }));
+        // Guests come and go: the directory is of those who belong here.
+        if !hello.room_grants.guest {
+            self.output(Output::Record(RecordChange::UserSeen {
+                account: hello.account,
+                user: hello.user.clone(),
+                name: hello.name.clone(),
+                at: now,
+            }));
+            self.output(Output::Record(RecordChange::DeviceSeen {
+                account: hello.account,
+                user: hello.user.clone(),
+                device: hello.device.id,
+                name: hello.device.name.take(),
+                key: std::mem::take(&mut hello.device.key),
+                at: now,
+            }));
+        }
 
         self.attach(key, connection);
         self.welcome(key, hello, false);

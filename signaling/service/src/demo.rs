@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use backing::records::{ApiKey, Records};
-use model::{AccountId, Grants, RoomGrants, UserId};
+use model::{AccountId, Grants, RoomGrants, RoomName, UserId};
 use serde::{Deserialize, Serialize};
 use signaling_wire::ErrorCode;
 
@@ -65,6 +65,7 @@ pub(crate) fn router() -> Router<Arc<Inner>> {
             get(async || Json(DemoConfig { demo: true })),
         )
         .route("/demo/sign-in", post(sign_in))
+        .route("/demo/guest", post(sign_in_as_guest))
         .layer(DefaultBodyLimit::max(BODY_LEN_MAX))
 }
 
@@ -76,6 +77,13 @@ struct DemoConfig {
 #[derive(Deserialize)]
 struct SignIn {
     name: String,
+}
+
+/// Somebody with the link of a Room.
+#[derive(Deserialize)]
+struct Guest {
+    name: String,
+    room: RoomName,
 }
 
 #[derive(Serialize)]
@@ -92,20 +100,77 @@ async fn sign_in(
     headers: HeaderMap,
     body: Result<Json<SignIn>, JsonRejection>,
 ) -> Result<Json<SignedIn>, Declined> {
-    inner.check_origin(&headers, &client.host)?;
-    if !inner.addresses.may_sign_in(client.ip) {
-        return Err(Declined::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            ErrorCode::RateLimited,
-            "too many sign-ins from this address; wait a moment",
-        ));
-    }
-
-    let bad_data = |message| Declined::new(StatusCode::BAD_REQUEST, ErrorCode::BadData, message);
+    ensure_may_sign_in(&inner, &client, &headers)?;
     let Json(SignIn { name }) = body.map_err(|error| bad_data(error.body_text()))?;
-    let name = visible_name(&name).map_err(|message| bad_data(message.to_owned()))?;
+    let name = visible_name(&name).map_err(bad_data)?;
 
-    issue(&inner, name).map(Json).map_err(|error| {
+    let user = user_of(name);
+    issue(
+        &inner,
+        &user,
+        name,
+        Grants::default(),
+        RoomGrants::default(),
+    )
+}
+
+/// Signs somebody in for one Room alone, as a guest: a new User each time.
+async fn sign_in_as_guest(
+    State(inner): State<Arc<Inner>>,
+    Extension(client): Extension<ClientInfo>,
+    headers: HeaderMap,
+    body: Result<Json<Guest>, JsonRejection>,
+) -> Result<Json<SignedIn>, Declined> {
+    ensure_may_sign_in(&inner, &client, &headers)?;
+    let Json(Guest { name, room }) = body.map_err(|error| bad_data(error.body_text()))?;
+    let name = visible_name(&name).map_err(bad_data)?;
+
+    let user = format!("guest-{:016x}", rand::random::<u64>());
+    let calls = Grants {
+        dial: false,
+        answer: false,
+        transfer: false,
+        directory: false,
+        max_concurrent: Some(0),
+    };
+    let rooms = RoomGrants {
+        create: false,
+        names: Some(vec![room]),
+        guest: true,
+        ..RoomGrants::default()
+    };
+    issue(&inner, &user, name, calls, rooms)
+}
+
+fn ensure_may_sign_in(
+    inner: &Inner,
+    client: &ClientInfo,
+    headers: &HeaderMap,
+) -> Result<(), Declined> {
+    inner.check_origin(headers, &client.host)?;
+    if inner.addresses.may_sign_in(client.ip) {
+        return Ok(());
+    }
+    Err(Declined::new(
+        StatusCode::TOO_MANY_REQUESTS,
+        ErrorCode::RateLimited,
+        "too many sign-ins from this address; wait a moment",
+    ))
+}
+
+fn bad_data(message: impl Into<String>) -> Declined {
+    Declined::new(StatusCode::BAD_REQUEST, ErrorCode::BadData, message)
+}
+
+fn issue(
+    inner: &Inner,
+    user: &str,
+    name: &str,
+    call: Grants,
+    room: RoomGrants,
+) -> Result<Json<SignedIn>, Declined> {
+    let issued = try_issue(inner, user, name, call, room);
+    issued.map(Json).map_err(|error| {
         tracing::error!(%error, "No token for the demo");
         Declined::new(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -115,16 +180,22 @@ async fn sign_in(
     })
 }
 
-fn issue(inner: &Inner, name: &str) -> anyhow::Result<SignedIn> {
+fn try_issue(
+    inner: &Inner,
+    user: &str,
+    name: &str,
+    call: Grants,
+    room: RoomGrants,
+) -> anyhow::Result<SignedIn> {
     let key = &inner.demo.as_ref().context("demo mode is off")?.key;
-    let user = user_of(name).parse::<UserId>()?;
+    let user = user.parse::<UserId>()?;
     let claims = Claims {
         sub: user.clone(),
         nbf: None,
         exp: inner.clock.now().as_millis() / 1_000 + TOKEN_SECS,
         name: Some(name.to_owned()),
-        call: Grants::default(),
-        room: RoomGrants::default(),
+        call,
+        room,
     };
 
     Ok(SignedIn {

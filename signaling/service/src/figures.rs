@@ -103,6 +103,9 @@ impl Figures {
         set("signaling_calls", "ringing", counts.calls_ringing);
         set("signaling_calls", "active", counts.calls_active);
         set("signaling_calls", "ended", counts.calls_ended);
+        gauge!("signaling_rooms", "shard" => shard.clone()).set(counts.rooms as f64);
+        set("signaling_room_people", "inside", counts.participants);
+        set("signaling_room_people", "waiting", counts.waiting);
     }
 }
 
@@ -118,6 +121,14 @@ fn describe() {
     describe_gauge!(
         "signaling_calls",
         "Calls that ring, go on, or ended a moment ago"
+    );
+    describe_gauge!(
+        "signaling_rooms",
+        "Rooms, with those empty for less than a minute"
+    );
+    describe_gauge!(
+        "signaling_room_people",
+        "Participants of Rooms, and people in their lobbies"
     );
     describe_counter!("signaling_frames_total", "frames from and to clients");
     describe_counter!("signaling_resumes_total", "attempts to resume a Session");

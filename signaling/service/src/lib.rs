@@ -6,6 +6,8 @@
 //!                                     outbox │   │ frames, bounded
 //!                                            │   ▼
 //!                                       shard task: one Signaling ─▶ records, bus, questions
+//!                                                            ▲ └───▶ commands to the SFU
+//!                                                            └────── its news
 //! ```
 //!
 //! An Account belongs to one shard, chosen by its id; one task owns a shard. A socket task knows nothing about Calls,
@@ -18,10 +20,12 @@ mod demo;
 mod figures;
 mod http;
 mod ice;
+mod media;
 mod service;
 mod shard;
 mod socket;
 pub mod tokens;
 
 pub use config::{ClientInfo, Config, IceConfig, Secrets};
+pub use media::Media;
 pub use service::Service;

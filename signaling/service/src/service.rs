@@ -22,6 +22,7 @@ use crate::demo::Demo;
 use crate::figures::Figures;
 use crate::http::{self, Declined, origin::Origins};
 use crate::ice::IceServers;
+use crate::media::{self, Media};
 use crate::shard::{Input, Shards, Surroundings};
 use crate::tokens::{self, Verifier};
 
@@ -136,6 +137,21 @@ impl Service {
     /// [`ClientInfo`](crate::ClientInfo) extension, and its connection must be served with upgrades.
     pub fn router(&self) -> Router {
         http::router(Arc::clone(&self.inner))
+    }
+
+    /// Gives Rooms an SFU; until then `room.join` is refused. When one of the channels closes, all Rooms end and it is refused
+    /// again.
+    pub async fn connect_media(&self, media: Media) {
+        let shards = self.inner.shards.all().to_vec();
+        for shard in &shards {
+            let commands = media.commands.clone();
+            let _ = shard.send(Input::MediaBegins { commands }).await; // A shard outlives us.
+        }
+
+        let place_of = self.inner.shards.place_of();
+        tokio::spawn(media::lead_events(media.events, shards, move |event| {
+            place_of(event.account)
+        }));
     }
 
     /// Other web pages may connect from now on, besides this server's own. Fails, and changes nothing, when one of them is no

@@ -241,7 +241,7 @@ fn a_listener_falls_silent_and_stays_so() {
         ["room.participant bob listener microphone (muted) camera (muted)"]
     );
     let unmute = json!({ "room": room, "track": voice, "muted": false });
-    assert_eq!(t.refused("bob", "room.mute", unmute.clone()), "forbidden");
+    assert_eq!(t.refused("bob", "room.mute", unmute), "forbidden");
 
     let mut offer = join("weekly");
     offer["room"] = room.clone().into();

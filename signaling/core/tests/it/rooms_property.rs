@@ -323,7 +323,7 @@ impl World {
                     }
                 }
                 MediaCommandKind::End => {
-                    self.inside.retain(|_, inside| inside.room != command.room)
+                    self.inside.retain(|_, inside| inside.room != command.room);
                 }
             }
         }

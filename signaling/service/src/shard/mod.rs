@@ -13,6 +13,7 @@ use backing::bus::Bus;
 use backing::records::Records;
 use bytes::Bytes;
 use model::bus::{Body, Message, Target};
+use model::media::{MediaCommand, MediaEvent};
 use model::{AccountId, ApiKeyId, NodeId, RecordChange};
 use signaling_core::{Answer, ConnectionId, Output, QueryId, Question, Signaling, VerifiedHello};
 use signaling_wire::{ErrorCode, ErrorData};
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::figures::Figures;
 use crate::ice::IceServers;
+use crate::media::{Lost, ToMedia};
 use crate::socket::{End, Outbox, SOON, Tell};
 use alarm::Alarm;
 use nodes::ToNodes;
@@ -55,6 +57,14 @@ pub(crate) enum Input {
         account: AccountId,
         api_key: ApiKeyId,
     },
+    /// From now on there is an SFU.
+    MediaBegins {
+        commands: mpsc::Sender<MediaCommand>,
+    },
+    /// News of it.
+    Media(Box<MediaEvent>),
+    /// It has ended.
+    MediaEnded,
     /// Ask all clients to go elsewhere within so many milliseconds.
     Drain { in_ms: u64 },
     /// Close all sockets, then say so.
@@ -119,6 +129,12 @@ impl Shards {
         &self.inputs[Place::of(account, self.inputs.len())]
     }
 
+    /// Tells the place of an Account's shard in [`all`](Self::all).
+    pub(crate) fn place_of(&self) -> impl Fn(AccountId) -> usize + Send + use<> {
+        let count = self.inputs.len();
+        move |account| Place::of(account, count)
+    }
+
     pub(crate) fn all(&self) -> &[mpsc::Sender<Input>] {
         &self.inputs
     }
@@ -156,6 +172,7 @@ struct Shard {
     from_nodes: mpsc::Receiver<Message>,
     questions: mpsc::Sender<(QueryId, Question)>,
     answers: mpsc::Receiver<(QueryId, Answer)>,
+    to_media: ToMedia,
     /// Whose outboxes were filled and not told yet.
     filled: Vec<Arc<Outbox>>,
     /// Whose outboxes hold what may wait, until when at the latest.
@@ -195,6 +212,7 @@ impl Shard {
             from_nodes,
             questions,
             answers,
+            to_media: ToMedia::default(),
             filled: Vec::new(),
             waiting: Vec::new(),
             waiting_until: None,
@@ -248,6 +266,12 @@ impl Shard {
                     self.core.handle_bus(self.around.clock.now(), message);
                     self.apply(None).await;
                 }
+                sent = self.to_media.send_unsent() => {
+                    if let Err(lost) = sent {
+                        self.lose_media(lost);
+                        self.apply(None).await;
+                    }
+                }
                 _ = upkeep.tick() => {
                     self.on_upkeep().await;
                     alarm.unset(); // The clock may have been set.
@@ -300,6 +324,20 @@ impl Shard {
                 self.core.handle_key_revoked(now, account, api_key);
                 self.apply(None).await;
             }
+            Input::MediaBegins { commands } => {
+                self.to_media.open(commands);
+                self.core.handle_media_available(now, true);
+                self.apply(None).await;
+            }
+            Input::Media(event) => {
+                self.core.handle_media(now, *event);
+                self.apply(None).await;
+            }
+            Input::MediaEnded => {
+                self.to_media.close();
+                self.core.handle_media_available(now, false);
+                self.apply(None).await;
+            }
             Input::Drain { in_ms } => {
                 self.core.handle_drain(now, in_ms, "the server restarts");
                 self.apply(None).await;
@@ -336,6 +374,11 @@ impl Shard {
                     self.record(change).await;
                 }
                 Output::Query { query, question } => self.ask(asker, query, question),
+                Output::Media(command) => {
+                    if let Err(lost) = self.to_media.send(command) {
+                        self.lose_media(lost);
+                    }
+                }
                 Output::Publish { to, message } => {
                     self.wake_filled();
                     if matches!((to, &message.body), (Target::Account, Body::Hello)) {
@@ -345,6 +388,13 @@ impl Shard {
                 }
             }
         }
+    }
+
+    /// What the SFU holds is not known any more: all Rooms end.
+    fn lose_media(&mut self, lost: Lost) {
+        tracing::error!(error = %lost, "No media for Rooms any more");
+        self.core
+            .handle_media_available(self.around.clock.now(), false);
     }
 
     fn send(&mut self, connection: ConnectionId, text: Bytes, may_wait: bool) {

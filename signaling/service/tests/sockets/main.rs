@@ -7,3 +7,4 @@ mod frames;
 mod harness;
 mod hello;
 mod http;
+mod rooms;
