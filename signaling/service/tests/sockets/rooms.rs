@@ -108,7 +108,7 @@ async fn an_offer_for_many_pictures_fits() {
 
     let mut long = join("weekly");
     let sdp = long["sdp"].as_str().unwrap().to_owned();
-    long["sdp"] = (sdp + &"a=x:y\r\n".repeat(30_000)).into();
+    long["sdp"] = (sdp + &format!("a=x:{}\r\n", "y".repeat(60)).repeat(3_200)).into();
     let (joined, command) = tokio::join!(alice.ask("room.join", long), sfu.take());
     assert_eq!(joined["generation"], 1);
     let MediaCommandKind::Join { offer, .. } = command.kind else {
