@@ -65,6 +65,23 @@ impl PictureId {
     }
 }
 
+/// Writes over the numbers a descriptor has: that of the picture at `at`, and TL0PICIDX `between` bytes behind it.
+fn rewrite_numbers(
+    payload: &mut [u8],
+    at: usize,
+    (own, picture_id): (Option<PictureId>, u16),
+    between: usize,
+    tl0_picture_index: Option<u8>,
+) {
+    if let (Some(own), Some(bytes)) = (own, payload.get_mut(at..)) {
+        own.overwrite(bytes, picture_id);
+    }
+    let at = at + own.map_or(0, PictureId::len) + between;
+    if let (Some(index), Some(byte)) = (tl0_picture_index, payload.get_mut(at)) {
+        *byte = index;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

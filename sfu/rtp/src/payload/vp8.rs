@@ -1,7 +1,7 @@
 //! The VP8 payload descriptor, and how a key frame begins (RFC 7741 §4).
 
 use crate::DecodeError;
-use crate::payload::PictureId;
+use crate::payload::{PictureId, rewrite_numbers};
 
 /// What stands in front of each packet's part of a picture (RFC 7741 §4.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,18 +88,8 @@ impl Descriptor {
     /// Writes `picture_id` and `tl0_picture_index` over those in `payload`, from which this was read; of what is not there
     /// nothing is written, and of a short picture id the low 7 bits.
     pub fn rewrite(&self, payload: &mut [u8], picture_id: u16, tl0_picture_index: u8) {
-        let mut at = 2;
-        if let Some(own) = self.picture_id {
-            if let Some(bytes) = payload.get_mut(at..) {
-                own.overwrite(bytes, picture_id);
-            }
-            at += own.len();
-        }
-        if self.tl0_picture_index.is_some()
-            && let Some(byte) = payload.get_mut(at)
-        {
-            *byte = tl0_picture_index;
-        }
+        let index = self.tl0_picture_index.map(|_| tl0_picture_index);
+        rewrite_numbers(payload, 2, (self.picture_id, picture_id), 0, index);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::DecodeError;
 use crate::bytes::u16_at;
-use crate::payload::PictureId;
+use crate::payload::{PictureId, rewrite_numbers};
 
 /// How many spatial layers there can be (RFC 9628 §4.2.1).
 pub const SPATIAL_LAYERS_MAX: usize = 8;
@@ -137,18 +137,8 @@ impl Descriptor {
     /// Writes `picture_id` and `tl0_picture_index` over those in `payload`, from which this was read; of what is not there
     /// nothing is written, and of a short picture id the low 7 bits.
     pub fn rewrite(&self, payload: &mut [u8], picture_id: u16, tl0_picture_index: u8) {
-        let mut at = 1;
-        if let Some(own) = self.picture_id {
-            if let Some(bytes) = payload.get_mut(at..) {
-                own.overwrite(bytes, picture_id);
-            }
-            at += own.len();
-        }
-        if self.tl0_picture_index.is_some()
-            && let Some(byte) = payload.get_mut(at + 1)
-        {
-            *byte = tl0_picture_index;
-        }
+        let index = self.tl0_picture_index.map(|_| tl0_picture_index);
+        rewrite_numbers(payload, 1, (self.picture_id, picture_id), 1, index);
     }
 }
 
