@@ -61,7 +61,7 @@ pub use key_frames::KEY_FRAME_SPACING;
 pub use keys::{ParticipantKey, SlotKey, TrackKey};
 pub use missing::{MISSING_MAX, TRIES_MAX};
 pub use pacer::{BURST, Class, QUEUE_MAX};
-pub use participant::{ParticipantConfig, SSRCS_MAX};
+pub use participant::{ParticipantConfig, SSRCS_MAX, SSRCS_OUT_MAX};
 pub use picture::{SPATIAL_LAYERS_MAX, TEMPORAL_LAYERS_MAX};
 pub use receiver::{DROPOUT_MAX, LATE_MAX};
 pub use rewrite::RUNS_MAX;

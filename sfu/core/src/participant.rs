@@ -6,9 +6,13 @@ use sfu_rtp::extension::ExtensionMap;
 
 use crate::clock::PublisherClock;
 use crate::keys::{SlotKey, TrackKey};
+use crate::slot::Ended;
 
 /// The most incoming SSRCs of a Participant.
 pub const SSRCS_MAX: usize = 64;
+
+/// The most outgoing SSRCs of a Participant, those of slots that have ended included: each could come again.
+pub const SSRCS_OUT_MAX: usize = 1024;
 
 /// The round trip that is assumed until one was measured.
 const ROUND_TRIP_DEFAULT: Duration = Duration::from_millis(100);
@@ -48,6 +52,8 @@ pub(crate) struct Participant {
     pub(crate) slots: Vec<SlotKey>,
     /// In the order of their SSRCs.
     pub(crate) slots_by_ssrc: Vec<(u32, SlotKey)>,
+    /// What slots that have ended left behind.
+    ended: Vec<Ended>,
     pub(crate) clock: PublisherClock,
     round_trip: Option<Duration>,
     /// The sum and number of losses reported since somebody asked.
@@ -72,6 +78,7 @@ impl Participant {
             tracks: Vec::new(),
             slots: Vec::new(),
             slots_by_ssrc: Vec::new(),
+            ended: Vec::new(),
             clock: PublisherClock::default(),
             round_trip: None,
             losses: (0, 0),
@@ -122,6 +129,32 @@ impl Participant {
             .ok()?;
 
         self.slots_by_ssrc.get(index).map(|(_, slot)| *slot)
+    }
+
+    /// Whether another slot is one too many: of each that ended something is kept.
+    pub(crate) fn has_used_up_ssrcs(&self) -> bool {
+        2 * (self.slots.len() + self.ended.len()) >= SSRCS_OUT_MAX
+    }
+
+    /// Keeps what a slot that ends leaves behind.
+    pub(crate) fn keep_ended(&mut self, ended: Ended) {
+        self.ended.push(ended);
+    }
+
+    /// What the slot with one of these SSRCs left behind, if there was one.
+    pub(crate) fn ended(&self, ssrcs: [Option<u32>; 2]) -> Option<&Ended> {
+        let is_known = |ssrc: Option<u32>| ssrc.is_some() && ssrcs.contains(&ssrc);
+
+        self.ended
+            .iter()
+            .find(|ended| is_known(Some(ended.ssrc)) || is_known(ended.rtx_ssrc))
+    }
+
+    /// The slot with this SSRC is there again: what it left behind is its own again.
+    pub(crate) fn take_ended(&mut self, ssrc: u32) -> Option<Ended> {
+        let index = self.ended.iter().position(|ended| ended.ssrc == ssrc)?;
+
+        Some(self.ended.swap_remove(index))
     }
 
     pub(crate) fn measured_round_trip(&self) -> Option<Duration> {

@@ -129,6 +129,11 @@ impl Rewriter {
         self.began_with
     }
 
+    /// The source ends: of it only the numbers are kept that the next one goes on with.
+    pub(crate) fn forget_source(&mut self) {
+        self.runs = VecDeque::new();
+    }
+
     /// Timestamps per second of the source.
     pub(crate) fn clock_rate(&self) -> u32 {
         self.clock_rate

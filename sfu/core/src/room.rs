@@ -270,12 +270,13 @@ impl Room {
         track.muted = muted;
     }
 
-    /// Takes a slot of a Participant.
+    /// Takes a slot of a Participant. With the SSRCs of one that ended it goes on with the numbers of that, whatever `config`
+    /// says: a section that sends again has the SSRCs it had.
     ///
     /// # Errors
     ///
-    /// [`Refusal::Unknown`]; [`Refusal::TooMany`] above [`SLOTS_MAX`], [`FORMATS_MAX`] or [`MID_LEN_MAX`];
-    /// [`Refusal::SsrcCollision`].
+    /// [`Refusal::Unknown`]; [`Refusal::TooMany`] above [`SLOTS_MAX`], [`FORMATS_MAX`], [`MID_LEN_MAX`] or [`SSRCS_OUT_MAX`];
+    /// [`Refusal::SsrcCollision`], also with one of a slot that ended and had another for resends.
     pub fn add_slot(
         &mut self,
         now: Instant,
@@ -299,27 +300,45 @@ impl Room {
             return Err(Refusal::SsrcCollision);
         };
 
-        let ssrc = config.ssrc;
+        let (ssrc, rtx_ssrc) = (config.ssrc, config.rtx_ssrc);
+        let is_taken = |slot: &SlotKey| {
+            let slot = self.slots.get(*slot);
+            slot.is_some_and(|slot| slot.has_any([Some(ssrc), rtx_ssrc]))
+        };
+        if rtx_ssrc == Some(ssrc) || subscriber.slots.iter().any(is_taken) {
+            return Err(Refusal::SsrcCollision);
+        }
+        match subscriber.ended([Some(ssrc), rtx_ssrc]) {
+            Some(ended) if (ended.ssrc, ended.rtx_ssrc) != (ssrc, rtx_ssrc) => {
+                return Err(Refusal::SsrcCollision);
+            }
+            None if subscriber.has_used_up_ssrcs() => return Err(Refusal::TooMany),
+            _ => {}
+        }
         let header_len = header_len(&subscriber.config.extensions, config.mid.len());
         let slot = self
             .slots
             .insert_with(|key| Slot::new(now, key, participant, header_len, config));
+        if let Some(ended) = subscriber.take_ended(ssrc)
+            && let Some(slot) = self.slots.get_mut(slot)
+        {
+            slot.go_on(ended);
+        }
         subscriber.slots.push(slot);
         subscriber.slots_by_ssrc.insert(index, (ssrc, slot));
         Ok(slot)
     }
 
-    /// Ends a slot.
+    /// Ends a slot. Its numbers are kept for one with the same SSRC.
     pub fn remove_slot(&mut self, slot: SlotKey) {
-        if let Some(subscriber) = self
-            .slots
-            .get(slot)
-            .and_then(|slot| self.participants.get_mut(slot.participant))
-        {
+        let Some(ended) = self.end_slot(slot) else {
+            return;
+        };
+        if let Some(subscriber) = self.participants.get_mut(ended.participant) {
             subscriber.slots.retain(|other| *other != slot);
             subscriber.slots_by_ssrc.retain(|(_, other)| *other != slot);
+            subscriber.keep_ended(ended.into_ended());
         }
-        self.end_slot(slot);
     }
 
     /// Puts a Track into a slot, in place of what is there. Video begins with a key frame of the smallest encoding, which is
@@ -412,9 +431,9 @@ impl Room {
         self.outputs.pop_front()
     }
 
-    fn end_slot(&mut self, slot: SlotKey) {
+    fn end_slot(&mut self, slot: SlotKey) -> Option<Slot> {
         self.unsubscribe(slot);
-        self.slots.remove(slot);
+        self.slots.remove(slot)
     }
 
     fn end_track(&mut self, track: TrackKey) {

@@ -80,6 +80,18 @@ pub(crate) struct Slot {
     pub(crate) knows_mid: bool,
 }
 
+/// What a slot leaves behind for one with the same SSRC: its numbers must go on, since SRTP seals each but once (RFC 3711
+/// §9.1; under AES-GCM a second time gives the key away, RFC 7714 §8.1).
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) ssrc: u32,
+    pub(crate) rtx_ssrc: Option<u32>,
+    rewriter: Rewriter,
+    rtx_sequence: u64,
+    packets: u32,
+    octets: u32,
+}
+
 /// An incoming packet, as all slots of its Track see it.
 #[derive(Clone, Copy)]
 pub(crate) struct Offered<'a> {
@@ -151,6 +163,32 @@ impl Slot {
             was_written: false,
             knows_mid: false,
         }
+    }
+
+    /// Goes on where the slot that had its SSRCs before ended.
+    pub(crate) fn go_on(&mut self, ended: Ended) {
+        self.rewriter = ended.rewriter;
+        self.rtx_sequence = ended.rtx_sequence;
+        (self.packets, self.octets) = (ended.packets, ended.octets);
+    }
+
+    pub(crate) fn into_ended(mut self) -> Ended {
+        self.rewriter.forget_source();
+        Ended {
+            ssrc: self.ssrc,
+            rtx_ssrc: self.rtx_ssrc,
+            rewriter: self.rewriter,
+            rtx_sequence: self.rtx_sequence,
+            packets: self.packets,
+            octets: self.octets,
+        }
+    }
+
+    /// Whether one of these SSRCs is its own.
+    pub(crate) fn has_any(&self, ssrcs: [Option<u32>; 2]) -> bool {
+        [Some(self.ssrc), self.rtx_ssrc]
+            .into_iter()
+            .any(|own| own.is_some() && ssrcs.contains(&own))
     }
 
     /// How this slot would carry `format`, if it can.

@@ -169,6 +169,17 @@ impl Stage {
         (self.write_forwards(), dropped)
     }
 
+    /// Sends a packet into the Room; gives what is to go out for it, unwritten.
+    pub(crate) fn forward(&mut self, from: ParticipantKey, packet: &In) -> Vec<Forward> {
+        let bytes = packet.bytes();
+        let packet = Packet::parse(&bytes).unwrap();
+        self.room
+            .handle_rtp(self.now, from, &packet, &mut self.forwards)
+            .unwrap();
+
+        std::mem::take(&mut self.forwards)
+    }
+
     /// Sends RTCP into the Room; gives what goes out for it.
     pub(crate) fn send_rtcp(
         &mut self,
@@ -238,7 +249,7 @@ impl Stage {
             .collect()
     }
 
-    fn write(&mut self, forward: &Forward) -> Option<Out> {
+    pub(crate) fn write(&mut self, forward: &Forward) -> Option<Out> {
         let mut buffer = [0xee; PACKET_LEN_MAX];
         let stamps = Stamps {
             transport_sequence: Some(7),

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use model::room::Source;
-use sfu_core::{Dropped, Output, Refusal};
+use sfu_core::{Dropped, Output, Refusal, SlotConfig};
 use sfu_rtp::extension::ExtensionKind;
 
-use crate::stage::{RED, SLOT_SSRC, Stage, VP8, Vp8, opus};
+use crate::stage::{RED, SLOT_SSRC, Stage, VP8, Vp8, formats, opus};
 
 #[test]
 fn everybody_gets_the_packet_in_their_own_numbers() {
@@ -67,6 +67,106 @@ fn a_picture_that_is_not_a_key_frame_is_no_beginning() {
         stage.send(alice, &Vp8::picture(4, false).packet())[0].sequence(),
         1001
     );
+}
+
+#[test]
+fn a_slot_that_comes_again_goes_on_with_its_numbers() {
+    let mut stage = Stage::new();
+    let (alice, bob) = (stage.join(), stage.join());
+    let track = stage.publish_camera(alice);
+    let config = |ssrc, rtx_ssrc| SlotConfig {
+        audio: false,
+        automatic: false,
+        mid: "s".to_owned(),
+        ssrc,
+        rtx_ssrc,
+        formats: formats(false),
+        sequence: 7,
+        timestamp: 1,
+        picture_id: 2,
+    };
+    let first = stage
+        .room
+        .add_slot(stage.now, bob, config(9, Some(10)))
+        .unwrap();
+    stage.subscribe(first, track).unwrap();
+    let sent: Vec<_> = (1..4)
+        .flat_map(|number| stage.send(alice, &Vp8::picture(number, number == 1).packet()))
+        .collect();
+    let resent = stage.nack(bob, 9, &[8]);
+    assert_eq!((sent[2].index, resent[0].index), (9, 7));
+    let forward = stage.forward(alice, &Vp8::picture(4, false).packet());
+    stage.room.remove_slot(first);
+
+    // Neither number is sealed twice, and what was on its way with the old slot is gone.
+    let again = stage
+        .room
+        .add_slot(stage.now, bob, config(9, Some(10)))
+        .unwrap();
+    stage.subscribe(again, track).unwrap();
+    assert!(forward.iter().all(|forward| stage.write(forward).is_none()));
+    let sent = stage.send(alice, &Vp8::picture(5, true).packet());
+    assert_eq!((sent[0].index, sent[0].fixed.ssrc), (11, 9));
+    assert!(sent[0].fixed.timestamp > 1);
+    let resent = stage.nack(bob, 9, &[11]);
+    assert_eq!((resent[0].index, resent[0].fixed.ssrc), (8, 10));
+    assert!(
+        stage.nack(bob, 9, &[8]).is_empty(),
+        "the numbers before are known no more"
+    );
+
+    let collision = Err(Refusal::SsrcCollision);
+    for (ssrc, rtx_ssrc) in [
+        (9, None),
+        (8, Some(9)),
+        (10, None),
+        (8, Some(10)),
+        (8, Some(8)),
+    ] {
+        assert_eq!(
+            stage.room.add_slot(stage.now, bob, config(ssrc, rtx_ssrc)),
+            collision
+        );
+    }
+    stage.room.remove_slot(again);
+    for (ssrc, rtx_ssrc) in [
+        (9, None),
+        (9, Some(8)),
+        (8, Some(9)),
+        (10, None),
+        (8, Some(10)),
+    ] {
+        assert_eq!(
+            stage.room.add_slot(stage.now, bob, config(ssrc, rtx_ssrc)),
+            collision
+        );
+    }
+}
+
+#[test]
+fn ssrcs_are_used_up_some_day() {
+    let mut stage = Stage::new();
+    let bob = stage.join();
+    let mut taken = 0;
+    let refused = loop {
+        let config = SlotConfig {
+            audio: true,
+            automatic: false,
+            mid: "s".to_owned(),
+            ssrc: taken,
+            rtx_ssrc: None,
+            formats: formats(true),
+            sequence: 0,
+            timestamp: 0,
+            picture_id: 0,
+        };
+        match stage.room.add_slot(stage.now, bob, config) {
+            Ok(slot) => stage.room.remove_slot(slot),
+            Err(refused) => break refused,
+        }
+        taken += 1;
+    };
+    assert_eq!((taken, refused), (512, Refusal::TooMany));
 }
 
 #[test]
