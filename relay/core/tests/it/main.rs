@@ -10,6 +10,7 @@ mod discovery;
 mod extras;
 mod mobility;
 mod model;
+mod model_tcp;
 mod peers;
 mod ports;
 mod property;

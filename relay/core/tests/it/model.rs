@@ -38,6 +38,11 @@ struct Held {
 
 #[test]
 fn the_core_does_what_the_model_says() {
+    for_each_seed(run);
+}
+
+/// Runs as many seeds as are asked for, and tells which one fails.
+pub(crate) fn for_each_seed(run: impl Fn(u64) + std::panic::RefUnwindSafe) {
     let number = |name: &str| {
         std::env::var(name)
             .ok()
