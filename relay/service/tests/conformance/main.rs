@@ -72,22 +72,27 @@ fn unmet_by(rig: &Rig, requirements: &[Requirement]) -> Vec<String> {
 
 #[test]
 fn what_runs_out_has_its_code() {
-    let limited = |config: &mut relay_service::Config| config.allocations_per_user_max = 2;
-    let rig = Rig::start(false, Transport::Udp, limited);
-    let (_one, _two) = (rig.allocated("alice"), rig.allocated("alice"));
-    let quota = ErrorCode::ALLOCATION_QUOTA_REACHED;
-    rig.phone("alice")
-        .is_refused(Method::ALLOCATE, vec![udp()], quota);
-    rig.allocated("bob");
+    for transport in Transport::ALL {
+        let rig = Rig::start(false, transport, |config| {
+            config.allocations_per_user_max = 2;
+        });
+        let (_one, _two) = (rig.allocated("alice"), rig.allocated("alice"));
+        let quota = ErrorCode::ALLOCATION_QUOTA_REACHED;
+        rig.phone("alice")
+            .is_refused(Method::ALLOCATE, vec![udp()], quota);
+        rig.allocated("bob");
 
-    let rig = Rig::start(false, Transport::Udp, |config| {
-        config.port_min = 45_990;
-        config.port_max = 45_991;
-    });
-    let (_one, _two) = (rig.allocated("alice"), rig.allocated("bob"));
-    let full = ErrorCode::INSUFFICIENT_CAPACITY;
-    rig.phone("alice")
-        .is_refused(Method::ALLOCATE, vec![udp()], full);
+        // Two ports that no relay before had.
+        let first = 45_990 + 2 * transport as u16;
+        let rig = Rig::start(false, transport, |config| {
+            config.port_min = first;
+            config.port_max = first + 1;
+        });
+        let (_one, _two) = (rig.allocated("alice"), rig.allocated("bob"));
+        let full = ErrorCode::INSUFFICIENT_CAPACITY;
+        rig.phone("alice")
+            .is_refused(Method::ALLOCATE, vec![udp()], full);
+    }
 }
 
 /// RFC 8016 §3.1.2.
@@ -107,26 +112,28 @@ fn where_mobility_is_off_it_is_forbidden() {
 /// RFC 8489 §10.
 #[test]
 fn a_relay_that_drains_names_another() {
-    let rig = Rig::start(false, Transport::Udp, |config| {
-        config.alternate_servers = vec!["203.0.113.8:3478".parse().unwrap()];
-        config.alternate_domain = Some("turn.example.com".to_owned());
-    });
-    let mut held = rig.allocated("alice");
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    runtime.unwrap().block_on(rig.relay.set_draining(true));
+    for transport in Transport::ALL {
+        let rig = Rig::start(false, transport, |config| {
+            config.alternate_servers = vec!["203.0.113.8:3478".parse().unwrap()];
+            config.alternate_domain = Some("turn.example.com".to_owned());
+        });
+        let mut held = rig.allocated("alice");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime.unwrap().block_on(rig.relay.set_draining(true));
 
-    let mut late = rig.phone("bob");
-    let answer = late.ask(Method::ALLOCATE, vec![udp()]);
-    assert_eq!(answer.code(), ErrorCode::TRY_ALTERNATE);
-    let server = answer.value(AttributeType::ALTERNATE_SERVER).unwrap();
-    assert_eq!(
-        relay_stun::decode_address(server),
-        Some("203.0.113.8:3478".parse().unwrap())
-    );
-    let domain = answer.value(AttributeType::ALTERNATE_DOMAIN);
-    assert_eq!(domain.unwrap(), b"turn.example.com");
-    assert!(answer.message().verify_integrity(&late.key()));
-    held.ask(Method::REFRESH, vec![]).succeeds();
+        let mut late = rig.phone("bob");
+        let answer = late.ask(Method::ALLOCATE, vec![udp()]);
+        assert_eq!(answer.code(), ErrorCode::TRY_ALTERNATE);
+        let server = answer.value(AttributeType::ALTERNATE_SERVER).unwrap();
+        assert_eq!(
+            relay_stun::decode_address(server),
+            Some("203.0.113.8:3478".parse().unwrap())
+        );
+        let domain = answer.value(AttributeType::ALTERNATE_DOMAIN);
+        assert_eq!(domain.unwrap(), b"turn.example.com");
+        assert!(answer.message().verify_integrity(&late.key()));
+        held.ask(Method::REFRESH, vec![]).succeeds();
+    }
 }
