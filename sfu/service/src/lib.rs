@@ -11,6 +11,7 @@
 //! A Room lives on one shard, so what happens to its packets takes no lock. The library negotiates; from the first byte of SRTP on
 //! all is ours. [`Sfu::start`] begins the threads, the [`Handle`] talks to them.
 
+mod choice;
 mod config;
 mod exit;
 mod figures;
@@ -24,6 +25,7 @@ mod peer;
 mod rooms;
 mod sdp;
 mod shard;
+mod slots;
 mod timers;
 mod udp;
 mod waker;

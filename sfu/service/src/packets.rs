@@ -14,12 +14,14 @@ use std::time::{Duration, Instant};
 use model::media::{GoneReason, MediaEventKind};
 use relay_stun::{AttributeType, Class, Message, Method};
 use sfu_core::Bitrate;
+use sfu_core::quality::{Sample, quality};
 use sfu_rtp::extension::read_transport_sequence_number;
 use sfu_rtp::packet::Packet;
 use sfu_rtp::rtcp::{self, Compound};
 use sfu_rtp::{DatagramKind, classify};
 use str0m::net::Protocol;
 
+use crate::choice::choose;
 use crate::figures::Drop;
 use crate::outgoing::Way;
 use crate::participant::{State, Uplink};
@@ -186,6 +188,7 @@ impl Rooms {
             return self.figures.drop_packet(Drop::IntakeFull);
         }
         let (at, key) = (participant.room, participant.key);
+        self.at_work = Some(at);
         let arrived = self.rooms[at]
             .core
             .handle_rtp(now, key, &packet, &mut self.forwards);
@@ -207,6 +210,7 @@ impl Rooms {
         };
         participant.heard_at = now;
         let (at, key) = (participant.room, participant.key);
+        self.at_work = Some(at);
         for packet in Compound::parse(&bytes[..len]) {
             match packet {
                 Ok(rtcp::Packet::TransportFeedback(feedback)) => {
@@ -267,6 +271,7 @@ impl Rooms {
                         continue;
                     };
                     room.due = None;
+                    self.at_work = Some(at);
                     room.core.handle_timeout(now);
                     self.touch(at);
                 }
@@ -282,10 +287,34 @@ impl Rooms {
                         }
                     }
                     self.wait(index);
+                    self.choose(now, index);
                     self.look(now, index);
                 }
             }
         }
+    }
+
+    /// Chooses the Layers a Participant is sent, if it is time.
+    fn choose(&mut self, now: Instant, index: usize) {
+        let Some(participant) = self.participants.get_mut(index) else {
+            return;
+        };
+        if participant.choose_due.is_none_or(|at| at > now) {
+            return;
+        }
+        let at = participant.room;
+        self.at_work = Some(at);
+        let room = &mut self.rooms[at];
+        let news = choose(now, &mut room.core, participant);
+        for (track, paused) in news {
+            let kind = MediaEventKind::Paused {
+                participant: participant.id,
+                track,
+                paused,
+            };
+            self.outbox.push(room.account, room.id, kind);
+        }
+        self.touch(at);
     }
 
     /// Looks whether a Participant is still there.
@@ -300,6 +329,24 @@ impl Rooms {
         participant.look_due = now + LOOK_INTERVAL;
         let silence = now.saturating_duration_since(participant.heard_at);
         let id = participant.id;
+        if participant.state != State::Connecting {
+            let sample = Sample {
+                loss: participant.downlink.loss(),
+                round_trip: participant.downlink.round_trip().unwrap_or_default(),
+                jitter: Duration::ZERO,
+                estimate: participant.downlink.estimate(),
+                wished: participant.wished,
+                silence,
+            };
+            if let Some(quality) = participant.quality.update(now, quality(&sample)) {
+                let room = &self.rooms[participant.room];
+                let kind = MediaEventKind::Quality {
+                    participant: id,
+                    quality,
+                };
+                self.outbox.push(room.account, room.id, kind);
+            }
+        }
         let kind = match participant.state {
             State::Connecting | State::Disconnected if silence > ABSENCE_MAX => {
                 return self.give_up(index, GoneReason::Unreachable);
@@ -323,6 +370,7 @@ impl Rooms {
         while let Some(at) = self.touched.pop() {
             if let Some(room) = self.rooms.get_mut(at) {
                 room.is_touched = false;
+                self.at_work = Some(at);
                 self.fill_slots(now, at);
                 self.tell_slots(at);
                 self.send_rtcp(now, at);
@@ -337,6 +385,7 @@ impl Rooms {
                 continue;
             };
             participant.is_waiting = false;
+            self.at_work = Some(participant.room);
             let core = &mut self.rooms[participant.room].core;
             participant.send(now, self.started, core, &mut self.exit, &mut self.figures);
             participant.send_feedback(now, &mut self.exit);
@@ -344,6 +393,7 @@ impl Rooms {
             self.timers
                 .set(Timer::Participant(index), &mut participant.due, Some(next));
         }
+        self.at_work = None;
         self.exit.flush();
         self.outbox.flush();
     }

@@ -8,6 +8,8 @@ use model::room::{Permissions, Source};
 use relay_stun::IntegrityKey;
 use sfu_core::downlink::{Downlink, What};
 use sfu_core::feedback::{Arrivals, Remb};
+use sfu_core::layers::Budget;
+use sfu_core::quality::Steady;
 use sfu_core::{Bitrate, Forward, ParticipantKey, Room as Core, SlotKey, Stamps, TrackKey};
 use sfu_rtp::extension::AbsSendTime;
 use sfu_rtp::rtcp::Builder;
@@ -57,10 +59,56 @@ pub(crate) struct Section {
     pub(crate) is_audio: bool,
     /// What they send there.
     pub(crate) track: Option<(TrackId, TrackKey)>,
-    /// What they receive there, and what it carries now.
-    pub(crate) slot: Option<(SlotKey, Option<TrackId>)>,
+    /// What they receive there. It lives as long as the section: what leaves as its SSRC goes on counting, for no index may be
+    /// sealed twice.
+    pub(crate) slot: Option<Carrier>,
+    /// Whether they receive anything there now.
+    pub(crate) receives: bool,
     /// What the slot carries now has not been told.
     pub(crate) is_news: bool,
+}
+
+/// A slot, and what is in it.
+#[derive(Debug)]
+pub(crate) struct Carrier {
+    pub(crate) key: SlotKey,
+    pub(crate) track: Option<Carried>,
+    /// It was told that nothing is sent for lack of bandwidth.
+    pub(crate) is_paused: bool,
+}
+
+impl Carrier {
+    pub(crate) fn new(key: SlotKey) -> Self {
+        Self {
+            key,
+            track: None,
+            is_paused: false,
+        }
+    }
+
+    /// Puts a Track into the slot, or none.
+    pub(crate) fn put(&mut self, track: Option<Carried>) {
+        self.track = track;
+        self.is_paused = false;
+    }
+}
+
+/// A Track in a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Carried {
+    pub(crate) id: TrackId,
+    pub(crate) key: TrackKey,
+    pub(crate) source: Source,
+}
+
+impl Carried {
+    pub(crate) fn of(track: &Track) -> Self {
+        Self {
+            id: track.id,
+            key: track.key,
+            source: track.source,
+        }
+    }
 }
 
 /// A Track of a Participant, as the Room knows it.
@@ -153,6 +201,12 @@ pub(crate) struct Participant {
     pub(crate) wanted_told: (u16, u16),
     /// When the library wants to be called.
     pub(crate) peer_due: Option<Instant>,
+    /// When Layers are chosen anew; `None` while they see nothing.
+    pub(crate) choose_due: Option<Instant>,
+    pub(crate) budget: Budget,
+    /// What all they want to receive would take.
+    pub(crate) wished: Bitrate,
+    pub(crate) quality: Steady,
     /// When connection and figures are looked at.
     pub(crate) look_due: Instant,
     /// What the timers remember.
@@ -205,6 +259,10 @@ impl Participant {
             heard_at: now,
             wanted_told: (0, 0),
             peer_due: Some(now),
+            choose_due: None,
+            budget: Budget::new(),
+            wished: Bitrate::ZERO,
+            quality: Steady::new(),
             look_due: now,
             due: None,
             is_waiting: false,
@@ -367,18 +425,30 @@ impl Participant {
             .keys
             .as_ref()
             .and_then(|_| self.downlink.poll_timeout(now));
-        [self.peer_due, downlink, feedback]
+        [self.peer_due, downlink, feedback, self.choose_due]
             .into_iter()
             .flatten()
             .fold(self.look_due, Instant::min)
     }
 
+    /// Whether a Track is in one of their slots.
+    pub(crate) fn carries(&self, track: TrackKey) -> bool {
+        let carriers = self
+            .sections
+            .iter()
+            .filter_map(|section| section.slot.as_ref());
+        carriers
+            .filter_map(|carrier| carrier.track)
+            .any(|carried| carried.key == track)
+    }
+
     /// What their slots carry.
     pub(crate) fn slots(&self) -> Vec<Slot> {
         let slot = |section: &Section| {
-            section.slot.map(|(_, track)| Slot {
+            let carrier = section.slot.as_ref().filter(|_| section.receives)?;
+            Some(Slot {
                 mid: section.mid.clone(),
-                track,
+                track: carrier.track.map(|track| track.id),
             })
         };
         self.sections.iter().filter_map(slot).collect()

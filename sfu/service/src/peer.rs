@@ -582,3 +582,103 @@ fn encodings(section: &Section<'_>) -> Vec<EncodingConfig> {
     };
     section.rids.iter().map(of_rid).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OFFER: &str = include_str!("../tests/chromium.sdp");
+
+    fn peer(now: Instant, offer: &Offer<'_>) -> Peer {
+        let address = "192.0.2.1:10000".parse().unwrap();
+        Peer::new(
+            now,
+            &Identity::new().unwrap(),
+            &[(Protocol::Udp, address)],
+            offer,
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn a_panic_of_the_library_breaks_one_peer() {
+        let now = Instant::now();
+        let offer = Offer::read(OFFER).unwrap();
+        let mut broken = peer(now, &offer);
+        let mut other = peer(now, &offer);
+        let panicked = broken.call(|_| -> () { panic!("on purpose") });
+        assert_eq!(panicked, Err(Broken::Panicked));
+        assert_eq!(
+            broken.handle_timeout(now),
+            Err(Broken::Panicked),
+            "never used again"
+        );
+        assert_eq!(other.handle_timeout(now), Ok(()));
+    }
+
+    #[test]
+    fn a_browser_is_answered_with_all_it_needs() {
+        let offer = Offer::read(OFFER).unwrap();
+        let agreed = peer(Instant::now(), &offer)
+            .accept(&offer, |_| false)
+            .unwrap();
+        let sections: Vec<&str> = agreed.answer.split("\r\nm=").collect();
+        assert!(sections[0].contains("a=ice-lite"), "{}", sections[0]);
+        assert!(agreed.answer.contains("192.0.2.1 10000 typ host"));
+        let camera = sections
+            .iter()
+            .find(|section| section.contains("a=mid:1\r\n"))
+            .unwrap();
+        for line in [
+            "a=recvonly",
+            "a=simulcast:recv q;h;f",
+            "a=rid:q recv",
+            "a=rid:f recv",
+            "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id",
+            "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id",
+            "transport-wide-cc-extensions-01",
+            "dependency-descriptor",
+            "nack pli",
+        ] {
+            assert!(camera.contains(line), "{line} is missing in {camera}");
+        }
+        assert_eq!(
+            (agreed.up, agreed.down),
+            (Feedback::Transport, Feedback::Transport)
+        );
+        let camera = &agreed.sections[1];
+        assert!(camera.sends && camera.ssrc.is_none() && camera.nack);
+        let rids: Vec<Option<&str>> = camera
+            .encodings
+            .iter()
+            .map(|encoding| encoding.rid.as_deref())
+            .collect();
+        assert_eq!(rids, [Some("q"), Some("h"), Some("f")]);
+        let codecs: Vec<Codec> = camera.formats.iter().map(|format| format.codec).collect();
+        assert_eq!(codecs[0], Codec::Vp8, "in the order of the offer");
+        assert!(camera.formats.iter().all(|format| format.rtx.is_some()));
+        let slots: Vec<&AgreedSection> = agreed
+            .sections
+            .iter()
+            .filter(|section| section.ssrc.is_some())
+            .collect();
+        assert_eq!(slots.len(), 2);
+        assert!(slots.iter().all(|slot| !slot.sends));
+    }
+
+    #[test]
+    fn h264_formats_are_equal_where_a_decoder_takes_both() {
+        let check = |one: (u32, u8), other: (u32, u8), is_equal: bool| {
+            let variant = |(profile, mode)| h264_variant(Some(profile), Some(mode));
+            assert_eq!(
+                variant(one) == variant(other),
+                is_equal,
+                "{one:x?} {other:x?}"
+            );
+        };
+        check((0x42_E0_1F, 1), (0x42_E0_34, 1), true); // The level alone.
+        check((0x42_E0_1F, 1), (0x42_E0_1F, 0), false);
+        check((0x42_E0_1F, 1), (0x42_00_1F, 1), false);
+        check((0x4D_00_1F, 1), (0x64_00_1F, 1), false);
+    }
+}

@@ -16,16 +16,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use foldhash::fast::RandomState;
 use model::id::{AccountId, ParticipantId, RoomId, TrackId};
 use model::media::{
-    GoneReason, LayerWanted, MediaCommand, MediaCommandKind, MediaEventKind, MediaOffer,
-    MediaRefusal, Slot, TrackOffer,
+    GoneReason, MediaCommand, MediaCommandKind, MediaEventKind, MediaOffer, MediaRefusal,
+    TrackOffer,
 };
 use model::room::Permissions;
 use rand::RngExt;
 use rand::rngs::StdRng;
-use sfu_core::{
-    Bitrate, Forward, Output, ParticipantConfig, ParticipantKey, Room as Core, SlotConfig,
-    TrackConfig, TrackKey,
-};
+use sfu_core::{Bitrate, Forward, ParticipantConfig, ParticipantKey, Room as Core, TrackKey};
 use sfu_rtp::rtcp::NtpTime;
 use slab::Slab;
 
@@ -34,20 +31,14 @@ use crate::exit::Exit;
 use crate::figures::Figures;
 use crate::outbox::Outbox;
 use crate::outgoing::Way;
-use crate::participant::{Bitrates, Newcomer, Participant, Section, Track};
-use crate::peer::{Agreed, AgreedSection, Broken, Identity, Peer};
+use crate::participant::{Bitrates, Newcomer, Participant, Track};
+use crate::peer::{Broken, Identity, Peer};
 use crate::sdp::{self, Offer};
 use crate::timers::{Timer, Timers};
-use crate::wishes::{self, Offered, Wants};
+use crate::wishes::Wants;
 
 /// The most wishes of a Participant; one for each Track of a full Room is more than anybody sees.
 const WISHES_MAX: usize = 1024;
-
-/// How many audio slots there are at most: nobody can follow more voices at once.
-const AUDIO_SLOTS_WANTED_MAX: usize = 6;
-
-/// How many video slots are asked for at most: a gallery of 7 by 7.
-const VIDEO_SLOTS_WANTED_MAX: usize = 49;
 
 /// What all shards count together.
 #[derive(Debug, Default)]
@@ -84,7 +75,7 @@ pub(crate) struct Room {
     /// What is in the slots has to be thought over.
     pub(crate) is_new: bool,
     /// Somebody has to be told what is in their slots.
-    has_news: bool,
+    pub(crate) has_news: bool,
 }
 
 impl Room {
@@ -93,7 +84,7 @@ impl Room {
         self.places.get(key.index()).copied().flatten()
     }
 
-    fn track(&self, key: TrackKey) -> Option<&Track> {
+    pub(crate) fn track(&self, key: TrackKey) -> Option<&Track> {
         self.tracks.iter().find(|track| track.key == key)
     }
 }
@@ -103,7 +94,7 @@ pub(crate) struct Rooms {
     pub(crate) config: Arc<Config>,
     shared: Arc<Shared>,
     identity: Identity,
-    rng: StdRng,
+    pub(crate) rng: StdRng,
     /// What absolute send times are counted from.
     pub(crate) started: Instant,
     pub(crate) rooms: Slab<Room>,
@@ -122,6 +113,8 @@ pub(crate) struct Rooms {
     pub(crate) touched: Vec<usize>,
     /// What a packet becomes; empty between packets.
     pub(crate) forwards: Vec<Forward>,
+    /// The Room that something is done for just now.
+    pub(crate) at_work: Option<usize>,
 }
 
 impl Rooms {
@@ -153,6 +146,7 @@ impl Rooms {
             waiting: Vec::new(),
             touched: Vec::new(),
             forwards: Vec::new(),
+            at_work: None,
         }
     }
 
@@ -163,6 +157,7 @@ impl Rooms {
             room,
             kind,
         } = command;
+        self.at_work = self.room_by_id.get(&room).copied();
         match kind {
             MediaCommandKind::Join {
                 participant,
@@ -429,7 +424,7 @@ impl Rooms {
 
     /// Lets a Participant go, and the Room with the last.
     fn remove(&mut self, index: usize) {
-        let Some(mut participant) = self.participants.try_remove(index) else {
+        let Some(mut participant) = self.forget(index) else {
             return;
         };
         // Says goodbye where that is still possible.
@@ -440,14 +435,6 @@ impl Rooms {
                 .poll(|transmit| exit.transmit(transmit, media))
                 .ok();
         }
-        self.timers
-            .set(Timer::Participant(index), &mut participant.due, None);
-        self.shared.participants.fetch_sub(1, Ordering::Relaxed);
-        self.participant_by_id.remove(&participant.id);
-        self.participant_by_ufrag.remove(&participant.ufrag);
-        for way in &participant.ways {
-            self.participant_by_way.remove(way);
-        }
         let at = participant.room;
         let room = &mut self.rooms[at];
         room.core.leave(participant.key);
@@ -456,6 +443,57 @@ impl Rooms {
         room.participants -= 1;
         self.renew(at);
         self.close_if_empty(at);
+    }
+
+    /// Takes a Participant out of all but their Room.
+    fn forget(&mut self, index: usize) -> Option<Participant> {
+        let mut participant = self.participants.try_remove(index)?;
+        self.timers
+            .set(Timer::Participant(index), &mut participant.due, None);
+        self.shared.participants.fetch_sub(1, Ordering::Relaxed);
+        self.participant_by_id.remove(&participant.id);
+        self.participant_by_ufrag.remove(&participant.ufrag);
+        for way in &participant.ways {
+            self.participant_by_way.remove(way);
+        }
+        Some(participant)
+    }
+
+    /// Goes on after a fault of ours: the Room it happened in ends without another word of its core, all else is looked at anew.
+    pub(crate) fn recover(&mut self, now: Instant) {
+        self.figures.panics += 1;
+        self.forwards.clear();
+        if let Some(at) = self.at_work.take()
+            && let Some(room) = self.rooms.get(at)
+        {
+            tracing::error!(room = %room.id, "Room ended by a fault of the SFU");
+            for index in room.places.clone().into_iter().flatten() {
+                if let Some(participant) = self.forget(index) {
+                    let room = &mut self.rooms[at];
+                    room.participants -= 1;
+                    let kind = MediaEventKind::Gone {
+                        participant: participant.id,
+                        reason: GoneReason::Failed,
+                    };
+                    self.outbox.push(room.account, room.id, kind);
+                    self.figures.give_up(GoneReason::Failed);
+                }
+            }
+            self.close_if_empty(at);
+        }
+        self.waiting.clear();
+        self.touched.clear();
+        for (index, participant) in &mut self.participants {
+            participant.is_waiting = true;
+            self.waiting.push(index);
+            self.timers
+                .set(Timer::Participant(index), &mut participant.due, Some(now));
+        }
+        for (at, room) in &mut self.rooms {
+            room.is_touched = true;
+            self.touched.push(at);
+            self.timers.set(Timer::Room(at), &mut room.due, Some(now));
+        }
     }
 
     fn close_if_empty(&mut self, at: usize) {
@@ -468,124 +506,6 @@ impl Rooms {
             self.timers.set(Timer::Room(at), &mut room.due, None);
             self.room_by_id.remove(&room.id);
             self.shared.rooms.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Makes Tracks and slots of what was agreed on.
-    fn apply(&mut self, now: Instant, index: usize, agreed: &Agreed, tracks: &[TrackOffer]) {
-        for agreed in &agreed.sections {
-            let sections = &mut self.participants[index].sections;
-            let known = sections
-                .iter()
-                .position(|section| section.mid == agreed.mid);
-            let at = known.unwrap_or_else(|| {
-                sections.push(Section {
-                    mid: agreed.mid.clone(),
-                    is_audio: agreed.is_audio,
-                    track: None,
-                    slot: None,
-                    is_news: false,
-                });
-                sections.len() - 1
-            });
-            let offered = tracks.iter().find(|track| track.mid == agreed.mid);
-            let offered =
-                offered.filter(|track| agreed.sends && track.source.is_audio() == agreed.is_audio);
-            self.apply_track(index, at, agreed, offered);
-            self.apply_slot(now, index, at, agreed);
-        }
-        self.mute_owned(index);
-        self.renew(self.participants[index].room);
-    }
-
-    fn apply_track(
-        &mut self,
-        index: usize,
-        at: usize,
-        agreed: &AgreedSection,
-        offered: Option<&TrackOffer>,
-    ) {
-        let participant = &mut self.participants[index];
-        let room = &mut self.rooms[participant.room];
-        let section = &mut participant.sections[at];
-        if let Some((id, key)) = section.track
-            && offered.is_none_or(|offered| offered.track != id)
-        {
-            room.core.unpublish(key);
-            room.tracks.retain(|track| track.key != key);
-            section.track = None;
-        }
-        let Some(offered) = offered else {
-            return;
-        };
-        if let Some((id, _)) = section.track {
-            if let Some(track) = room.tracks.iter_mut().find(|track| track.id == id) {
-                track.is_muted = offered.muted;
-            }
-            return;
-        }
-        let published = room.core.publish(
-            participant.key,
-            TrackConfig {
-                source: offered.source,
-                mid: Some(agreed.mid.clone()),
-                formats: agreed.formats.clone(),
-                encodings: agreed.encodings.clone(),
-                nack: agreed.nack,
-                encrypted: false,
-            },
-        );
-        let key = match published {
-            Ok(key) => key,
-            Err(refusal) => {
-                tracing::debug!(?refusal, mid = agreed.mid, "Track not taken");
-                return;
-            }
-        };
-        section.track = Some((offered.track, key));
-        let rid = |encoding: &sfu_core::EncodingConfig| encoding.rid.clone().unwrap_or_default();
-        room.tracks.push(Track {
-            id: offered.track,
-            key,
-            owner: index,
-            source: offered.source,
-            is_muted: offered.muted,
-            is_silent: true,
-            rids: agreed.encodings.iter().map(rid).collect(),
-        });
-    }
-
-    fn apply_slot(&mut self, now: Instant, index: usize, at: usize, agreed: &AgreedSection) {
-        let participant = &mut self.participants[index];
-        let room = &mut self.rooms[participant.room];
-        let section = &mut participant.sections[at];
-        let Some((ssrc, rtx_ssrc)) = agreed.ssrc else {
-            if let Some((key, _)) = section.slot.take() {
-                room.core.remove_slot(key);
-            }
-            return;
-        };
-        if section.slot.is_some() {
-            return;
-        }
-        let added = room.core.add_slot(
-            now,
-            participant.key,
-            SlotConfig {
-                audio: agreed.is_audio,
-                automatic: false,
-                mid: agreed.mid.clone(),
-                ssrc,
-                rtx_ssrc,
-                formats: agreed.formats.clone(),
-                sequence: self.rng.random_range(0..1 << 15),
-                timestamp: self.rng.random(),
-                picture_id: self.rng.random_range(0..1 << 15),
-            },
-        );
-        match added {
-            Ok(key) => section.slot = Some((key, None)),
-            Err(refusal) => tracing::debug!(?refusal, mid = agreed.mid, "Slot not taken"),
         }
     }
 
@@ -638,126 +558,6 @@ impl Rooms {
             self.mute_owned(owner);
         }
     }
-
-    /// Has the Tracks of a Participant forwarded or not, by their mute and by what is permitted.
-    fn mute_owned(&mut self, index: usize) {
-        let participant = &self.participants[index];
-        let (at, permissions) = (participant.room, participant.permissions);
-        let room = &mut self.rooms[at];
-        for track in room.tracks.iter_mut().filter(|track| track.owner == index) {
-            track.is_silent = track.is_muted || !permissions.may_send(track.source);
-            room.core.set_muted(track.key, track.is_silent);
-        }
-        self.renew(at);
-    }
-
-    /// Puts Tracks into video slots as they are wanted, and hears what the core has put into audio slots.
-    pub(crate) fn fill_slots(&mut self, now: Instant, at: usize) {
-        let Some(room) = self.rooms.get_mut(at) else {
-            return;
-        };
-        if std::mem::take(&mut room.is_new) {
-            room.has_news = true;
-            for place in 0..room.places.len() {
-                if let Some(index) = room.places[place]
-                    && let Some(participant) = self.participants.get_mut(index)
-                {
-                    fill(now, room, index, participant, true);
-                    fill(now, room, index, participant, false);
-                }
-            }
-        }
-        self.hear(at);
-    }
-
-    /// Hears what the core of a Room has to say.
-    fn hear(&mut self, at: usize) {
-        let Some(room) = self.rooms.get_mut(at) else {
-            return;
-        };
-        while let Some(output) = room.core.poll_output() {
-            match output {
-                Output::SlotChanged {
-                    participant,
-                    slot,
-                    track,
-                } => {
-                    let track = track.and_then(|key| room.track(key)).map(|track| track.id);
-                    let sections = room
-                        .place(participant)
-                        .and_then(|index| self.participants.get_mut(index))
-                        .map(|participant| &mut participant.sections);
-                    for section in sections.into_iter().flatten() {
-                        if let Some((key, carried)) = &mut section.slot
-                            && *key == slot
-                            && *carried != track
-                        {
-                            *carried = track;
-                            section.is_news = true;
-                            room.has_news = true;
-                        }
-                    }
-                }
-                Output::LayersWanted {
-                    participant,
-                    track,
-                    wanted,
-                } => {
-                    let owner = room
-                        .place(participant)
-                        .and_then(|index| self.participants.get(index));
-                    if let (Some(owner), Some(track)) = (owner, room.track(track)) {
-                        let layer = |(at, rid): (usize, &String)| LayerWanted {
-                            rid: rid.clone(),
-                            wanted: wanted >> at & 1 == 1,
-                        };
-                        let kind = MediaEventKind::Layers {
-                            participant: owner.id,
-                            track: track.id,
-                            wanted: track.rids.iter().enumerate().map(layer).collect(),
-                        };
-                        self.outbox.push(room.account, room.id, kind);
-                    }
-                }
-                Output::EncodingsChanged { .. } => {}
-            }
-        }
-    }
-
-    /// Tells each Participant of a Room what is in their slots, where that is news.
-    pub(crate) fn tell_slots(&mut self, at: usize) {
-        let Some(room) = self.rooms.get_mut(at) else {
-            return;
-        };
-        if !std::mem::take(&mut room.has_news) {
-            return;
-        }
-        for index in room.places.iter().copied().flatten() {
-            let Some(participant) = self.participants.get_mut(index) else {
-                continue;
-            };
-            let wanted = slots_wanted(room, index, participant);
-            if wanted == participant.wanted_told
-                && !participant.sections.iter().any(|section| section.is_news)
-            {
-                continue;
-            }
-            participant.wanted_told = wanted;
-            let news = |section: &mut Section| {
-                let is_news = std::mem::take(&mut section.is_news);
-                let (_, track) = section.slot.filter(|_| is_news)?;
-                let mid = section.mid.clone();
-                Some(Slot { mid, track })
-            };
-            let kind = MediaEventKind::Slots {
-                participant: participant.id,
-                slots: participant.sections.iter_mut().filter_map(news).collect(),
-                audio_wanted: wanted.0,
-                video_wanted: wanted.1,
-            };
-            self.outbox.push(room.account, room.id, kind);
-        }
-    }
 }
 
 /// A section that sends something nobody has given a name.
@@ -765,86 +565,6 @@ fn is_refused(section: &sdp::Section<'_>, tracks: &[TrackOffer]) -> bool {
     section.kind != sdp::Kind::Application
         && section.direction.sends
         && !tracks.iter().any(|track| track.mid == section.mid)
-}
-
-/// Puts what a Participant wants to see into their slots.
-fn fill(
-    now: Instant,
-    room: &mut Room,
-    index: usize,
-    participant: &mut Participant,
-    is_audio: bool,
-) {
-    let offered = offered_to(room, index, is_audio);
-    let wanted = wishes::wanted(&offered, &participant.wants);
-    let is_slot = |section: &&mut Section| section.is_audio == is_audio && section.slot.is_some();
-    let mut slots: Vec<&mut Section> = participant.sections.iter_mut().filter(is_slot).collect();
-    let carried: Vec<Option<TrackId>> = slots
-        .iter()
-        .map(|section| section.slot.and_then(|(_, track)| track))
-        .collect();
-    let assigned = wishes::assign(&carried, &wanted);
-    for (section, track) in slots.iter_mut().zip(assigned) {
-        let Some((key, carried)) = &mut section.slot else {
-            continue;
-        };
-        if *carried == track {
-            continue;
-        }
-        let found = track.and_then(|id| room.tracks.iter().find(|known| known.id == id));
-        let subscribed = match found {
-            Some(found) => room
-                .core
-                .subscribe(now, *key, found.key)
-                .map(|()| Some(found.id)),
-            None => {
-                room.core.unsubscribe(*key);
-                Ok(None)
-            }
-        };
-        match subscribed {
-            Ok(track) => {
-                *carried = track;
-                section.is_news = true;
-            }
-            Err(refusal) => {
-                tracing::debug!(?refusal, mid = section.mid, "Track not put into a slot");
-            }
-        }
-    }
-}
-
-/// How many audio and video slots a Participant should have in all.
-fn slots_wanted(room: &Room, index: usize, participant: &Participant) -> (u16, u16) {
-    let has = |is_audio: bool| {
-        let is_slot = |section: &&Section| section.is_audio == is_audio && section.slot.is_some();
-        participant.sections.iter().filter(is_slot).count()
-    };
-    let there = |is_audio: bool| {
-        wishes::wanted(&offered_to(room, index, is_audio), &participant.wants).len()
-    };
-    let wanted = |has: usize, there: usize, max: usize| {
-        u16::try_from(has.max(there.min(max))).unwrap_or(u16::MAX)
-    };
-    (
-        wanted(has(true), there(true), AUDIO_SLOTS_WANTED_MAX),
-        wanted(has(false), there(false), VIDEO_SLOTS_WANTED_MAX),
-    )
-}
-
-/// What others send that a Participant could hear or see.
-fn offered_to(room: &Room, index: usize, is_audio: bool) -> Vec<Offered> {
-    let is_of_others = |track: &&Track| track.source.is_audio() == is_audio && track.owner != index;
-    let offered = |track: &Track| Offered {
-        track: track.id,
-        source: track.source,
-        is_muted: track.is_silent,
-    };
-    room.tracks
-        .iter()
-        .filter(is_of_others)
-        .map(offered)
-        .collect()
 }
 
 fn cname(rng: &mut StdRng) -> String {
@@ -857,4 +577,82 @@ fn wall_clock() -> NtpTime {
             .duration_since(UNIX_EPOCH)
             .unwrap_or(Duration::ZERO),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use model::media::MediaEvent;
+    use model::room::Role;
+    use rand::SeedableRng;
+    use str0m::RtcConfig;
+    use str0m::media::{Direction, MediaKind};
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    fn offer(now: Instant) -> MediaOffer {
+        let mut rtc = RtcConfig::new().build(now);
+        let mut changes = rtc.sdp_api();
+        changes.add_media(MediaKind::Audio, Direction::RecvOnly, None, None, None);
+        let (offer, _) = changes.apply().unwrap();
+        MediaOffer {
+            generation: 1,
+            sdp: offer.to_sdp_string(),
+            tracks: Vec::new(),
+        }
+    }
+
+    fn join(rooms: &mut Rooms, now: Instant, room: u128, participant: u128) {
+        let command = MediaCommand {
+            account: AccountId::from_u128(1),
+            room: RoomId::from_u128(room),
+            kind: MediaCommandKind::Join {
+                participant: ParticipantId::from_u128(participant),
+                permissions: Role::Speaker.permissions(),
+                offer: offer(now),
+            },
+        };
+        rooms.handle_command(now, command);
+        rooms.finish_turn(now);
+    }
+
+    #[test]
+    fn a_fault_ends_the_room_it_happened_in_and_no_other() {
+        let now = Instant::now();
+        let (events, mut heard) = mpsc::channel(64);
+        let mut rooms = Rooms::new(
+            now,
+            Arc::new(Config::default()),
+            Arc::new(Shared::default()),
+            Identity::new().unwrap(),
+            Exit::new(Vec::new(), Vec::new()),
+            Outbox::new(events),
+            StdRng::seed_from_u64(1),
+        );
+        for (room, participant) in [(1, 10), (1, 11), (2, 20)] {
+            join(&mut rooms, now, room, participant);
+        }
+        while heard.try_recv().is_ok() {}
+
+        rooms.at_work = rooms.room_by_id.get(&RoomId::from_u128(1)).copied();
+        rooms.recover(now);
+        rooms.handle_timeouts(now);
+        rooms.finish_turn(now);
+        let gone: Vec<MediaEvent> = std::iter::from_fn(|| heard.try_recv().ok()).collect();
+        let expected = [10, 11].map(|participant| MediaEvent {
+            account: AccountId::from_u128(1),
+            room: RoomId::from_u128(1),
+            kind: MediaEventKind::Gone {
+                participant: ParticipantId::from_u128(participant),
+                reason: GoneReason::Failed,
+            },
+        });
+        assert_eq!(gone, expected);
+        assert_eq!((rooms.rooms.len(), rooms.participants.len()), (1, 1));
+        assert_eq!(rooms.shared.participants.load(Ordering::Relaxed), 1);
+
+        // They may come back at once.
+        join(&mut rooms, now, 1, 10);
+        assert_eq!((rooms.rooms.len(), rooms.participants.len()), (2, 2));
+    }
 }

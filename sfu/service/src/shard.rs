@@ -7,6 +7,7 @@
 //! ```
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -102,25 +103,33 @@ impl Shard {
             };
             // One time for all that happens in a turn.
             let now = Instant::now();
-            for event in &events[..ready] {
-                match event.data() {
-                    WAKER => {
-                        if !self.obey(now) {
-                            return Ok(());
-                        }
-                    }
-                    token => self.receive(
-                        usize::try_from(token).unwrap_or(usize::MAX),
-                        now,
-                        &mut inbox,
-                    ),
-                }
+            // A fault of ours ends the Room it happened in, and no other.
+            let turn = AssertUnwindSafe(|| self.turn(now, &events[..ready], &mut inbox));
+            match catch_unwind(turn) {
+                Ok(true) => {}
+                Ok(false) => return Ok(()),
+                Err(_) => self.rooms.recover(now),
             }
-            self.rooms.handle_timeouts(now);
-            self.rooms.finish_turn(now);
             self.rooms.figures.turns += 1;
             self.rooms.figures.busy_micros += u64::try_from(now.elapsed().as_micros()).unwrap_or(0);
         }
+    }
+
+    /// Does all there is to do; `false` when told to stop.
+    fn turn(&mut self, now: Instant, events: &[EpollEvent], inbox: &mut Inbox) -> bool {
+        for event in events {
+            match event.data() {
+                WAKER => {
+                    if !self.obey(now) {
+                        return false;
+                    }
+                }
+                token => self.receive(usize::try_from(token).unwrap_or(usize::MAX), now, inbox),
+            }
+        }
+        self.rooms.handle_timeouts(now);
+        self.rooms.finish_turn(now);
+        true
     }
 
     /// How long to wait for a socket.

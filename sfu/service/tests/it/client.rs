@@ -7,20 +7,27 @@ use std::time::{Duration, Instant};
 use model::id::{ParticipantId, TrackId};
 use model::media::{MediaOffer, TrackOffer};
 use model::room::Source;
-use str0m::change::{SdpAnswer, SdpPendingOffer};
+use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::format::Codec;
-use str0m::media::{Direction, KeyframeRequest, KeyframeRequestKind, MediaKind, Mid};
+use str0m::media::{
+    Direction, KeyframeRequest, KeyframeRequestKind, MediaKind, Mid, Rid, Simulcast, SimulcastLayer,
+};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::{ExtensionValues, RtpPacket, RtpWrite, SeqNo};
 use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig};
+
+/// The encodings of a Track with simulcast.
+pub(crate) const RIDS: [&str; 2] = ["q", "f"];
 
 /// A Track of a client.
 pub(crate) struct Sent {
     pub(crate) track: TrackId,
     pub(crate) mid: Mid,
     pub(crate) source: Source,
-    next: u64,
+    /// For each encoding.
+    next: [u64; 2],
     time: u32,
+    has_simulcast: bool,
 }
 
 /// A client.
@@ -34,6 +41,8 @@ pub(crate) struct Client {
     pub(crate) audio_slots: Vec<Mid>,
     pub(crate) video_slots: Vec<Mid>,
     pub(crate) generation: u32,
+    /// Whether cameras are offered in two encodings.
+    pub(crate) has_simulcast: bool,
     pending: Option<SdpPendingOffer>,
     pub(crate) is_connected: bool,
     pub(crate) received: Vec<RtpPacket>,
@@ -67,6 +76,7 @@ impl Client {
             audio_slots: Vec::new(),
             video_slots: Vec::new(),
             generation: 0,
+            has_simulcast: false,
             pending: None,
             is_connected: false,
             received: Vec::new(),
@@ -88,14 +98,23 @@ impl Client {
         let mut changes = self.rtc.sdp_api();
         for source in sources {
             let kind = kind(source.is_audio());
-            let mid = changes.add_media(kind, Direction::SendOnly, None, None, None);
+            let has_simulcast = self.has_simulcast && *source == Source::Camera;
+            let simulcast = has_simulcast.then(|| {
+                let mut simulcast = Simulcast::new();
+                for rid in RIDS {
+                    simulcast.add_send_layer(SimulcastLayer::new(rid));
+                }
+                simulcast
+            });
+            let mid = changes.add_media(kind, Direction::SendOnly, None, None, simulcast);
             let number = self.id.as_u128() * 100 + self.tracks.len() as u128;
             self.tracks.push(Sent {
                 track: TrackId::from_u128(number),
                 mid,
                 source: *source,
-                next: 1000,
+                next: [1000; 2],
                 time: 5000,
+                has_simulcast,
             });
         }
         for (count, is_audio) in [(audio_slots, true), (video_slots, false)] {
@@ -107,7 +126,19 @@ impl Client {
                 }
             }
         }
-        let (offer, pending) = changes.apply().unwrap();
+        let made = changes.apply().unwrap();
+        self.describe(made)
+    }
+
+    /// An offer that changes who sends in a section.
+    pub(crate) fn offer_direction(&mut self, mid: Mid, direction: Direction) -> MediaOffer {
+        let mut changes = self.rtc.sdp_api();
+        changes.set_direction(mid, direction);
+        let made = changes.apply().unwrap();
+        self.describe(made)
+    }
+
+    fn describe(&mut self, (offer, pending): (SdpOffer, SdpPendingOffer)) -> MediaOffer {
         self.pending = Some(pending);
         self.generation += 1;
         let track = |sent: &Sent| TrackOffer {
@@ -168,6 +199,17 @@ impl Client {
 
     /// Sends a packet of one of its Tracks, with some bytes of its own.
     pub(crate) fn send(&mut self, at: usize, payload: &[u8], marker: bool, step: u32) {
+        self.send_encoding(at, 0, payload, marker);
+        self.step(at, step);
+    }
+
+    /// Lets the clock of a Track go on.
+    pub(crate) fn step(&mut self, at: usize, step: u32) {
+        let sent = &mut self.tracks[at];
+        sent.time = sent.time.wrapping_add(step);
+    }
+
+    fn send_encoding(&mut self, at: usize, encoding: usize, payload: &[u8], marker: bool) {
         let sent = &mut self.tracks[at];
         let codec = match sent.source.is_audio() {
             true => Codec::Opus,
@@ -178,30 +220,22 @@ impl Client {
             .codec_config()
             .find(|params| params.spec().codec == codec);
         let pt = params.unwrap().pt();
+        let rid = sent.has_simulcast.then(|| Rid::from(RIDS[encoding]));
         let ext_vals = ExtensionValues {
             audio_level: sent.source.is_audio().then_some(-30),
             voice_activity: sent.source.is_audio().then_some(true),
             ..ExtensionValues::default()
         };
-        let write = RtpWrite::new(
-            pt,
-            SeqNo::from(sent.next),
-            sent.time,
-            Instant::now(),
-            payload.to_vec(),
-        );
+        let number = SeqNo::from(sent.next[encoding]);
+        let write = RtpWrite::new(pt, number, sent.time, Instant::now(), payload.to_vec());
         let write = write
             .marker(marker)
             .ext_vals(ext_vals)
             .nackable(!sent.source.is_audio());
-        sent.next += 1;
-        sent.time = sent.time.wrapping_add(step);
+        sent.next[encoding] += 1;
         let mid = sent.mid;
-        self.rtc
-            .direct_api()
-            .stream_tx_by_mid(mid, None)
-            .unwrap()
-            .write_rtp(write);
+        let mut direct = self.rtc.direct_api();
+        direct.stream_tx_by_mid(mid, rid).unwrap().write_rtp(write);
     }
 
     /// Sends a frame of VP8 of so many packets, each with a byte to know it by.
@@ -213,16 +247,33 @@ impl Client {
         packets: u8,
         known_by: u8,
     ) {
+        self.send_frame(at, 0, picture, is_key_frame, packets, known_by);
+        self.step(at, 3000);
+    }
+
+    /// The same of one encoding, without letting the clock go on.
+    pub(crate) fn send_frame(
+        &mut self,
+        at: usize,
+        encoding: usize,
+        picture: u16,
+        is_key_frame: bool,
+        packets: u8,
+        known_by: u8,
+    ) {
         for number in 0..packets {
             let is_last = number + 1 == packets;
-            let step = if is_last { 3000 } else { 0 };
-            self.send(
-                at,
-                &vp8(picture, is_key_frame, number == 0, known_by),
-                is_last,
-                step,
-            );
+            let payload = vp8(picture, is_key_frame, number == 0, known_by);
+            self.send_encoding(at, encoding, &payload, is_last);
         }
+    }
+
+    /// Whether a key frame of an encoding was asked for since the last call.
+    pub(crate) fn take_asked(&mut self, rid: Option<&str>) -> bool {
+        let rid = rid.map(Rid::from);
+        let before = self.asked.len();
+        self.asked.retain(|asked| asked.rid != rid);
+        self.asked.len() < before
     }
 
     /// Asks for a key frame of what is in a slot.

@@ -6,6 +6,7 @@ use model::id::{AccountId, RoomId};
 use model::media::{MediaCommand, MediaCommandKind, MediaEvent, MediaEventKind, MediaOffer};
 use model::room::{Permissions, Role, Source};
 use sfu_service::{Config, Figures, Handle, Sfu, Start};
+use str0m::media::{Direction, Mid};
 use tokio::sync::mpsc;
 
 use crate::client::{Client, PATIENCE};
@@ -67,8 +68,20 @@ impl Stage {
         audio_slots: usize,
         video_slots: usize,
     ) -> usize {
+        self.join_as(sources, audio_slots, video_slots, |_| {})
+    }
+
+    /// The same, of a client that is made ready first.
+    pub(crate) fn join_as(
+        &mut self,
+        sources: &[Source],
+        audio_slots: usize,
+        video_slots: usize,
+        ready: impl FnOnce(&mut Client),
+    ) -> usize {
         let place = self.clients.len();
         let mut client = Client::new(place as u128 + 10);
+        ready(&mut client);
         let offer = client.offer(sources, audio_slots, video_slots);
         self.clients.push(client);
         self.command(MediaCommandKind::Join {
@@ -114,6 +127,16 @@ impl Stage {
         video_slots: usize,
     ) {
         let offer = self.clients[place].offer(sources, audio_slots, video_slots);
+        self.command(MediaCommandKind::Offer {
+            participant: self.clients[place].id,
+            offer,
+        });
+        self.answered(place);
+    }
+
+    /// Changes who sends in a section of a client.
+    pub(crate) fn turn_section(&mut self, place: usize, mid: Mid, direction: Direction) {
+        let offer = self.clients[place].offer_direction(mid, direction);
         self.command(MediaCommandKind::Offer {
             participant: self.clients[place].id,
             offer,

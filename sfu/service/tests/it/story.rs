@@ -1,13 +1,14 @@
 //! What people in a Room see and hear.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use model::id::TrackId;
 use model::media::{GoneReason, MediaCommandKind, MediaEventKind, Slot, Wish};
 use model::room::{Role, Source};
+use str0m::media::Direction;
 use str0m::rtp::RtpPacket;
 
-use crate::client::is_rtp;
+use crate::client::{PATIENCE, RIDS, is_rtp};
 use crate::stage::Stage;
 
 const VOICE: &[u8] = b"not really Opus, but nobody looks";
@@ -319,4 +320,119 @@ fn publishers_are_told_what_arrives() {
         .filter(|datagram| datagram[0] >= 128 && !is_rtp(datagram))
         .count();
     assert!((5..40).contains(&rtcp), "{rtcp} in half a second");
+}
+
+/// Sends two encodings of a camera for a while; a key frame where one is asked for. Returns what the viewer saw last.
+fn show(
+    stage: &mut Stage,
+    publisher: usize,
+    viewer: usize,
+    picture: &mut u16,
+    rounds: usize,
+) -> Option<u8> {
+    for _ in 0..rounds {
+        *picture += 1;
+        let client = &mut stage.clients[publisher];
+        for (encoding, (rid, packets)) in RIDS.into_iter().zip([1, 4]).enumerate() {
+            let is_key_frame = client.take_asked(Some(rid)) || *picture == 1;
+            let known_by = u8::try_from(encoding).unwrap();
+            client.send_frame(0, encoding, *picture, is_key_frame, packets, known_by);
+        }
+        client.step(0, 3000);
+        stage.rest(Duration::from_millis(20));
+    }
+    let seen = stage.clients[viewer].received.last()?;
+    seen.payload.last().copied()
+}
+
+#[test]
+fn a_viewer_gets_the_encoding_that_fits_their_way_and_tile() {
+    let mut stage = Stage::new();
+    let alice = stage.join_as(&[Source::Camera], 0, 0, |client| {
+        client.has_simulcast = true;
+    });
+    let bob = stage.join(&[], 0, 1);
+    let mut picture = 0;
+    let start = Instant::now();
+    while show(&mut stage, alice, bob, &mut picture, 10) != Some(1) {
+        assert!(
+            start.elapsed() < PATIENCE,
+            "the large one never came: {:?}",
+            stage.figures()
+        );
+    }
+
+    // Not seen at all: nothing is sent, and the publisher may stop.
+    let (participant, track) = (stage.clients[bob].id, stage.clients[alice].tracks[0].track);
+    let want = |height: u16| MediaCommandKind::Want {
+        participant,
+        automatic: true,
+        wishes: vec![Wish {
+            track,
+            wanted: true,
+            height: Some(height),
+            pinned: false,
+            priority: 0,
+        }],
+    };
+    stage.command(want(0));
+    show(&mut stage, alice, bob, &mut picture, 20);
+    let before = stage.clients[bob].received.len();
+    show(&mut stage, alice, bob, &mut picture, 10);
+    assert_eq!(stage.clients[bob].received.len(), before);
+    let is_off = |event: &MediaEventKind| match event {
+        MediaEventKind::Layers { wanted, .. } => wanted.iter().all(|layer| !layer.wanted),
+        _ => false,
+    };
+    let told = stage.next(is_off);
+    let MediaEventKind::Layers { wanted, .. } = told else {
+        panic!("{told:?}");
+    };
+    let rids: Vec<&str> = wanted.iter().map(|layer| layer.rid.as_str()).collect();
+    assert_eq!(rids, RIDS);
+
+    // And seen again.
+    stage.command(want(720));
+    let start = Instant::now();
+    while stage.clients[bob].received.len() == before {
+        show(&mut stage, alice, bob, &mut picture, 10);
+        assert!(start.elapsed() < PATIENCE, "never seen again");
+    }
+    let slot = stage.clients[bob].video_slots[0];
+    let seen = stage.clients[bob].received_in(slot);
+    let count = seen.len() as u64;
+    assert_eq!(
+        numbers(&seen),
+        (0..count).collect::<Vec<u64>>(),
+        "one stream to the viewer"
+    );
+}
+
+#[test]
+fn a_slot_that_was_away_goes_on_counting() {
+    let mut stage = Stage::new();
+    let alice = stage.join(&[Source::Microphone], 0, 0);
+    let bob = stage.join(&[], 1, 0);
+    let hear = |stage: &mut Stage| {
+        for _ in 0..10 {
+            stage.clients[alice].send(0, VOICE, false, 960);
+            stage.rest(Duration::from_millis(5));
+        }
+        stage.rest(Duration::from_millis(50));
+        let heard = &stage.clients[bob].received;
+        heard
+            .last()
+            .map(|packet| (packet.header.ssrc, *packet.seq_no))
+    };
+    let (ssrc, before) = hear(&mut stage).unwrap();
+    let slot = stage.clients[bob].audio_slots[0];
+    stage.turn_section(bob, slot, Direction::Inactive);
+    assert_eq!(hear(&mut stage), Some((ssrc, before)), "nothing came");
+    stage.turn_section(bob, slot, Direction::RecvOnly);
+    let (again, after) = hear(&mut stage).unwrap();
+    assert_eq!(again, ssrc);
+    assert!(
+        (before + 1..before + 100).contains(&after),
+        "{before}, then {after}"
+    );
 }

@@ -1,0 +1,154 @@
+//! Which Layer of each Track a Participant is sent: what fits their way, by what they want to see.
+
+use std::time::{Duration, Instant};
+
+use model::id::TrackId;
+use model::room::Source;
+use sfu_core::layers::{self, LayerCost, Wish};
+use sfu_core::{Bitrate, Layer, LayerState, Room as Core};
+
+use crate::participant::Participant;
+
+/// How often Layers are chosen anew.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// What sound in a slot takes, with redundancy and headers.
+const AUDIO: Bitrate = Bitrate::kbps(60);
+
+/// Headers of RTP and below add so much to what a Layer's payloads take.
+const OVERHEAD: f64 = 1.06;
+
+/// A picture in a slot, as it can be had.
+struct Choice {
+    /// The place of its section.
+    section: usize,
+    costs: Vec<LayerCost>,
+    layers: Vec<Layer>,
+    height: Option<u16>,
+    priority: u8,
+    is_pinned: bool,
+    is_screen: bool,
+}
+
+impl Choice {
+    fn wish(&self) -> Wish<'_> {
+        Wish {
+            layers: &self.costs,
+            height: self.height,
+            priority: self.priority,
+            pinned: self.is_pinned,
+            screen: self.is_screen,
+        }
+    }
+}
+
+/// Chooses the Layers of a Participant; returns the Tracks that are paused for lack of bandwidth from now on, or no longer.
+pub(crate) fn choose(
+    now: Instant,
+    core: &mut Core,
+    participant: &mut Participant,
+) -> Vec<(TrackId, bool)> {
+    let choices = choices(core, participant);
+    if choices.is_empty() {
+        participant.choose_due = None;
+        participant.wished = Bitrate::ZERO;
+        return Vec::new();
+    }
+    participant.choose_due = Some(now + INTERVAL);
+    let is_heard = |section: &&crate::participant::Section| {
+        section.is_audio
+            && section
+                .slot
+                .as_ref()
+                .is_some_and(|carrier| carrier.track.is_some())
+    };
+    let voices = participant.sections.iter().filter(is_heard).count();
+    let audio = AUDIO.scaled(voices as f64);
+    let wishes: Vec<Wish<'_>> = choices.iter().map(Choice::wish).collect();
+    let held: Vec<Option<usize>> = choices
+        .iter()
+        .map(|choice| held(core, participant, choice))
+        .collect();
+
+    participant.wished = layers::cost_wished(&wishes, None) + audio;
+    participant.downlink.set_wanted(now, participant.wished);
+    let cost = layers::cost(&wishes, &held) + audio;
+    let budget = participant
+        .budget
+        .update(now, participant.downlink.estimate(), cost);
+    let chosen = layers::allocate(&wishes, audio, budget, None);
+
+    let mut news = Vec::new();
+    for (choice, chosen) in choices.iter().zip(chosen) {
+        let Some(carrier) = &mut participant.sections[choice.section].slot else {
+            continue;
+        };
+        let layer = chosen.map(|at| choice.layers[at]);
+        core.set_layer(now, carrier.key, layer);
+        let is_paused = layer.is_none() && choice.height != Some(0);
+        if carrier.is_paused != is_paused {
+            carrier.is_paused = is_paused;
+            news.extend(carrier.track.map(|track| (track.id, is_paused)));
+        }
+    }
+    news
+}
+
+/// The pictures in the slots of a Participant of which anything comes.
+fn choices(core: &Core, participant: &Participant) -> Vec<Choice> {
+    let sections = participant.sections.iter().enumerate();
+    let of_section = |(at, section): (usize, &crate::participant::Section)| {
+        let track = section.slot.as_ref()?.track?;
+        if section.is_audio {
+            return None;
+        }
+        let mut choice = Choice {
+            section: at,
+            costs: Vec::new(),
+            layers: Vec::new(),
+            height: None,
+            priority: 0,
+            is_pinned: false,
+            is_screen: track.source == Source::Screen,
+        };
+        if let Some(wish) = participant
+            .wants
+            .wishes
+            .iter()
+            .find(|wish| wish.track == track.id)
+        {
+            choice.height = wish.height;
+            choice.priority = wish.priority;
+            choice.is_pinned = wish.pinned;
+        }
+        // What its publisher has stopped can't be had; what we have paused can, as far as we know what it takes.
+        let had = |layer: &sfu_core::LayerInfo| match layer.state {
+            LayerState::Sent => true,
+            LayerState::Paused => layer.bitrate > 0,
+            LayerState::Stopped => false,
+        };
+        for layer in core.layers(track.key).filter(had) {
+            choice.costs.push(LayerCost {
+                bitrate: Bitrate::bps(layer.bitrate).scaled(OVERHEAD),
+                height: layer.size.map_or(0, |(_, height)| height),
+            });
+            choice.layers.push(layer.layer);
+        }
+        (!choice.layers.is_empty()).then_some(choice)
+    };
+    sections.filter_map(of_section).collect()
+}
+
+/// Which Layer of a picture goes out now.
+fn held(core: &Core, participant: &Participant, choice: &Choice) -> Option<usize> {
+    let carrier = participant.sections[choice.section].slot.as_ref()?;
+    let (_, layer) = core.carried(carrier.key)?;
+    let layer = layer?;
+    // What goes out may be named beyond what there is.
+    let is_within = |known: &Layer| {
+        known.encoding == layer.encoding
+            && known.spatial <= layer.spatial
+            && known.temporal <= layer.temporal
+    };
+    choice.layers.iter().rposition(is_within)
+}
