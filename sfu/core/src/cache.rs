@@ -105,6 +105,23 @@ impl PacketCache {
         })
     }
 
+    /// The packets that came within `age` before `now`, oldest first, with their positions.
+    pub(crate) fn since(
+        &self,
+        now: Instant,
+        age: Duration,
+    ) -> impl Iterator<Item = (u32, Cached<'_>)> {
+        let is_old =
+            move |entry: &Entry| now.saturating_duration_since(entry.record.arrived_at) > age;
+        let old = self.entries.partition_point(is_old);
+
+        (old..self.entries.len()).filter_map(move |index| {
+            let position = self.first.wrapping_add(u32::try_from(index).ok()?);
+
+            Some((position, self.get(position)?))
+        })
+    }
+
     /// Packets and bytes of the ring, for a test of the limits.
     #[cfg(test)]
     pub(crate) fn size(&self) -> (usize, usize) {

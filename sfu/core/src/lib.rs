@@ -66,8 +66,8 @@ pub use picture::{SPATIAL_LAYERS_MAX, TEMPORAL_LAYERS_MAX};
 pub use receiver::{DROPOUT_MAX, LATE_MAX};
 pub use rewrite::RUNS_MAX;
 pub use room::{
-    Arrived, MID_LEN_MAX, Output, PARTICIPANTS_MAX, PAUSE_DELAY, REPORT_INTERVAL, Refusal, Room,
-    SLOTS_MAX, SSRC_CHANGES_MAX, Stamps, TRACKS_MAX, Written,
+    Arrived, FIRST_WORD, MID_LEN_MAX, Output, PARTICIPANTS_MAX, PAUSE_DELAY, REPORT_INTERVAL,
+    Refusal, Room, SLOTS_MAX, SSRC_CHANGES_MAX, Stamps, TRACKS_MAX, VOICES_MAX, Written,
 };
 pub use slot::SlotConfig;
 pub use stats::{Dropped, Stats};

@@ -18,6 +18,9 @@ pub(crate) const PASSED: [ExtensionKind; 5] = [
 /// The most bytes they are packed into: values are at most 255 bytes long.
 pub(crate) const PACKED_LEN_MAX: usize = PASSED.len() * (2 + 255);
 
+/// The mandatory fields of a dependency descriptor, in bytes (the AV1 RTP specification, §A.8.2).
+const DESCRIPTOR_LEN_MIN: u8 = 3;
+
 /// Packs what is passed on of a header into `packed`, which is cleared first.
 pub(crate) fn pack(header: &Header<'_>, extensions: &ExtensionMap, packed: &mut Vec<u8>) {
     packed.clear();
@@ -29,6 +32,12 @@ pub(crate) fn pack(header: &Header<'_>, extensions: &ExtensionMap, packed: &mut 
         let (Some(index), Ok(len)) = (index.map(u8::try_from), u8::try_from(value.len())) else {
             continue;
         };
+        // Shorter than its mandatory fields it is no dependency descriptor.
+        if len < DESCRIPTOR_LEN_MIN
+            && extensions.kind(id) == Some(ExtensionKind::DependencyDescriptor)
+        {
+            continue;
+        }
         // A header that repeats an extension must not fill more than one of each can.
         if let Ok(index) = index
             && packed.len() + 2 + value.len() <= PACKED_LEN_MAX

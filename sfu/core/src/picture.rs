@@ -4,6 +4,7 @@
 //! Only what travels outside the picture itself is read, so all this works on end-to-end encrypted payloads too, where those
 //! bytes are left clear.
 
+use sfu_rtp::dependency_descriptor::{self, Indication};
 use sfu_rtp::payload::{PictureId, av1, h264, vp8, vp9};
 
 use crate::track::Codec;
@@ -38,8 +39,8 @@ pub(crate) struct Picture {
     pub(crate) starts_frame: bool,
     /// The packet is the last of a frame.
     pub(crate) ends_frame: bool,
-    /// From this frame on the temporal layers up to its own can be shown though they were dropped before.
-    pub(crate) switches_up: bool,
+    /// From this frame on the temporal layers up to this one can be decoded though they were dropped before.
+    pub(crate) switches_up_to: Option<u8>,
     /// The frame refers to no earlier picture.
     pub(crate) is_independent: bool,
     pub(crate) spatial: u8,
@@ -75,8 +76,17 @@ pub(crate) fn steps(id: PictureId, before: u16) -> Option<u16> {
 
 /// Reads what a video packet says of its picture; `None` if its payload descriptor is malformed. Of encrypted payloads nothing
 /// behind the descriptor is read, and of VP8 the first byte, which is left clear.
-pub(crate) fn read(codec: Codec, payload: &[u8], encrypted: bool) -> Option<Picture> {
-    Some(match codec {
+///
+/// VP8 tells all there is to know by itself. Of other codecs the dependency descriptor, `bytes` of which `dependencies` was read,
+/// tells more than the payload.
+pub(crate) fn read(
+    codec: Codec,
+    payload: &[u8],
+    encrypted: bool,
+    bytes: Option<&[u8]>,
+    dependencies: &mut dependency_descriptor::Reader,
+) -> Option<Picture> {
+    let mut picture = match codec {
         Codec::Vp8 => read_vp8(payload)?,
         Codec::Vp9 => read_vp9(payload)?,
         // That it is a key frame is all that the payload tells.
@@ -89,31 +99,69 @@ pub(crate) fn read(codec: Codec, payload: &[u8], encrypted: bool) -> Option<Pict
             ..Picture::default()
         },
         Codec::H264 | Codec::Av1 | Codec::Opus | Codec::Other => Picture::default(),
-    })
+    };
+
+    if let Some(bytes) = bytes {
+        picture.frame_number = frame_number(bytes);
+        if codec != Codec::Vp8
+            && let Ok(descriptor) = dependencies.read(bytes)
+        {
+            read_dependencies(&mut picture, &descriptor, dependencies.structure()?);
+        }
+    }
+    Some(picture)
 }
 
-/// The width and height that the first packet of a key frame tells.
-pub(crate) fn size(codec: Codec, payload: &[u8]) -> Option<(u16, u16)> {
-    let is_told = |size: &(u16, u16)| size.0 > 0 && size.1 > 0;
+/// The frame number of a dependency descriptor: it stands in its mandatory fields (the AV1 RTP specification, §A.8.2).
+pub(crate) fn frame_number(descriptor: &[u8]) -> Option<u16> {
+    descriptor
+        .get(1..3)?
+        .first_chunk()
+        .map(|bytes| u16::from_be_bytes(*bytes))
+}
+
+/// Width and height by spatial layer.
+pub(crate) type Sizes = [Option<(u16, u16)>; SPATIAL_LAYERS_MAX];
+
+/// Width and height of each spatial layer, as far as the first packet of a key frame tells.
+pub(crate) fn sizes(
+    codec: Codec,
+    payload: &[u8],
+    dependencies: &dependency_descriptor::Reader,
+) -> Sizes {
+    let by_structure = |spatial: usize| {
+        let (width, height) = dependencies
+            .structure()?
+            .resolution(u8::try_from(spatial).ok()?)?;
+        Some((u16::try_from(width).ok()?, u16::try_from(height).ok()?))
+    };
 
     match codec {
-        Codec::Vp8 => vp8::dimensions(payload),
+        Codec::Vp8 => [vp8::dimensions(payload), None, None, None],
         Codec::Vp9 => {
-            let structure = vp9::Descriptor::parse(payload).ok()?.structure?;
-            structure.resolutions.into_iter().rfind(is_told)
+            let structure = vp9::Descriptor::parse(payload)
+                .ok()
+                .and_then(|descriptor| descriptor.structure);
+            std::array::from_fn(|spatial| match &structure {
+                Some(structure) => {
+                    Some(structure.resolutions[spatial]).filter(|(width, _)| *width > 0)
+                }
+                None => by_structure(spatial),
+            })
         }
-        _ => None,
+        _ => std::array::from_fn(by_structure),
     }
 }
 
 fn read_vp8(payload: &[u8]) -> Option<Picture> {
     let descriptor = vp8::Descriptor::parse(payload).ok()?;
+    let temporal = descriptor.temporal_layer.unwrap_or(0);
 
     Some(Picture {
         starts_key_frame: descriptor.is_key_frame,
         starts_frame: descriptor.is_start_of_picture(),
-        switches_up: descriptor.layer_sync,
-        temporal: descriptor.temporal_layer.unwrap_or(0),
+        switches_up_to: descriptor.layer_sync.then_some(temporal),
+        temporal,
         id: descriptor.picture_id,
         has_dense_ids: true,
         tl0_picture_index: descriptor.tl0_picture_index,
@@ -123,17 +171,45 @@ fn read_vp8(payload: &[u8]) -> Option<Picture> {
 
 fn read_vp9(payload: &[u8]) -> Option<Picture> {
     let descriptor = vp9::Descriptor::parse(payload).ok()?;
+    let layer = descriptor.layer;
 
     Some(Picture {
         starts_key_frame: descriptor.is_key_frame(),
         starts_frame: descriptor.start_of_frame,
         ends_frame: descriptor.end_of_frame,
-        switches_up: descriptor.layer.is_some_and(|layer| layer.switching_up),
+        switches_up_to: layer
+            .filter(|layer| layer.switching_up)
+            .map(|layer| layer.temporal),
         is_independent: !descriptor.inter_picture_predicted,
-        spatial: descriptor.layer.map_or(0, |layer| layer.spatial),
-        temporal: descriptor.layer.map_or(0, |layer| layer.temporal),
+        spatial: layer.map_or(0, |layer| layer.spatial),
+        temporal: layer.map_or(0, |layer| layer.temporal),
         id: descriptor.picture_id,
         tl0_picture_index: descriptor.tl0_picture_index,
         ..Picture::default()
     })
+}
+
+fn read_dependencies(
+    picture: &mut Picture,
+    descriptor: &dependency_descriptor::Descriptor,
+    structure: &dependency_descriptor::Structure,
+) {
+    let spatial = descriptor.spatial_layer;
+    // A frame of the lowest temporal layer is decoded by everybody, so whom it lets begin may begin.
+    let lets_begin = |temporal: &u8| {
+        let target = structure.decode_target(spatial, *temporal);
+        target.is_some_and(|target| descriptor.indication(target) == Indication::Switch)
+    };
+
+    picture.starts_key_frame =
+        descriptor.has_structure && descriptor.start_of_frame && spatial == 0;
+    picture.starts_frame = descriptor.start_of_frame;
+    picture.ends_frame = descriptor.end_of_frame;
+    picture.switches_up_to = if descriptor.temporal_layer == 0 {
+        (0..structure.temporal_layers()).rev().find(lets_begin)
+    } else {
+        None
+    };
+    picture.is_independent = false;
+    (picture.spatial, picture.temporal) = (spatial, descriptor.temporal_layer);
 }

@@ -4,6 +4,7 @@ mod control;
 mod layers;
 mod media;
 mod reports;
+mod voices;
 mod write;
 
 use std::collections::VecDeque;
@@ -16,12 +17,14 @@ use crate::clock::WallClock;
 use crate::keys::{ParticipantKey, Slab, SlotKey, TrackKey};
 use crate::participant::{Participant, ParticipantConfig, Stream};
 use crate::slot::{Slot, SlotConfig};
+use crate::speakers::Speakers;
 use crate::stats::Stats;
 use crate::track::{ENCODINGS_MAX, FORMATS_MAX, Layer, Track, TrackConfig};
 
 pub use layers::PAUSE_DELAY;
 pub use media::{Arrived, SSRC_CHANGES_MAX};
 pub use reports::REPORT_INTERVAL;
+pub use voices::{FIRST_WORD, VOICES_MAX};
 pub use write::{Stamps, Written};
 
 /// The most Participants of a Room on one shard.
@@ -57,7 +60,7 @@ pub enum Refusal {
     /// The slot can't carry the Track's formats.
     #[error("no format in common")]
     NoFormat,
-    /// One's own Track, sound in a slot for video, or the other way round.
+    /// One's own Track, sound in a slot for video or the other way round, or any in a slot that the Room fills by itself.
     #[error("the track does not belong into the slot")]
     Mismatch,
 }
@@ -83,6 +86,8 @@ pub enum Output {
         /// The Track; `None` if it ended.
         track: Option<TrackKey>,
     },
+    /// Others speak than before: see [`Room::speaking`].
+    Speaking,
     /// Other encodings of a Track are being sent than before: choose Layers anew.
     EncodingsChanged {
         /// The Track.
@@ -98,6 +103,7 @@ pub struct Room {
     tracks: Slab<TrackKey, Track>,
     slots: Slab<SlotKey, Slot>,
     outputs: VecDeque<Output>,
+    speakers: Speakers<TrackKey>,
     /// Who has something to be told over RTCP.
     ready: VecDeque<ParticipantKey>,
     /// Encodings with gaps, and when they are looked at next.
@@ -123,6 +129,7 @@ impl Room {
             tracks: Slab::new(),
             slots: Slab::new(),
             outputs: VecDeque::new(),
+            speakers: Speakers::new(VOICES_MAX),
             ready: VecDeque::new(),
             gaps: Vec::new(),
             gaps_at: None,
@@ -213,10 +220,13 @@ impl Room {
         {
             return Err(Refusal::TooMany);
         }
-        let encodings = config.encodings.clone();
+        let (encodings, is_audio) = (config.encodings.clone(), config.source.is_audio());
         let track = self.tracks.insert_with(|_| Track::new(participant, config));
 
         publisher.tracks.push(track);
+        if is_audio {
+            self.speakers.join(track);
+        }
         for (encoding, index) in encodings.iter().zip(0_u8..) {
             let ssrcs = [(encoding.ssrc, false), (encoding.rtx_ssrc, true)];
             for (ssrc, is_rtx) in ssrcs
@@ -256,6 +266,7 @@ impl Room {
 
     /// Forwards nothing of a Track from now on, or something again.
     pub fn set_muted(&mut self, track: TrackKey, muted: bool) {
+        self.speakers.set_muted(track, muted);
         let Some(track) = self.tracks.get_mut(track) else {
             return;
         };
@@ -326,6 +337,7 @@ impl Room {
         }
         subscriber.slots.push(slot);
         subscriber.slots_by_ssrc.insert(index, (ssrc, slot));
+        self.fill(slot);
         Ok(slot)
     }
 
@@ -353,6 +365,16 @@ impl Room {
         slot: SlotKey,
         track: TrackKey,
     ) -> Result<(), Refusal> {
+        if self.slots.get(slot).is_some_and(|slot| slot.automatic) {
+            return Err(Refusal::Mismatch);
+        }
+        self.carry(slot, track)?;
+        self.follow_wishes(now, slot);
+        Ok(())
+    }
+
+    /// Puts a Track into a slot.
+    fn carry(&mut self, slot: SlotKey, track: TrackKey) -> Result<(), Refusal> {
         let to = self.slots.get(slot).ok_or(Refusal::Unknown)?;
         let from = self.tracks.get(track).ok_or(Refusal::Unknown)?;
         if from.participant == to.participant || from.is_audio() != to.audio {
@@ -373,7 +395,6 @@ impl Room {
         };
         to.attach(track, format);
         from.slots.push(slot);
-        self.follow_wishes(now, slot);
         Ok(())
     }
 
@@ -441,6 +462,7 @@ impl Room {
             return;
         };
 
+        self.speakers.leave(track);
         for slot in ended.slots {
             if let Some(slot) = self.slots.get_mut(slot) {
                 slot.detach();

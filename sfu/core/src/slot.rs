@@ -107,6 +107,8 @@ pub(crate) struct Offered<'a> {
     pub(crate) is_newest: bool,
     /// The first packet of its picture.
     pub(crate) starts_picture: bool,
+    /// It is of a voice that is heard in automatic slots, or no voice.
+    pub(crate) is_heard: bool,
     /// The highest layers its encoding has, as far as known.
     pub(crate) top: Detail,
     /// The bytes of payload and header extensions.
@@ -241,6 +243,11 @@ impl Slot {
     /// Takes a packet of the slot's Track; gives what goes out for it.
     #[inline]
     pub(crate) fn handle(&mut self, now: Instant, offered: &Offered<'_>) -> Option<Forward> {
+        if self.automatic && !offered.is_heard {
+            self.stop();
+            return None;
+        }
+
         let step = if !offered.is_newest {
             if self.current != Some(offered.encoding) {
                 return None;
@@ -399,8 +406,12 @@ impl Slot {
             self.detail.spatial = self.detail.spatial.min(goal.spatial);
             self.detail.temporal = self.detail.temporal.min(goal.temporal);
         }
-        if picture.starts_frame && picture.switches_up && picture.temporal <= goal.temporal {
-            self.detail.temporal = self.detail.temporal.max(picture.temporal);
+        if let Some(up_to) = picture.switches_up_to
+            && picture.starts_frame
+            && picture.temporal <= goal.temporal
+            && picture.spatial == self.detail.spatial.min(offered.top.spatial)
+        {
+            self.detail.temporal = self.detail.temporal.max(up_to.min(goal.temporal));
         }
         if picture.starts_frame
             && picture.is_independent

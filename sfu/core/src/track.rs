@@ -8,10 +8,11 @@ use crate::clock::Anchor;
 use crate::key_frames::KeyFrames;
 use crate::keys::{ParticipantKey, SlotKey};
 use crate::missing::Missing;
-use crate::picture::Detail;
+use crate::picture::{Detail, Sizes};
 use crate::rates::Rates;
 use crate::receiver::Receiver;
 use model::room::Source;
+use sfu_rtp::dependency_descriptor;
 
 /// The most encodings of a Track: the Layers of simulcast.
 pub const ENCODINGS_MAX: usize = 4;
@@ -235,8 +236,8 @@ pub(crate) struct Encoding {
     pub(crate) key_frames: KeyFrames,
     pub(crate) rates: Rates,
     pub(crate) anchor: Option<Anchor>,
-    /// The picture's width and height.
-    pub(crate) size: Option<(u16, u16)>,
+    pub(crate) dependencies: dependency_descriptor::Reader,
+    pub(crate) sizes: Sizes,
     /// When something came last, and whether it counts as being sent.
     pub(crate) arrived_at: Option<Instant>,
     pub(crate) is_active: bool,
@@ -258,7 +259,8 @@ impl Encoding {
             key_frames: KeyFrames::default(),
             rates: Rates::default(),
             anchor: None,
-            size: None,
+            dependencies: dependency_descriptor::Reader::new(),
+            sizes: Sizes::default(),
             arrived_at: None,
             is_active: false,
             newest_timestamp: None,

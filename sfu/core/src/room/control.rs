@@ -54,8 +54,10 @@ impl Room {
 
     /// When [`Self::handle_timeout`] has something to do next.
     pub fn poll_timeout(&self) -> Instant {
-        self.gaps_at
-            .map_or(self.round_at, |at| at.min(self.round_at))
+        [self.gaps_at, self.speakers.poll_timeout()]
+            .into_iter()
+            .flatten()
+            .fold(self.round_at, Instant::min)
     }
 
     /// Does what is due: asks publishers for what is missing and for key frames, and reports.
@@ -69,6 +71,7 @@ impl Room {
             self.schedule_reports(now);
             self.look_at_layers(now);
         }
+        self.judge_speakers(now);
         self.ask_for_key_frames(now);
     }
 

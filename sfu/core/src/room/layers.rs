@@ -112,7 +112,7 @@ fn layers_of(track: &Track) -> impl Iterator<Item = LayerInfo> {
                         temporal,
                     },
                     bitrate: encoding.rates.up_to(Detail { spatial, temporal }),
-                    size: encoding.size,
+                    size: encoding.sizes.get(usize::from(spatial)).copied().flatten(),
                     state,
                 })
             })

@@ -62,6 +62,28 @@ impl Room {
         packet: &Packet<'_>,
         forwards: &mut Vec<Forward>,
     ) -> Result<Arrived, Dropped> {
+        let incoming = self.receive(now, from, packet)?;
+
+        // Who speaks is told by every packet, so that a first word opens its own way.
+        let is_heard = !incoming.is_audio
+            || incoming.payload.is_empty()
+            || self.hear(
+                now,
+                incoming.arrived.track,
+                incoming.arrived.audio_level,
+                forwards,
+            );
+        self.offer(now, from, packet.header(), &incoming, is_heard, forwards)?;
+        Ok(incoming.arrived)
+    }
+
+    /// Finds out whose a packet is, whether it is new and what it says.
+    fn receive<'a>(
+        &mut self,
+        now: Instant,
+        from: ParticipantKey,
+        packet: &Packet<'a>,
+    ) -> Result<Received<'a>, Dropped> {
         let header = packet.header();
         let publisher = self
             .participants
@@ -86,11 +108,8 @@ impl Room {
             return Err(Dropped::TooLong);
         }
 
-        // What came, and whether it is new.
-        let (is_audio, nack) = (
-            track.is_audio(),
-            track.nack && !track.muted && !track.slots.is_empty(),
-        );
+        let is_audio = track.is_audio();
+        let asks = track.nack && !track.muted && !track.slots.is_empty();
         let encrypted = track.encrypted;
         let encoding = track
             .encodings
@@ -111,7 +130,7 @@ impl Room {
             } => {
                 if restarted {
                     encoding.begin_anew();
-                } else if missing > 0 && nack {
+                } else if missing > 0 && asks {
                     encoding.missing.skip(now, sequence - missing, missing);
                     let place = (stream.track, stream.encoding);
                     if !self.gaps.contains(&place) {
@@ -142,19 +161,15 @@ impl Room {
             encoding.receiver.measure_jitter(header.timestamp(), ticks);
         }
 
-        // What it says.
         let extensions = &publisher.config.extensions;
         let value = |kind| extensions.id(kind).and_then(|id| header.extension(id));
-        let audio_level = value(ExtensionKind::AudioLevel).and_then(AudioLevel::from_bytes);
-        let arrived = Arrived {
-            track: stream.track,
-            encoding: stream.encoding,
-            audio_level,
-        };
         let mut picture = if is_audio || payload.is_empty() {
             Picture::default()
         } else {
-            picture::read(format.codec, payload, encrypted).ok_or(Dropped::Descriptor)?
+            let descriptor = value(ExtensionKind::DependencyDescriptor);
+            let dependencies = &mut encoding.dependencies;
+            picture::read(format.codec, payload, encrypted, descriptor, dependencies)
+                .ok_or(Dropped::Descriptor)?
         };
         let starts_picture = is_newest && encoding.newest_timestamp != Some(header.timestamp());
         // In H.264 each parameter set and slice tells that it is of a key frame; only the first one starts it.
@@ -167,54 +182,93 @@ impl Room {
         }
         if picture.starts_key_frame && is_newest {
             encoding.key_frames.satisfy();
-            if !encrypted && let Some(size) = picture::size(format.codec, payload) {
-                encoding.size = Some(size);
-            }
+            // Encryption leaves VP8's size in clear, and that of a dependency descriptor.
+            encoding.sizes = picture::sizes(format.codec, payload, &encoding.dependencies);
         }
+
+        Ok(Received {
+            arrived: Arrived {
+                track: stream.track,
+                encoding: stream.encoding,
+                audio_level: value(ExtensionKind::AudioLevel).and_then(AudioLevel::from_bytes),
+            },
+            record: Record {
+                incoming: Incoming {
+                    sequence,
+                    timestamp: header.timestamp(),
+                    picture,
+                },
+                marker: header.marker(),
+                red: kind == PayloadKind::Red,
+                codec: format.codec,
+                arrived_at: now,
+            },
+            payload,
+            clock_rate: format.clock_rate,
+            is_audio,
+            is_newest,
+            restarted,
+            starts_picture,
+        })
+    }
+
+    /// Keeps a packet and hands it to all slots that its Track is in.
+    fn offer(
+        &mut self,
+        now: Instant,
+        from: ParticipantKey,
+        header: &Header<'_>,
+        incoming: &Received<'_>,
+        is_heard: bool,
+        forwards: &mut Vec<Forward>,
+    ) -> Result<(), Dropped> {
+        let Some((publisher, track)) = self
+            .participants
+            .get(from)
+            .zip(self.tracks.get_mut(incoming.arrived.track))
+        else {
+            return Err(Dropped::UnknownParticipant);
+        };
         if track.muted {
             return Err(Dropped::Muted);
         }
-        if track.slots.is_empty() {
-            return Ok(arrived);
+        // Of a voice the last moments are kept even while nobody hears it: they are its first word.
+        if track.slots.is_empty() && !incoming.is_audio {
+            return Ok(());
         }
+        let encrypted = track.encrypted;
+        let encoding = track
+            .encodings
+            .get_mut(usize::from(incoming.arrived.encoding))
+            .ok_or(Dropped::UnknownSsrc)?;
 
-        // Who gets it.
-        let record = Record {
-            incoming: Incoming {
-                sequence,
-                timestamp: header.timestamp(),
-                picture,
-            },
-            marker: header.marker(),
-            red: kind == PayloadKind::Red,
-            codec: format.codec,
-            arrived_at: now,
-        };
+        let payload = incoming.payload;
         let position = if payload.is_empty() {
             None
         } else {
-            passed::pack(header, extensions, &mut self.packed);
-            Some(encoding.cache.push(record, &self.packed, payload))
+            passed::pack(header, &publisher.config.extensions, &mut self.packed);
+            Some(encoding.cache.push(incoming.record, &self.packed, payload))
         };
         let len = self.packed.len() + payload.len();
         let top = encoding.rates.top();
         let anchors = Anchors {
             track,
-            encoding: stream.encoding,
-            clock_rate: format.clock_rate,
+            encoding: incoming.arrived.encoding,
+            clock_rate: incoming.clock_rate,
         };
         let offered = Offered {
-            record,
-            encoding: stream.encoding,
+            record: incoming.record,
+            encoding: incoming.arrived.encoding,
             position,
             encrypted,
-            restarted,
-            is_newest,
-            starts_picture,
+            restarted: incoming.restarted,
+            is_newest: incoming.is_newest,
+            starts_picture: incoming.starts_picture,
+            is_heard,
             top,
             // Less than a datagram.
             len: u16::try_from(len).unwrap_or(u16::MAX),
-            clock_rate: format.clock_rate,
+            clock_rate: incoming.clock_rate,
             offset_to: &|other| anchors.offset_to(other),
         };
         for slot in &track.slots {
@@ -227,8 +281,20 @@ impl Room {
         if position.is_none() {
             return Err(Dropped::Padding);
         }
-        Ok(arrived)
+        Ok(())
     }
+}
+
+/// A packet that is new, and what it says.
+struct Received<'a> {
+    arrived: Arrived,
+    record: Record,
+    payload: &'a [u8],
+    clock_rate: u32,
+    is_audio: bool,
+    is_newest: bool,
+    restarted: bool,
+    starts_picture: bool,
 }
 
 /// Where the encodings of a Track stand in time.

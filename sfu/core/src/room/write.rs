@@ -1,5 +1,6 @@
 //! The way of a packet out: its bytes, written once for each subscriber into the buffer it is sealed and sent in.
 
+use sfu_rtp::dependency_descriptor;
 use sfu_rtp::extension::{AbsSendTime, ExtensionKind, ExtensionMap};
 use sfu_rtp::packet::{FixedHeader, HeaderWriter, WriteError, pad};
 use sfu_rtp::payload::{red, vp8, vp9};
@@ -9,6 +10,7 @@ use crate::cache::Cached;
 use crate::forward::{Forward, Payload};
 use crate::keys::ParticipantKey;
 use crate::passed;
+use crate::picture::Detail;
 use crate::receiver::low;
 use crate::slot::Slot;
 use crate::track::Codec;
@@ -127,7 +129,15 @@ impl Room {
             buffer,
         )
         .ok()?;
-        let len = write_payload(forward, cached.as_ref(), buffer, header_len)?;
+        // Inside RED there is the codec's payload type, too, unless it is encrypted.
+        let blocks = cached
+            .as_ref()
+            .filter(|cached| cached.record.red && !track.encrypted)
+            .and_then(|_| {
+                let theirs = track.formats.iter().find(|format| format.red.is_some())?;
+                Some((theirs.payload_type, slot.format?.payload_type))
+            });
+        let len = write_payload(forward, cached.as_ref(), blocks, buffer, header_len)?;
 
         if ssrc == slot.ssrc {
             slot.packets = slot.packets.wrapping_add(1);
@@ -179,7 +189,7 @@ fn write_header(
             continue;
         };
         if kind == ExtensionKind::DependencyDescriptor {
-            write_descriptor(&mut header, id, value, forward.frame_number)?;
+            write_descriptor(&mut header, id, value, forward.frame_number, slot.detail)?;
         } else {
             header.extension(id, value)?;
         }
@@ -187,29 +197,58 @@ fn write_header(
     Ok(header.finish()?)
 }
 
-/// Writes a dependency descriptor with the frame number of this leg: bytes 1 and 2 of its mandatory fields.
+/// Writes a dependency descriptor with the frame number of this leg; where it brings a structure, also with the decode targets
+/// that are within `detail`, so that the receiver doesn't wait for more.
 fn write_descriptor(
     header: &mut HeaderWriter<'_>,
     id: u8,
     value: &[u8],
     frame_number: u16,
+    detail: Detail,
 ) -> Result<(), WriteError> {
     let mut bytes = [0; 255];
-    let Some(bytes) = bytes.get_mut(..value.len()) else {
-        return Ok(());
-    };
+    let mut len = 0;
 
-    bytes.copy_from_slice(value);
-    if let Some(number) = bytes.get_mut(1..3) {
-        number.copy_from_slice(&frame_number.to_be_bytes());
+    if dependency_descriptor::has_structure(value) {
+        let mut reader = dependency_descriptor::Reader::new();
+        if let Ok(descriptor) = reader.read(value)
+            && let Some(structure) = reader.structure()
+        {
+            let active = active_targets(structure, detail);
+            len = descriptor
+                .write_with_active_decode_targets(value, active, &mut bytes)
+                .unwrap_or(0);
+        }
     }
-    header.extension(id, bytes)
+    if len == 0 {
+        len = value.len();
+        bytes
+            .get_mut(..len)
+            .unwrap_or_default()
+            .copy_from_slice(value);
+    }
+    bytes[1..3].copy_from_slice(&frame_number.to_be_bytes());
+    header.extension(id, &bytes[..len])
 }
 
-/// Writes what follows the header and gives the packet's length.
+/// The decode targets within `detail`, one bit each.
+fn active_targets(structure: &dependency_descriptor::Structure, detail: Detail) -> u32 {
+    (0..structure.decode_targets())
+        .filter(|target| {
+            structure
+                .layers(*target)
+                .is_some_and(|(spatial, temporal)| {
+                    spatial <= detail.spatial && temporal <= detail.temporal
+                })
+        })
+        .fold(0, |bits, target| bits | 1 << target)
+}
+
+/// Writes what follows the header and gives the packet's length. `blocks` are the payload types of RED's blocks: theirs and ours.
 fn write_payload(
     forward: &Forward,
     cached: Option<&Cached<'_>>,
+    blocks: Option<(u8, u8)>,
     buffer: &mut [u8],
     header_len: usize,
 ) -> Option<usize> {
@@ -241,6 +280,9 @@ fn write_payload(
             let payload = buffer.get_mut(len..len + cached.payload.len())?;
             payload.copy_from_slice(cached.payload);
             rewrite_descriptor(forward, cached, payload);
+            if let Some((theirs, ours)) = blocks {
+                rewrite_blocks(payload, theirs, ours);
+            }
             len += payload.len();
         }
     }
@@ -267,5 +309,21 @@ fn rewrite_descriptor(forward: &Forward, cached: &Cached<'_>, payload: &mut [u8]
             }
         }
         Codec::Opus | Codec::H264 | Codec::Av1 | Codec::Other => {}
+    }
+}
+
+/// Writes our payload type into the blocks of a RED payload that have theirs (RFC 2198 §3).
+fn rewrite_blocks(payload: &mut [u8], theirs: u8, ours: u8) {
+    let mut header = 0;
+
+    while let Some(byte) = payload.get_mut(header) {
+        let is_last = *byte & 0x80 == 0;
+        if *byte & 0x7f == theirs {
+            *byte = *byte & 0x80 | ours & 0x7f;
+        }
+        if is_last {
+            return;
+        }
+        header += 4;
     }
 }

@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod hostile;
+mod layers;
 mod property;
 mod repair;
 mod stage;
 mod video;
+mod voices;

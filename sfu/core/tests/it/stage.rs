@@ -17,6 +17,7 @@ pub(crate) const RED: u8 = 63;
 pub(crate) const VP8: u8 = 96;
 pub(crate) const VP8_RTX: u8 = 97;
 pub(crate) const VP9: u8 = 98;
+pub(crate) const AV1: u8 = 45;
 
 /// The SSRC of the first slot; each has the next hundred, and its resends the number after its own.
 pub(crate) const SLOT_SSRC: u32 = 9_000;
@@ -118,10 +119,19 @@ impl Stage {
 
     /// A slot, with sequence numbers from 1000, timestamps from 5000 and picture ids from 30.
     pub(crate) fn slot(&mut self, subscriber: ParticipantKey, audio: bool) -> SlotKey {
+        self.add_slot(subscriber, audio, false)
+    }
+
+    /// A slot that the Room puts voices into.
+    pub(crate) fn automatic_slot(&mut self, subscriber: ParticipantKey) -> SlotKey {
+        self.add_slot(subscriber, true, true)
+    }
+
+    fn add_slot(&mut self, subscriber: ParticipantKey, audio: bool, automatic: bool) -> SlotKey {
         let ssrc = SLOT_SSRC + 100 * self.slots;
         let config = SlotConfig {
             audio,
-            automatic: false,
+            automatic,
             mid: format!("s{}", self.slots),
             ssrc,
             rtx_ssrc: (!audio).then_some(ssrc + 1),
@@ -327,6 +337,7 @@ pub(crate) fn extensions() -> ExtensionMap {
         (ExtensionKind::Rid, 4),
         (ExtensionKind::RepairedRid, 5),
         (ExtensionKind::VideoOrientation, 6),
+        (ExtensionKind::DependencyDescriptor, 7),
     ] {
         map.set(kind, id).unwrap();
     }
@@ -361,7 +372,11 @@ pub(crate) fn formats(audio: bool) -> Vec<Format> {
             clock_rate: 48_000,
         }]
     } else {
-        vec![video(Codec::Vp8, VP8), video(Codec::Vp9, VP9)]
+        vec![
+            video(Codec::Vp8, VP8),
+            video(Codec::Vp9, VP9),
+            video(Codec::Av1, AV1),
+        ]
     }
 }
 

@@ -1,0 +1,209 @@
+//! Publishers and subscribers that lie.
+
+use std::time::Duration;
+
+use model::room::Source;
+use sfu_core::{Dropped, EncodingConfig, Refusal, SSRC_CHANGES_MAX};
+use sfu_rtp::extension::ExtensionKind;
+
+use crate::stage::{In, SLOT_SSRC, Stage, VP8_RTX, Vp8, encoding, opus};
+
+#[test]
+fn unknown_ssrcs_are_taken_by_name_and_not_for_ever() {
+    let mut stage = Stage::new();
+    let (alice, bob) = (stage.join(), stage.join());
+    let rids: Vec<_> = ["q", "h"]
+        .map(|rid| EncodingConfig {
+            rid: Some(rid.to_owned()),
+            ..EncodingConfig::default()
+        })
+        .into();
+    let track = stage.publish(alice, Source::Camera, &rids);
+    let slot = stage.slot(bob, false);
+    stage.subscribe(slot, track).unwrap();
+    let named =
+        |packet: In, kind, rid: &[u8]| packet.with(ExtensionKind::Mid, b"mcamera").with(kind, rid);
+    let picture = |ssrc, n| {
+        Vp8 {
+            ssrc,
+            ..Vp8::picture(n, true)
+        }
+        .packet()
+    };
+
+    assert_eq!(
+        stage.try_send(alice, &picture(7, 1)).1,
+        Some(Dropped::UnknownSsrc)
+    );
+    let wrong = picture(7, 1)
+        .with(ExtensionKind::Mid, b"other")
+        .with(ExtensionKind::Rid, b"q");
+    assert_eq!(stage.try_send(alice, &wrong).1, Some(Dropped::UnknownSsrc));
+    let wrong = named(picture(7, 1), ExtensionKind::Rid, b"x");
+    assert_eq!(stage.try_send(alice, &wrong).1, Some(Dropped::UnknownSsrc));
+
+    assert_eq!(
+        stage
+            .send(alice, &named(picture(7, 1), ExtensionKind::Rid, b"q"))
+            .len(),
+        1
+    );
+    assert_eq!(
+        stage.send(alice, &picture(7, 2)).len(),
+        1,
+        "known from now on"
+    );
+    let resent = named(picture(7, 4).resent(1), ExtensionKind::RepairedRid, b"q");
+    assert_eq!((resent.fixed.payload_type, resent.fixed.ssrc), (VP8_RTX, 8));
+    assert_eq!(stage.send(alice, &resent).len(), 1);
+
+    let refused = (100..1000)
+        .map(|ssrc| {
+            stage
+                .try_send(alice, &named(picture(ssrc, 5), ExtensionKind::Rid, b"q"))
+                .1
+        })
+        .filter(|dropped| *dropped == Some(Dropped::TooManySsrcs))
+        .count();
+    assert_eq!(refused, 900 - SSRC_CHANGES_MAX as usize);
+    assert_eq!(
+        stage.room.stats().dropped(Dropped::TooManySsrcs),
+        refused as u64
+    );
+}
+
+#[test]
+fn an_encoding_that_goes_on_under_another_ssrc_begins_anew() {
+    let mut stage = Stage::new();
+    let (alice, bob) = (stage.join(), stage.join());
+    let track = stage.publish(alice, Source::Camera, &[encoding(None, 100)]);
+    let slot = stage.slot(bob, false);
+    stage.subscribe(slot, track).unwrap();
+    stage.send(alice, &Vp8::picture(1, true).packet());
+    stage.send(alice, &Vp8::picture(2, false).packet());
+    stage.advance(Duration::from_millis(100));
+
+    let other = |n, key| {
+        Vp8 {
+            ssrc: 555,
+            timestamp: 3_000_000_000 + u32::from(n) * 3000,
+            ..Vp8::picture(n, key)
+        }
+        .packet()
+        .with(ExtensionKind::Mid, b"mcamera")
+    };
+    assert!(
+        stage.send(alice, &other(30_000, false)).is_empty(),
+        "its pictures refer to others"
+    );
+    let out = stage.send(alice, &other(30_001, true));
+    assert_eq!((out[0].sequence(), out[0].vp8().0), (1002, 32));
+    let step = out[0].fixed.timestamp - 5000;
+    assert!((3000..20_000).contains(&step), "{step}");
+    assert_eq!(
+        stage.try_send(alice, &Vp8::picture(3, false).packet()).1,
+        Some(Dropped::UnknownSsrc)
+    );
+}
+
+#[test]
+fn an_ssrc_belongs_to_one_stream() {
+    let mut stage = Stage::new();
+    let (alice, bob) = (stage.join(), stage.join());
+    stage.publish_camera(alice);
+    let config = sfu_core::TrackConfig {
+        source: Source::Screen,
+        mid: None,
+        formats: crate::stage::formats(false),
+        encodings: vec![encoding(None, 300), encoding(None, 100)],
+        nack: true,
+        encrypted: false,
+    };
+
+    assert_eq!(
+        stage.room.publish(alice, config.clone()),
+        Err(Refusal::SsrcCollision)
+    );
+    assert_eq!(stage.room.len(), (2, 1, 0), "nothing of it is left");
+    assert!(
+        stage.room.publish(bob, config).is_ok(),
+        "another Participant's SSRCs are other ones"
+    );
+    assert_eq!(
+        stage
+            .try_send(
+                alice,
+                &Vp8 {
+                    ssrc: 300,
+                    ..Vp8::picture(1, true)
+                }
+                .packet()
+            )
+            .1,
+        Some(Dropped::UnknownSsrc)
+    );
+}
+
+#[test]
+fn payload_types_and_descriptors_that_lie_are_dropped_and_counted() {
+    let mut stage = Stage::new();
+    let alice = stage.join();
+    stage.publish_camera(alice);
+    stage.publish_microphone(alice);
+    let mut packet = Vp8::picture(1, true).packet();
+
+    packet.fixed.payload_type = 111;
+    assert_eq!(stage.try_send(alice, &packet).1, Some(Dropped::PayloadType));
+    packet.fixed.payload_type = VP8_RTX;
+    assert_eq!(stage.try_send(alice, &packet).1, Some(Dropped::PayloadType));
+    packet.fixed.payload_type = crate::stage::VP8;
+    packet.payload = vec![0x80];
+    assert_eq!(stage.try_send(alice, &packet).1, Some(Dropped::Descriptor));
+    packet.payload = vec![0; 1400];
+    assert_eq!(stage.try_send(alice, &packet).1, Some(Dropped::TooLong));
+    assert_eq!(stage.room.stats().dropped(Dropped::PayloadType), 2);
+}
+
+#[test]
+fn timestamps_that_jump_become_even() {
+    let mut stage = Stage::new();
+    let (alice, bob) = (stage.join(), stage.join());
+    let track = stage.publish_microphone(alice);
+    let slot = stage.slot(bob, true);
+    stage.subscribe(slot, track).unwrap();
+
+    let mut before = None;
+    for n in 0..100_u16 {
+        let mut packet = opus(n);
+        packet.fixed.timestamp = packet
+            .fixed
+            .timestamp
+            .wrapping_mul(u32::from(n / 10 + 1))
+            .wrapping_add(u32::from(n / 10) * 1_900_000_000);
+        let out = stage.send(alice, &packet);
+        let timestamp = out[0].fixed.timestamp;
+        if let Some(before) = before.replace(timestamp) {
+            let step = timestamp.wrapping_sub(before);
+            assert!((1..48_000 * 10).contains(&step), "{n}: {step}");
+        }
+        stage.advance(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn rtcp_about_others_does_nothing() {
+    let mut stage = Stage::new();
+    let (alice, bob, eve) = (stage.join(), stage.join(), stage.join());
+    let track = stage.publish_camera(alice);
+    let slot = stage.slot(bob, false);
+    stage.subscribe(slot, track).unwrap();
+    stage.send(alice, &Vp8::picture(1, true).packet());
+    stage.advance(Duration::from_secs(1));
+
+    assert!(stage.nack(eve, SLOT_SSRC, &[1000]).is_empty());
+    assert!(stage.nack(alice, 100, &[1]).is_empty());
+    stage.send_rtcp(eve, |builder| builder.pli(1, SLOT_SSRC).unwrap());
+    stage.send_rtcp(bob, |builder| builder.pli(1, 100).unwrap());
+    assert_eq!(stage.room.stats().key_frames_wanted, 0);
+    assert_eq!(stage.room.stats().rtcp_unknown_ssrc, 4);
+}
