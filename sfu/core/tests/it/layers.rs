@@ -116,12 +116,11 @@ impl Scene {
             // Whichever template is of that layer.
             (0..64_u8)
                 .map(|template| vec![0xc0 | template, frame[0], frame[1]])
-                .filter(|bytes| {
+                .rfind(|bytes| {
                     reader.clone().read(bytes).is_ok_and(|descriptor| {
                         (descriptor.spatial_layer, descriptor.temporal_layer) == (spatial, temporal)
                     })
                 })
-                .next_back()
         })
     }
 
