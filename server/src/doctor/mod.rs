@@ -11,6 +11,7 @@ pub mod report;
 mod site;
 mod xdp;
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -66,7 +67,10 @@ pub async fn examine(
             return report;
         }
     };
-    let Loaded { config, from_file } = loaded;
+    let Loaded {
+        mut config,
+        from_file,
+    } = loaded;
     report.add(Finding::good(
         "settings",
         if from_file {
@@ -87,6 +91,9 @@ pub async fn examine(
                 file.display()
             ),
         ));
+    }
+    if config.roles.contains(&Role::Relay) {
+        find_public_ips(&mut report, &mut config.relay).await;
     }
     let secrets = state(&mut report, &config);
     let url = options.url.clone().or_else(|| config.public_url.clone());
@@ -117,6 +124,29 @@ pub async fn examine(
         xdp::check(&mut report, &patient).await;
     }
     report
+}
+
+/// Asks for the addresses that peers see as the relay does when it starts.
+async fn find_public_ips(report: &mut Report, relay: &mut relay_service::Config) {
+    if relay.find_public_ips_by.is_empty() {
+        return;
+    }
+    match relay_service::find_public_ips(relay).await {
+        Ok(found) => {
+            let words: Vec<_> = found.iter().map(IpAddr::to_string).collect();
+            report.add(Finding::good(
+                "address",
+                format!("`find_public_ips_by` finds {}", words.join(", ")),
+            ));
+            relay.public_ips = found;
+            relay.find_public_ips_by.clear();
+        }
+        Err(error) => report.add(Finding::bad(
+            "address",
+            format!("{error:#}. What follows takes `relay_ips` for what peers see"),
+            "open UDP toward that server in the firewall, or set `public_ips` in [relay]",
+        )),
+    }
 }
 
 fn state(report: &mut Report, config: &Config) -> Option<Secrets> {

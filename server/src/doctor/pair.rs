@@ -60,7 +60,7 @@ pub async fn explain(loaded: Loaded, client: &str, peer: &str) -> anyhow::Result
     let mut config = Plan::new(loaded, &options)?.config;
 
     let mut report = Report::default();
-    find_public_ips(&mut report, &mut config.relay).await;
+    super::find_public_ips(&mut report, &mut config.relay).await;
     for client in clients {
         report.add(describe_client(&config, client));
     }
@@ -70,29 +70,6 @@ pub async fn explain(loaded: Loaded, client: &str, peer: &str) -> anyhow::Result
     }
     report.add(limits(&config.relay));
     Ok(report)
-}
-
-/// Asks for the addresses that peers see as the relay does when it starts.
-async fn find_public_ips(report: &mut Report, relay: &mut Config) {
-    if relay.find_public_ips_by.is_empty() {
-        return;
-    }
-    match relay_service::find_public_ips(relay).await {
-        Ok(found) => {
-            let words: Vec<_> = found.iter().map(IpAddr::to_string).collect();
-            report.add(Finding::good(
-                "address",
-                format!("`find_public_ips_by` finds {}", words.join(", ")),
-            ));
-            relay.public_ips = found;
-            relay.find_public_ips_by.clear();
-        }
-        Err(error) => report.add(Finding::bad(
-            "address",
-            format!("{error:#}. What follows takes `relay_ips` for what peers see"),
-            "open UDP toward that server in the firewall, or set `public_ips` in [relay]",
-        )),
-    }
 }
 
 /// Reads what was written: an address, with a port or without, or the name of some.

@@ -297,17 +297,38 @@ async fn a_pair_of_addresses_is_explained_and_tried() {
     t.server.stop().await;
 }
 
-#[tokio::test]
-async fn a_pair_is_explained_by_the_public_address_that_stun_finds() {
+/// A STUN server that sees everybody at `ip`.
+async fn stun_server(ip: Ipv4Addr) -> String {
     let stun = UdpSocket::bind(loopback(0)).await.unwrap();
-    let asked = stun.local_addr().unwrap().to_string();
+    let address = stun.local_addr().unwrap().to_string();
     tokio::spawn(async move {
         let mut request = [0; 1_500];
         while let Ok((_, from)) = stun.recv_from(&mut request).await {
-            let answer = binding_answer(&request, (Ipv4Addr::new(203, 0, 113, 7), 4711));
+            let answer = binding_answer(&request, (ip, 4711));
             stun.send_to(&answer, from).await.unwrap();
         }
     });
+    address
+}
+
+#[tokio::test]
+async fn a_name_that_leads_to_the_public_address_that_stun_finds_leads_here() {
+    let mut config = Config {
+        listen: vec![loopback(free_port())],
+        public_url: Some(PublicUrl::new("http://127.0.0.9:1").unwrap()),
+        ..Config::default()
+    };
+    let what = "127.0.0.9, which is this machine";
+    let report = report_on(&config).await;
+    assert!(!report.text().contains(what), "{}", report.text());
+    config.relay.find_public_ips_by = vec![stun_server(Ipv4Addr::new(127, 0, 0, 9)).await];
+    let report = report_on(&config).await;
+    assert!(report.text().contains(what), "{}", report.text());
+}
+
+#[tokio::test]
+async fn a_pair_is_explained_by_the_public_address_that_stun_finds() {
+    let asked = stun_server(Ipv4Addr::new(203, 0, 113, 7)).await;
     let dir = tempfile::tempdir().unwrap();
     let verdict = async |server: &str, peer: &str| {
         let mut config = Config {
