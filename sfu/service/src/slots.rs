@@ -266,6 +266,22 @@ impl Rooms {
                         self.outbox.push(room.account, room.id, kind);
                     }
                 }
+                Output::Speaking => {
+                    let mut speakers = Vec::new();
+                    for voice in room.core.speaking() {
+                        let owner = room
+                            .track(*voice)
+                            .and_then(|track| self.participants.get(track.owner));
+                        // A microphone and the sound of a shared screen are one speaker.
+                        if let Some(owner) = owner
+                            && !speakers.contains(&owner.id)
+                        {
+                            speakers.push(owner.id);
+                        }
+                    }
+                    let kind = MediaEventKind::Speakers { speakers };
+                    self.outbox.push(room.account, room.id, kind);
+                }
                 Output::EncodingsChanged { track } => {
                     is_other = true;
                     for index in room.places.iter().copied().flatten() {
