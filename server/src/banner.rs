@@ -54,6 +54,12 @@ pub fn text(plan: &Plan, server: &Server) -> String {
             &format!("{} for STUN and TURN", list(server.relay_addresses())),
         );
     }
+    if !server.sfu_addresses().is_empty() {
+        line(
+            "",
+            &format!("{} for the media of Rooms", list(server.sfu_addresses())),
+        );
+    }
     let data =
         std::path::absolute(&plan.config.data_dir).unwrap_or_else(|_| plan.config.data_dir.clone());
     line("State", &data.display().to_string());

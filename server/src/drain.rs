@@ -15,21 +15,36 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 /// Returns at once when there are none.
 pub(crate) async fn relay(relay: &relay_service::Handle, at_most: Duration) {
     relay.set_draining(true).await;
+    let live = async || relay.stats().await.allocations;
+    wait("Allocations", live, at_most).await;
+}
+
+/// Lets no new Room begin at `sfu` and waits until those that live are empty, for `at_most`.
+///
+/// Returns at once when there are none.
+pub(crate) async fn rooms(sfu: &sfu_service::Handle, at_most: Duration) {
+    sfu.set_draining(true);
+    let live = async || sfu.figures().await.participants;
+    wait("Participants of Rooms", live, at_most).await;
+}
+
+/// Waits until nothing is `live` any more, for `at_most`.
+async fn wait(what: &str, live: impl AsyncFn() -> usize, at_most: Duration) {
     let ends_at = Instant::now() + at_most;
     let mut told_at = None;
     loop {
-        let allocations = relay.stats().await.allocations;
+        let count = live().await;
         let now = Instant::now();
-        if allocations == 0 {
+        if count == 0 {
             return;
         }
         if now >= ends_at {
-            tracing::warn!(allocations, "Ending Allocations that still live");
+            tracing::warn!(what, count, "Ending what still lives");
             return;
         }
         if told_at.is_none_or(|told_at| now >= told_at + TELL_EVERY) {
             let seconds_left = (ends_at - now).as_secs();
-            tracing::info!(allocations, seconds_left, "Waiting for Allocations to end");
+            tracing::info!(what, count, seconds_left, "Waiting for what lives to end");
             told_at = Some(now);
         }
         sleep(LOOK_EVERY.min(ends_at - now)).await;

@@ -14,6 +14,7 @@ pub mod listener;
 pub mod plan;
 mod reload;
 pub mod run;
+pub mod sfu;
 pub mod signaling;
 pub mod state;
 pub mod telemetry;

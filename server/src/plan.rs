@@ -63,6 +63,9 @@ impl Plan {
             Mode::Lan { addresses }
         } else if !from_file && is_local(&config) {
             allow_peers(&mut config, &["127.0.0.0/8".to_owned(), "::1".to_owned()]);
+            if config.sfu.port == sfu_service::Config::default().port {
+                config.sfu.port = 0; // no firewall has to know it
+            }
             Mode::Local
         } else {
             Mode::Configured
@@ -152,7 +155,7 @@ fn allow_peers(config: &mut Config, networks: &[String]) {
 }
 
 /// One address of each family to relay on: the one that leads out of this machine, or else the first that others can reach.
-fn relay_ips(addresses: &[IpAddr]) -> anyhow::Result<Vec<IpAddr>> {
+pub(crate) fn relay_ips(addresses: &[IpAddr]) -> anyhow::Result<Vec<IpAddr>> {
     let mut chosen = Vec::new();
     // Connecting a UDP socket sends nothing: it only asks the routing table.
     for (any, outside) in [("0.0.0.0:0", "192.0.2.1:9"), ("[::]:0", "[2001:db8::1]:9")] {

@@ -1,8 +1,8 @@
 //! The life of the process: everything is opened in order, serves, and is closed in the opposite order.
 //!
 //! ```text
-//! data directory → records → certificate → relay → signaling → listeners → ready
-//! not ready → Allocations end → goaway, Sessions drain → relay → connections → records on disk
+//! data directory → records → certificate → relay → signaling → SFU → listeners → ready
+//! not ready → Allocations and Rooms end → goaway, Sessions drain → SFU, relay → connections → records on disk
 //! ```
 
 use std::future::pending;
@@ -32,7 +32,7 @@ use crate::plan::{Mode, Plan};
 use crate::state::{DataDir, Lock, Secrets};
 use crate::tls::acme::{self, Keeper};
 use crate::tls::{self, CertificateStore, Files, Watched, development};
-use crate::{usage, web};
+use crate::{sfu, usage, web};
 
 /// How long connections may take to end once Sessions are gone.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
@@ -55,6 +55,7 @@ pub struct Server {
     pub(crate) acme: Option<watch::Sender<Acme>>,
     pub(crate) signaling: Option<signaling_service::Service>,
     pub(crate) relay: Option<relay_service::Handle>,
+    sfu: Option<sfu_service::Handle>,
     pub(crate) keep_history_days: Arc<AtomicU32>,
     pub(crate) keep_usage_days: Arc<AtomicU32>,
     pub(crate) addresses: Vec<SocketAddr>,
@@ -126,6 +127,14 @@ impl Server {
             )
         } else {
             None
+        };
+        let sfu = match &signaling {
+            Some(signaling) if config.sfu.enabled => {
+                let of_relay = public_ips.as_ref().unwrap_or(&config.relay.public_ips);
+                let settings = sfu::settings(config, of_relay)?;
+                Some(sfu::start(&settings, signaling).await?)
+            }
+            _ => None,
         };
 
         let readiness = Readiness::default();
@@ -216,6 +225,7 @@ impl Server {
             acme,
             signaling,
             relay,
+            sfu,
             usage,
             keep_history_days,
             keep_usage_days,
@@ -252,6 +262,11 @@ impl Server {
             .map_or(&[], |relay| relay.udp_addresses())
     }
 
+    /// The SFU's UDP addresses in use.
+    pub fn sfu_addresses(&self) -> &[SocketAddr] {
+        self.sfu.as_ref().map_or(&[], |sfu| sfu.udp_addresses())
+    }
+
     /// Waits until a part has ended by itself, and returns its name: a mistake of ours, after which half a server would go on.
     pub async fn broken(&self) -> &'static str {
         let relay = async {
@@ -266,9 +281,16 @@ impl Server {
                 None => pending().await,
             }
         };
+        let sfu = async {
+            match &self.sfu {
+                Some(sfu) => sfu.stopped().await,
+                None => pending().await,
+            }
+        };
         tokio::select! {
             () = relay => "relay",
             () = signaling => "signaling",
+            () = sfu => "SFU",
             () = self.records.broken() => "records",
         }
     }
@@ -277,7 +299,7 @@ impl Server {
     /// left.
     ///
     /// Where clients have another node to go to, they are asked at once. Where they have none, signaling serves on for as long as
-    /// Allocations live: those who talk through them can hang up, and nobody is locked out for longer than a restart takes.
+    /// Allocations and Rooms live: those who talk through them can hang up, and nobody is locked out for longer than a restart takes.
     pub async fn stop(self) {
         self.readiness.set(false);
         let drain_max = Duration::from_secs(self.running.lock().await.config.drain_seconds);
@@ -290,15 +312,24 @@ impl Server {
                 _ => {}
             }
         };
+        let rooms = async {
+            match &self.sfu {
+                Some(sfu) if !self.is_demo => drain::rooms(sfu, drain_max).await,
+                _ => {}
+            }
+        };
         match &self.signaling {
             Some(signaling) if signaling.is_alone() => {
-                relay.await;
+                tokio::join!(relay, rooms);
                 signaling.drain(left()).await;
             }
             Some(signaling) => {
-                tokio::join!(relay, signaling.drain(drain_max));
+                tokio::join!(relay, rooms, signaling.drain(drain_max));
             }
             None => relay.await,
+        }
+        if let Some(sfu) = &self.sfu {
+            sfu.shutdown().await;
         }
         if let Some(relay) = &self.relay {
             relay.shutdown().await;
@@ -433,6 +464,7 @@ mod tests {
         };
         config.relay.listen_udp = vec![any];
         config.relay.listen_tcp = Vec::new();
+        config.sfu.port = 0;
         let loaded = Loaded {
             config,
             from_file: true,

@@ -61,6 +61,8 @@ pub struct Config {
     pub signaling: signaling_service::Config,
     /// STUN and TURN.
     pub relay: relay_service::Config,
+    /// The media of Rooms. Its addresses are the relay's unless they are written here.
+    pub sfu: sfu_service::Config,
 }
 
 impl Default for Config {
@@ -85,6 +87,7 @@ impl Default for Config {
             limits: Limits::default(),
             signaling: signaling_service::Config::default(),
             relay: relay_service::Config::default(),
+            sfu: sfu_service::Config::default(),
         }
     }
 }

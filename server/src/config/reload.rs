@@ -146,6 +146,17 @@ const RESTART: &[Key] = keys![
     relay.port_min,
     relay.port_max,
     relay.realm,
+    sfu.enabled,
+    sfu.listen_ips,
+    sfu.public_ips,
+    sfu.port,
+    sfu.threads,
+    sfu.tcp,
+    sfu.rooms_max,
+    sfu.participants_max,
+    sfu.participants_per_room_max,
+    sfu.bitrate_out_max_kbps,
+    sfu.bitrate_in_max_kbps,
 ];
 
 /// Decides what holds once `read` was read where `running` held so far.

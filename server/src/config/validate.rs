@@ -101,6 +101,11 @@ pub(super) fn validate(config: &Config) -> Result<(), Wrong> {
         let setting = why.split('`').nth(1).unwrap_or_default();
         return wrong(&format!("relay.{setting}"), format!("[relay] {why}"));
     }
+    if let Err(error) = config.sfu.validate() {
+        let why = format!("{error:#}").replace("`sfu.", "`");
+        let setting = why.split('`').nth(1).unwrap_or_default();
+        return wrong(&format!("sfu.{setting}"), format!("[sfu] {why}"));
+    }
     Ok(())
 }
 
@@ -147,8 +152,8 @@ fn acme(tls: &Tls) -> Result<(), Wrong> {
     Ok(())
 }
 
-/// A limit of nothing would serve nobody, and a time without end is one that clocks can't add. What 0 means to the relay, it
-/// decides itself.
+/// A limit of nothing would serve nobody, and a time without end is one that clocks can't add. What 0 means to the relay and to
+/// the SFU, they decide themselves.
 fn numbers(value: &Value, path: &str) -> Result<(), Wrong> {
     match value {
         Value::Object(fields) => fields.iter().try_for_each(|(name, value)| {
@@ -170,7 +175,7 @@ fn numbers(value: &Value, path: &str) -> Result<(), Wrong> {
                 name if name.ends_with("_ms") => SECONDS_MAX * 1_000,
                 _ => u64::MAX,
             };
-            if number == 0 && table != "relay" && !ZERO_IS_GOOD.contains(&path) {
+            if number == 0 && !matches!(table, "relay" | "sfu") && !ZERO_IS_GOOD.contains(&path) {
                 return wrong(path, format!("{setting} is 0; it must be at least 1"));
             }
             if number > longest {

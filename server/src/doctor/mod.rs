@@ -8,6 +8,7 @@ mod network;
 pub mod pair;
 mod relay;
 pub mod report;
+mod sfu;
 mod site;
 mod xdp;
 
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 use rustls::{ClientConfig, RootCertStore};
 
+use crate::addresses::{self, Reach};
 use crate::cli::DoctorOptions;
 use crate::config::load::Loaded;
 use crate::config::{CertificateSource, Config, PublicUrl, Role, secrecy};
@@ -40,6 +42,15 @@ struct Patient {
 }
 
 impl Patient {
+    /// Whether people come from the internet.
+    fn is_public(&self) -> bool {
+        let url = self.url.as_ref();
+        url.is_some_and(|url| match url.host().parse() {
+            Ok(ip) => addresses::reach(ip) == Reach::Internet,
+            Err(_) => url.host() != "localhost",
+        })
+    }
+
     /// Whether the server speaks TLS itself: with a certificate of its own, or started with `--lan` in this data directory.
     fn speaks_tls(&self) -> bool {
         let development = development::files(&self.config.data_dir).certificate;
@@ -122,6 +133,9 @@ pub async fn examine(
     if patient.config.roles.contains(&Role::Relay) {
         relay::check(&mut report, &patient).await;
         xdp::check(&mut report, &patient).await;
+    }
+    if patient.config.roles.contains(&Role::Signaling) && patient.config.sfu.enabled {
+        sfu::check(&mut report, &patient);
     }
     report
 }

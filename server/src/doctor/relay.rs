@@ -291,13 +291,7 @@ async fn through(server: SocketAddr, credentials: &Credentials) -> anyhow::Resul
 /// Whether those who can reach the site can reach the relayed addresses, too.
 fn plausibility(relayed: SocketAddr, patient: &Patient) -> Finding {
     let ip = relayed.ip();
-    let is_public = patient
-        .url
-        .as_ref()
-        .is_some_and(|url| match url.host().parse() {
-            Ok(ip) => addresses::reach(ip) == Reach::Internet,
-            Err(_) => url.host() != "localhost",
-        });
+    let is_public = patient.is_public();
     match addresses::reach(ip) {
         Reach::Internet => Finding::good(
             "address",

@@ -53,6 +53,7 @@ impl Installation {
         };
         config.relay.listen_udp = vec![loopback(free_port())];
         config.relay.listen_tcp = Vec::new();
+        config.sfu.port = 0;
         config.relay.listen_tls = vec![loopback(free_port())];
         config.relay.listen_dtls = vec![loopback(free_port())];
         config.relay.peers_allow = vec!["127.0.0.0/8".to_owned()];

@@ -12,5 +12,6 @@ mod port;
 mod process;
 mod proxies;
 mod reload;
+mod rooms;
 mod support;
 mod usage;

@@ -206,7 +206,7 @@ fn the_process_reads_its_file_again_and_names_what_needs_a_restart() {
     let (port, relay_port) = (free_port(), free_port());
     let write = |more: &str, listen: u16| {
         let text = format!(
-            "listen = [\"127.0.0.1:{listen}\"]\n{more}\n[relay]\nlisten_udp = [\"127.0.0.1:{relay_port}\"]\nlisten_tcp = []\n"
+            "listen = [\"127.0.0.1:{listen}\"]\n{more}\n[relay]\nlisten_udp = [\"127.0.0.1:{relay_port}\"]\nlisten_tcp = []\n[sfu]\nport = 0\n"
         );
         std::fs::write(dir.path().join("offhook.toml"), text).unwrap();
     };
@@ -289,7 +289,7 @@ fn a_reload_in_the_middle_of_the_start_is_done_after_it() {
     let write = |more: &str| {
         let text = format!(
             "listen = [\"127.0.0.1:{port}\"]\n{more}\n[relay]\nlisten_udp = [\"127.0.0.1:{relay_port}\"]\n\
-             listen_tcp = []\nfind_public_ips_by = [\"{asked}\"]\n"
+             listen_tcp = []\nfind_public_ips_by = [\"{asked}\"]\n[sfu]\nport = 0\n"
         );
         std::fs::write(dir.path().join("offhook.toml"), text).unwrap();
     };

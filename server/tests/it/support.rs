@@ -41,6 +41,11 @@ impl TestServer {
         Self::start(false, |_| {}).await
     }
 
+    /// The same after `change`.
+    pub(crate) async fn local_with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::start(false, change).await
+    }
+
     /// As a company has it, without TLS, after `change`.
     pub(crate) async fn configured(change: impl FnOnce(&mut Config)) -> Self {
         Self::start(true, change).await
@@ -68,6 +73,7 @@ impl TestServer {
         };
         config.relay.listen_udp = vec![loopback(free_port())];
         config.relay.listen_tcp = vec![];
+        config.sfu.port = 0;
         change(&mut config);
         let plan = Plan::new(Loaded { config, from_file }, &ServeOptions::default()).unwrap();
         let server = Server::start(&plan).await.unwrap();

@@ -73,7 +73,7 @@ impl Default for Limits {
             candidates_max: 32,
             rooms_per_account_max: 1_000,
             rooms_per_session_max: 8,
-            participants_per_room_max: 1_000,
+            participants_per_room_max: 500,
             waiting_per_room_max: 100,
             room_events_per_second: 5,
             room_events_burst: 50,
@@ -86,7 +86,7 @@ impl Default for Limits {
 
 impl Limits {
     /// The part of the limits that `welcome` tells.
-    pub(crate) fn for_welcome(&self) -> ServerLimits {
+    pub(crate) fn for_welcome(&self, has_rooms: bool) -> ServerLimits {
         ServerLimits {
             frame_bytes_max: u32::try_from(FRAME_LEN_MAX).unwrap_or(u32::MAX),
             commands_per_second: self.commands_per_second,
@@ -94,6 +94,7 @@ impl Limits {
             calls_per_user_max: self.calls_per_user_max,
             sdp_bytes_max: self.sdp_bytes_max,
             candidates_max: self.candidates_max,
+            room_participants_max: has_rooms.then_some(self.participants_per_room_max),
         }
     }
 }

@@ -292,7 +292,7 @@ impl Signaling {
             user: session.user.clone(),
             name: session.name.as_deref().map(str::to_owned),
             ice_servers: hello.ice_servers,
-            limits: self.limits.for_welcome(),
+            limits: self.limits.for_welcome(self.rooms.is_media_available()),
             resume_ms: self.limits.resume_ms,
             ping_ms: self.limits.ping_ms,
             server: SERVER.to_owned(),

@@ -176,6 +176,9 @@ pub struct ServerLimits {
     pub sdp_bytes_max: u32,
     /// ICE candidates in one frame.
     pub candidates_max: u32,
+    /// Participants of one Room; absent where there are no Rooms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub room_participants_max: Option<u32>,
 }
 
 /// The answer to a command; which form depends on the command.

@@ -676,6 +676,7 @@ fn welcome() -> Welcome {
             calls_per_user_max: 8,
             sdp_bytes_max: 32_768,
             candidates_max: 32,
+            room_participants_max: Some(500),
         },
         resume_ms: 60_000,
         ping_ms: 25_000,

@@ -53,6 +53,9 @@ peers_allow = ["127.0.0.1"]
 nat_discovery = true
 allocations_per_user_max = 500
 ${settings}
+
+[sfu]
+port = 0
 `);
   const env = { ...process.env, NODE_EXTRA_CA_CERTS: authority.certificate };
   const isReady = () => run(process.execPath, ['-e', 'fetch(process.argv[1]).then(({ ok }) => process.exit(ok ? 0 : 1))', `https://127.0.0.1:${port}/readyz`], { env });

@@ -164,6 +164,11 @@ impl Rooms {
         self.by_key.values()
     }
 
+    /// Whether there is an SFU.
+    pub(crate) fn is_media_available(&self) -> bool {
+        self.is_media_available
+    }
+
     fn get(&self, key: RoomKey) -> Option<&Room> {
         self.by_key.get(&key)
     }
