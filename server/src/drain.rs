@@ -15,8 +15,10 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 /// Returns at once when there are none.
 pub(crate) async fn relay(relay: &relay_service::Handle, at_most: Duration) {
     relay.set_draining(true).await;
-    let live = async || relay.stats().await.allocations;
-    wait("Allocations", live, at_most).await;
+    let mut wait = Wait::new("Allocations", at_most);
+    while let Some(pause) = wait.goes_on(relay.stats().await.allocations) {
+        sleep(pause).await;
+    }
 }
 
 /// Lets no new Room begin at `sfu` and waits until those that live are empty, for `at_most`.
@@ -24,29 +26,44 @@ pub(crate) async fn relay(relay: &relay_service::Handle, at_most: Duration) {
 /// Returns at once when there are none.
 pub(crate) async fn rooms(sfu: &sfu_service::Handle, at_most: Duration) {
     sfu.set_draining(true);
-    let live = async || sfu.figures().await.participants;
-    wait("Participants of Rooms", live, at_most).await;
+    let mut wait = Wait::new("Participants of Rooms", at_most);
+    while let Some(pause) = wait.goes_on(sfu.figures().await.participants) {
+        sleep(pause).await;
+    }
 }
 
-/// Waits until nothing is `live` any more, for `at_most`.
-async fn wait(what: &str, live: impl AsyncFn() -> usize, at_most: Duration) {
-    let ends_at = Instant::now() + at_most;
-    let mut told_at = None;
-    loop {
-        let count = live().await;
-        let now = Instant::now();
+/// A wait for what still lives.
+struct Wait {
+    what: &'static str,
+    ends_at: Instant,
+    told_at: Option<Instant>,
+}
+
+impl Wait {
+    fn new(what: &'static str, at_most: Duration) -> Self {
+        Self {
+            what,
+            ends_at: Instant::now() + at_most,
+            told_at: None,
+        }
+    }
+
+    /// When to look again; `None` once nothing is left, or no time.
+    fn goes_on(&mut self, count: usize) -> Option<Duration> {
+        let (what, now) = (self.what, Instant::now());
         if count == 0 {
-            return;
+            return None;
         }
-        if now >= ends_at {
+        if now >= self.ends_at {
             tracing::warn!(what, count, "Ending what still lives");
-            return;
+            return None;
         }
-        if told_at.is_none_or(|told_at| now >= told_at + TELL_EVERY) {
-            let seconds_left = (ends_at - now).as_secs();
+        let is_due = |told_at| now >= told_at + TELL_EVERY;
+        if self.told_at.is_none_or(is_due) {
+            let seconds_left = (self.ends_at - now).as_secs();
             tracing::info!(what, count, seconds_left, "Waiting for what lives to end");
-            told_at = Some(now);
+            self.told_at = Some(now);
         }
-        sleep(LOOK_EVERY.min(ends_at - now)).await;
+        Some(LOOK_EVERY.min(self.ends_at - now))
     }
 }
