@@ -104,7 +104,6 @@ pub(crate) async fn lead_events(
         }
     }
 
-    tracing::error!("The SFU has ended, its Rooms too");
     for shard in shards {
         let _ = shard.send(Input::MediaEnded).await; // It may have ended, too.
     }

@@ -149,9 +149,13 @@ impl Service {
         }
 
         let place_of = self.inner.shards.place_of();
-        tokio::spawn(media::lead_events(media.events, shards, move |event| {
-            place_of(event.account)
-        }));
+        let inner = Arc::downgrade(&self.inner);
+        tokio::spawn(async move {
+            media::lead_events(media.events, shards, |event| place_of(event.account)).await;
+            if inner.upgrade().is_some_and(|inner| inner.is_ready()) {
+                tracing::error!("The SFU has ended, its Rooms too");
+            }
+        });
     }
 
     /// Other web pages may connect from now on, besides this server's own. Fails, and changes nothing, when one of them is no
