@@ -2,7 +2,9 @@
 
 use std::net::{SocketAddr, UdpSocket};
 
+use slab::Slab;
 use str0m::net::{Protocol, Transmit};
+use tokio::sync::mpsc;
 
 use crate::outgoing::{Outgoing, Sent, Way};
 
@@ -12,18 +14,39 @@ pub(crate) struct Door {
     pub(crate) public: SocketAddr,
 }
 
+/// Numbers of streams among the sockets begin here.
+const STREAMS: usize = 1 << 16;
+
+/// The most streams of a shard.
+const STREAMS_MAX: usize = 4096;
+
+/// A stream of a client that can't send UDP.
+struct Stream {
+    client: SocketAddr,
+    outgoing: mpsc::Sender<Vec<u8>>,
+}
+
 /// Where datagrams leave.
 pub(crate) struct Exit {
     sockets: Vec<UdpSocket>,
     doors: Vec<Door>,
+    /// What streams are known by.
+    tcp_addresses: Vec<SocketAddr>,
+    streams: Slab<Stream>,
     outgoing: Outgoing,
 }
 
 impl Exit {
-    pub(crate) fn new(sockets: Vec<UdpSocket>, doors: Vec<Door>) -> Self {
+    pub(crate) fn new(
+        sockets: Vec<UdpSocket>,
+        doors: Vec<Door>,
+        tcp_addresses: Vec<SocketAddr>,
+    ) -> Self {
         Self {
             sockets,
             doors,
+            tcp_addresses,
+            streams: Slab::new(),
             outgoing: Outgoing::new(),
         }
     }
@@ -32,17 +55,48 @@ impl Exit {
         &self.sockets
     }
 
-    /// What a socket is known by.
-    pub(crate) fn public(&self, socket: usize) -> Option<SocketAddr> {
-        self.doors.get(socket).map(|door| door.public)
+    /// What a socket or the stream of a client is known by.
+    pub(crate) fn public(&self, way: Way) -> Option<(Protocol, SocketAddr)> {
+        if way.socket < STREAMS {
+            let door = self.doors.get(way.socket)?;
+            return Some((Protocol::Udp, door.public));
+        }
+        let is_family = |address: &&SocketAddr| address.is_ipv4() == way.to.is_ipv4();
+        let family = self.tcp_addresses.iter().find(is_family);
+        let address = family.or(self.tcp_addresses.first())?;
+        Some((Protocol::Tcp, *address))
     }
 
     /// What a Peer can be reached at.
     pub(crate) fn addresses(&self) -> Vec<(Protocol, SocketAddr)> {
-        self.doors
+        let udp = self.doors.iter().map(|door| (Protocol::Udp, door.public));
+        let tcp = self
+            .tcp_addresses
             .iter()
-            .map(|door| (Protocol::Udp, door.public))
-            .collect()
+            .map(|address| (Protocol::Tcp, *address));
+        udp.chain(tcp).collect()
+    }
+
+    /// Takes a stream; returns its number, or `None` where there are too many.
+    pub(crate) fn open_stream(
+        &mut self,
+        client: SocketAddr,
+        outgoing: mpsc::Sender<Vec<u8>>,
+    ) -> Option<usize> {
+        let has_room = self.streams.len() < STREAMS_MAX;
+        has_room.then(|| self.streams.insert(Stream { client, outgoing }))
+    }
+
+    /// The way over a stream.
+    pub(crate) fn way_of_stream(&self, number: usize) -> Option<Way> {
+        let to = self.streams.get(number)?.client;
+        let socket = STREAMS + number;
+        Some(Way { socket, to })
+    }
+
+    /// Lets a stream go; the task that serves it ends with it.
+    pub(crate) fn close_stream(&mut self, number: usize) {
+        self.streams.try_remove(number);
     }
 
     /// Where the next datagram is to be written.
@@ -52,27 +106,35 @@ impl Exit {
 
     /// Lets the first `len` bytes of [`space`](Self::space) leave.
     pub(crate) fn put(&mut self, way: Way, len: usize) {
-        self.outgoing.put(way, len, &self.sockets);
+        let Some(number) = way.socket.checked_sub(STREAMS) else {
+            self.outgoing.put(way, len, &self.sockets);
+            return;
+        };
+        let datagram = self.outgoing.written(len).to_vec();
+        let sent = &mut self.outgoing.sent;
+        sent.packets += 1;
+        sent.bytes += len as u64;
+        let stream = self.streams.get(number);
+        if stream.is_none_or(|stream| stream.outgoing.try_send(datagram).is_err()) {
+            sent.refused += 1;
+        }
     }
 
-    /// Lets what the library says leave: answers to STUN to where it was asked from, DTLS to where media goes.
-    pub(crate) fn transmit(&mut self, transmit: &Transmit, media: Option<Way>) {
+    /// Lets what the library says leave: answers to STUN to where it was `asked` from, DTLS to where media goes.
+    pub(crate) fn transmit(&mut self, transmit: &Transmit, media: Option<Way>, asked: Option<Way>) {
         let is_stun = transmit.contents.first().is_some_and(|first| *first < 4);
-        let asked = self
-            .doors
-            .iter()
-            .position(|door| door.public == transmit.source);
-        let asked = asked.map(|socket| Way {
-            socket,
-            to: transmit.destination,
-        });
         let way = match is_stun {
-            true => asked,
+            true => asked.filter(|way| way.to == transmit.destination),
             false => media.or(asked),
         };
-        if let Some(way) = way {
-            self.outgoing
-                .put_copy(way, &transmit.contents, &self.sockets);
+        let Some(way) = way else {
+            return;
+        };
+        let len = transmit.contents.len();
+        let space = self.space();
+        if let Some(space) = space.get_mut(..len) {
+            space.copy_from_slice(&transmit.contents);
+            self.put(way, len);
         }
     }
 

@@ -8,11 +8,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use bytes::Bytes;
 use model::id::RoomId;
 use model::media::{MediaCommand, MediaEvent};
 use rand::SeedableRng;
 use rand::rngs::{StdRng, SysRng};
 use sockets::burst;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -22,12 +24,15 @@ use crate::figures::Figures;
 use crate::outbox::Outbox;
 use crate::peer::Identity;
 use crate::rooms::{Rooms, Shared};
-use crate::shard::{self, Command, Shard};
-use crate::udp;
+use crate::shard::{self, Command, Shard, StreamEvent};
 use crate::waker::{self, Remote};
+use crate::{stream, udp};
 
 /// How many commands may wait for a shard.
 const COMMANDS_MAX: usize = 1024;
+
+/// How many datagrams of streams may wait for a shard.
+const STREAM_EVENTS_MAX: usize = 4096;
 
 /// How many questions may wait for the control thread.
 const QUESTIONS_MAX: usize = 64;
@@ -42,6 +47,9 @@ pub struct Start {
     pub commands: mpsc::Receiver<MediaCommand>,
     /// What signaling is told.
     pub events: mpsc::Sender<MediaEvent>,
+    /// The addresses of TCP ports whose streams come by [`Handle::serve_stream`], as the internet sees them; none where there is no
+    /// such port.
+    pub tcp_addresses: Vec<SocketAddr>,
 }
 
 /// The SFU as the server starts it.
@@ -71,6 +79,11 @@ impl Sfu {
         let identity = Identity::new()?;
         let shared = Arc::new(Shared::default());
         let config = Arc::new(config.clone());
+        let tcp_addresses = match config.tcp {
+            true => start.tcp_addresses,
+            false => Vec::new(),
+        };
+        let mut streams = Vec::new();
         let mut rng = StdRng::try_from_rng(&mut SysRng).context("no entropy from the system")?;
         let mut crew = Crew {
             shards: Vec::new(),
@@ -82,13 +95,12 @@ impl Sfu {
                 public: config.public(*local),
             };
             let doors = sockets.iter().map(door).collect();
-            let exit = Exit::new(
-                sockets.into_iter().map(|(_, socket)| socket).collect(),
-                doors,
-            );
+            let sockets = sockets.into_iter().map(|(_, socket)| socket).collect();
+            let exit = Exit::new(sockets, doors, tcp_addresses.clone());
             let outbox = Outbox::new(start.events.clone());
             let (config, shared) = (config.clone(), shared.clone());
             let rooms = Rooms::new(
+                number,
                 Instant::now(),
                 config,
                 shared,
@@ -97,7 +109,9 @@ impl Sfu {
                 outbox,
                 rng.fork(),
             );
-            let shard = Shard::new(number, inlet, rooms)?;
+            let (stream_remote, stream_events) = remote.beside(STREAM_EVENTS_MAX);
+            streams.push(stream_remote);
+            let shard = Shard::new(number, inlet, stream_events, rooms)?;
             // More threads than cores have no place of their own.
             let core = cores.get(number).filter(|_| threads <= cores.len());
             crew.threads.push(shard.spawn(core.copied())?);
@@ -129,6 +143,7 @@ impl Sfu {
             stopped,
             shared,
             addresses,
+            streams,
         })
     }
 }
@@ -141,6 +156,7 @@ pub struct Handle {
     stopped: CancellationToken,
     shared: Arc<Shared>,
     addresses: Vec<SocketAddr>,
+    streams: Vec<Remote<StreamEvent>>,
 }
 
 impl Handle {
@@ -157,6 +173,18 @@ impl Handle {
             return Figures::default();
         }
         answer.await.unwrap_or_default()
+    }
+
+    /// Serves a client that came over TCP (ICE-TCP, RFC 6544) until the stream ends. `already_read` is what was read from it so far:
+    /// a STUN request behind a length of 16 bits (RFC 4571 §2). A stream for nobody here ends at once.
+    pub async fn serve_stream(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin,
+        already_read: Bytes,
+        client: SocketAddr,
+    ) {
+        let shard_of = |ufrag: &str| self.streams.get(self.shared.shard_of(ufrag)?).cloned();
+        stream::serve(stream, already_read, client, shard_of).await;
     }
 
     /// Begins or ends draining: Rooms that live go on and take Participants, new ones are refused.

@@ -26,6 +26,7 @@ mod rooms;
 mod sdp;
 mod shard;
 mod slots;
+mod stream;
 mod timers;
 mod udp;
 mod waker;

@@ -87,15 +87,9 @@ impl Outgoing {
         self.waiting.end += len;
     }
 
-    /// Copies a datagram and lets it leave.
-    pub(crate) fn put_copy(&mut self, way: Way, datagram: &[u8], sockets: &[UdpSocket]) {
-        let len = datagram.len();
-        if len > DATAGRAM_LEN_MAX {
-            self.sent.refused += 1;
-            return;
-        }
-        self.space(sockets)[..len].copy_from_slice(datagram);
-        self.put(way, len, sockets);
+    /// The first `len` bytes of [`space`](Self::space).
+    pub(crate) fn written(&self, len: usize) -> &[u8] {
+        &self.buffer[self.waiting.end..][..len]
     }
 
     /// Sends what waits, all at once, or one by one where that can't be.

@@ -19,7 +19,6 @@ use sfu_rtp::extension::read_transport_sequence_number;
 use sfu_rtp::packet::Packet;
 use sfu_rtp::rtcp::{self, Compound};
 use sfu_rtp::{DatagramKind, classify};
-use str0m::net::Protocol;
 
 use crate::choice::choose;
 use crate::figures::Drop;
@@ -114,33 +113,32 @@ impl Rooms {
 
     /// Gives STUN or DTLS to the library.
     fn give_peer(&mut self, now: Instant, index: usize, way: Way, bytes: &[u8]) {
-        let (Some(to), Some(participant)) = (
-            self.exit.public(way.socket),
-            self.participants.get_mut(index),
-        ) else {
+        let (Some((protocol, to)), Some(participant)) =
+            (self.exit.public(way), self.participants.get_mut(index))
+        else {
             return;
         };
         let datagram = Datagram {
-            protocol: Protocol::Udp,
+            protocol,
             from: way.to,
             to,
             bytes,
         };
         match participant.peer.handle_datagram(now, &datagram) {
-            Ok(()) => self.poll_peer(index),
+            Ok(()) => self.poll_peer(index, Some(way)),
             Err(broken) => self.break_off(index, broken),
         }
     }
 
     /// Sends what the library has to say, and hears its news.
-    fn poll_peer(&mut self, index: usize) {
+    fn poll_peer(&mut self, index: usize, asked: Option<Way>) {
         let Some(participant) = self.participants.get_mut(index) else {
             return;
         };
         let (exit, media) = (&mut self.exit, participant.way);
         let polled = match participant
             .peer
-            .poll(|transmit| exit.transmit(transmit, media))
+            .poll(|transmit| exit.transmit(transmit, media, asked))
         {
             Ok(polled) => polled,
             Err(broken) => return self.break_off(index, broken),
@@ -282,7 +280,7 @@ impl Rooms {
                     participant.due = None;
                     if participant.peer_due.is_some_and(|at| at <= now) {
                         match participant.peer.handle_timeout(now) {
-                            Ok(()) => self.poll_peer(index),
+                            Ok(()) => self.poll_peer(index, None),
                             Err(broken) => self.break_off(index, broken),
                         }
                     }

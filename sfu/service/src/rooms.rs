@@ -9,8 +9,8 @@
 //! Packets are in [`crate::packets`]; here is who is there, what they agreed on, and what is in their slots.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use foldhash::fast::RandomState;
@@ -46,9 +46,28 @@ pub(crate) struct Shared {
     pub(crate) rooms: AtomicUsize,
     pub(crate) participants: AtomicUsize,
     pub(crate) is_draining: AtomicBool,
+    /// Which shard a Participant is on, by what their STUN requests begin with. No packet asks here: it leads streams to shards.
+    shards: Mutex<HashMap<String, usize, RandomState>>,
 }
 
 impl Shared {
+    /// The shard of whom STUN calls so.
+    pub(crate) fn shard_of(&self, ufrag: &str) -> Option<usize> {
+        self.shards().get(ufrag).copied()
+    }
+
+    fn enter(&self, ufrag: &str, shard: usize) {
+        self.shards().insert(ufrag.to_owned(), shard);
+    }
+
+    fn leave(&self, ufrag: &str) {
+        self.shards().remove(ufrag);
+    }
+
+    fn shards(&self) -> MutexGuard<'_, HashMap<String, usize, RandomState>> {
+        self.shards.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes one of `max` places.
     fn take(places: &AtomicUsize, max: usize) -> bool {
         let add = |taken: usize| (taken < max).then_some(taken + 1);
@@ -91,6 +110,8 @@ impl Room {
 
 /// All Rooms of a shard.
 pub(crate) struct Rooms {
+    /// The shard's.
+    number: usize,
     pub(crate) config: Arc<Config>,
     shared: Arc<Shared>,
     identity: Identity,
@@ -118,7 +139,12 @@ pub(crate) struct Rooms {
 }
 
 impl Rooms {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is another thing a shard has, and one place calls this"
+    )]
     pub(crate) fn new(
+        number: usize,
         now: Instant,
         config: Arc<Config>,
         shared: Arc<Shared>,
@@ -128,6 +154,7 @@ impl Rooms {
         rng: StdRng,
     ) -> Self {
         Self {
+            number,
             config,
             shared,
             identity,
@@ -343,6 +370,7 @@ impl Rooms {
             .participants
             .insert(Participant::new(now, newcomer, &agreed));
         self.participant_by_id.insert(id, index);
+        self.shared.enter(&agreed.ufrag, self.number);
         self.participant_by_ufrag
             .insert(agreed.ufrag.clone(), index);
         let room = &mut self.rooms[at];
@@ -385,8 +413,10 @@ impl Rooms {
         participant.generation = offered.generation;
         if participant.ufrag != agreed.ufrag {
             self.participant_by_ufrag.remove(&participant.ufrag);
+            self.shared.leave(&participant.ufrag);
             self.participant_by_ufrag
                 .insert(agreed.ufrag.clone(), index);
+            self.shared.enter(&agreed.ufrag, self.number);
         }
         participant.follow(now, &agreed);
         let (at, key) = (participant.room, participant.key);
@@ -432,7 +462,7 @@ impl Rooms {
             let (exit, media) = (&mut self.exit, participant.way);
             participant
                 .peer
-                .poll(|transmit| exit.transmit(transmit, media))
+                .poll(|transmit| exit.transmit(transmit, media, None))
                 .ok();
         }
         let at = participant.room;
@@ -456,7 +486,20 @@ impl Rooms {
         for way in &participant.ways {
             self.participant_by_way.remove(way);
         }
+        self.shared.leave(&participant.ufrag);
         Some(participant)
+    }
+
+    /// Forgets a stream that has ended.
+    pub(crate) fn close_stream(&mut self, number: usize) {
+        if let Some(way) = self.exit.way_of_stream(number)
+            && let Some(index) = self.participant_by_way.remove(&way)
+            && let Some(participant) = self.participants.get_mut(index)
+        {
+            participant.ways.retain(|known| *known != way);
+            participant.way = participant.way.filter(|known| *known != way);
+        }
+        self.exit.close_stream(number);
     }
 
     /// Goes on after a fault of ours: the Room it happened in ends without another word of its core, all else is looked at anew.
@@ -621,11 +664,12 @@ mod tests {
         let now = Instant::now();
         let (events, mut heard) = mpsc::channel(64);
         let mut rooms = Rooms::new(
+            0,
             now,
             Arc::new(Config::default()),
             Arc::new(Shared::default()),
             Identity::new().unwrap(),
-            Exit::new(Vec::new(), Vec::new()),
+            Exit::new(Vec::new(), Vec::new(), Vec::new()),
             Outbox::new(events),
             StdRng::seed_from_u64(1),
         );

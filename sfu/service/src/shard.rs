@@ -7,7 +7,9 @@
 //! ```
 
 use std::io;
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -15,7 +17,7 @@ use anyhow::Context;
 use model::media::MediaCommand;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use sockets::burst::{Inbox, RECEIVED_MAX};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::figures::Figures;
 use crate::outgoing::Way;
@@ -30,6 +32,9 @@ const SOCKET_TURNS_MAX: usize = 8;
 
 /// How many commands are carried out in a turn: an offer takes a millisecond, and media doesn't wait for many.
 const COMMANDS_PER_TURN_MAX: usize = 4;
+
+/// How many datagrams of streams are taken in in a turn.
+const STREAM_EVENTS_PER_TURN_MAX: usize = 256;
 
 /// How soon events are tried again that signaling had no room for.
 const OUTBOX_INTERVAL: Duration = Duration::from_millis(10);
@@ -47,11 +52,28 @@ pub(crate) enum Command {
     Stop,
 }
 
+/// What a stream has to tell its shard.
+pub(crate) enum StreamEvent {
+    /// It is there.
+    Open {
+        client: SocketAddr,
+        /// Where its datagrams go.
+        outgoing: mpsc::Sender<Vec<u8>>,
+        /// Gets its number.
+        number: oneshot::Sender<usize>,
+    },
+    /// A datagram came by it.
+    Datagram(usize, Vec<u8>),
+    /// It has ended.
+    Close(usize),
+}
+
 /// What the thread owns.
 pub(crate) struct Shard {
     number: usize,
     epoll: Epoll,
     inlet: Inlet<Command>,
+    streams: Receiver<StreamEvent>,
     rooms: Rooms,
 }
 
@@ -61,7 +83,12 @@ impl Shard {
     /// # Errors
     ///
     /// The system can't watch them.
-    pub(crate) fn new(number: usize, inlet: Inlet<Command>, rooms: Rooms) -> anyhow::Result<Self> {
+    pub(crate) fn new(
+        number: usize,
+        inlet: Inlet<Command>,
+        streams: Receiver<StreamEvent>,
+        rooms: Rooms,
+    ) -> anyhow::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).context("no epoll")?;
         let readable = |token| EpollEvent::new(EpollFlags::EPOLLIN, token);
         epoll.add(inlet.event(), readable(WAKER))?;
@@ -72,6 +99,7 @@ impl Shard {
             number,
             epoll,
             inlet,
+            streams,
             rooms,
         })
     }
@@ -179,9 +207,38 @@ impl Shard {
         }
     }
 
+    /// Takes in what waits at streams, as far as its turn goes.
+    fn receive_from_streams(&mut self, now: Instant) {
+        for _ in 0..STREAM_EVENTS_PER_TURN_MAX {
+            match self.streams.try_recv() {
+                Ok(StreamEvent::Open {
+                    client,
+                    outgoing,
+                    number,
+                }) => {
+                    // Whoever does not hear its number has gone.
+                    if let Some(at) = self.rooms.exit.open_stream(client, outgoing)
+                        && number.send(at).is_err()
+                    {
+                        self.rooms.close_stream(at);
+                    }
+                }
+                Ok(StreamEvent::Datagram(at, mut bytes)) => {
+                    if let Some(way) = self.rooms.exit.way_of_stream(at) {
+                        self.rooms.handle_datagram(now, way, &mut bytes);
+                    }
+                }
+                Ok(StreamEvent::Close(at)) => self.rooms.close_stream(at),
+                Err(_) => return,
+            }
+        }
+        self.inlet.ring();
+    }
+
     /// Carries out what other threads ask for; `false` when that is to stop.
     fn obey(&mut self, now: Instant) -> bool {
         self.inlet.hear();
+        self.receive_from_streams(now);
         for _ in 0..COMMANDS_PER_TURN_MAX {
             match self.inlet.receive() {
                 Some(Command::Media(command)) => self.rooms.handle_command(now, command),

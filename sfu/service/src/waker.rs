@@ -1,5 +1,6 @@
 //! How other threads reach a shard: what they send waits in a bounded channel, and an event wakes the shard.
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +21,12 @@ pub(crate) struct Remote<T> {
     waker: Arc<Waker>,
 }
 
+impl<T> fmt::Debug for Remote<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Remote")
+    }
+}
+
 impl<T> Clone for Remote<T> {
     fn clone(&self) -> Self {
         Self {
@@ -33,6 +40,15 @@ impl<T> Clone for Remote<T> {
 pub(crate) struct Inlet<T> {
     channel: Receiver<T>,
     waker: Arc<Waker>,
+}
+
+impl<T> Remote<T> {
+    /// One more channel to the same thread, for messages of another kind; `waiting_max` may wait.
+    pub(crate) fn beside<U>(&self, waiting_max: usize) -> (Remote<U>, Receiver<U>) {
+        let (channel, receiver) = sync_channel(waiting_max);
+        let waker = self.waker.clone();
+        (Remote { channel, waker }, receiver)
+    }
 }
 
 /// Makes the two ends; `waiting_max` messages may wait.

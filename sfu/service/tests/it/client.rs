@@ -1,7 +1,8 @@
 //! A client: a PeerConnection without a browser, on a socket of its own.
 
 use std::collections::VecDeque;
-use std::net::{SocketAddr, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use model::id::{ParticipantId, TrackId};
@@ -12,9 +13,11 @@ use str0m::format::Codec;
 use str0m::media::{
     Direction, KeyframeRequest, KeyframeRequestKind, MediaKind, Mid, Rid, Simulcast, SimulcastLayer,
 };
-use str0m::net::{Protocol, Receive};
+use str0m::net::{Protocol, Receive, TcpType};
 use str0m::rtp::{ExtensionValues, RtpPacket, RtpWrite, SeqNo};
 use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig};
+
+use crate::stage::TCP;
 
 /// The encodings of a Track with simulcast.
 pub(crate) const RIDS: [&str; 2] = ["q", "f"];
@@ -53,8 +56,8 @@ pub(crate) struct Client {
     pub(crate) lose: usize,
     /// Everything that left.
     pub(crate) sent: VecDeque<Vec<u8>>,
-    /// Where it leaves to.
-    pub(crate) server: Option<SocketAddr>,
+    /// In place of the socket, where UDP can't be sent: bytes that came, and those of frames not whole yet.
+    stream: Option<(TcpStream, Vec<u8>)>,
 }
 
 /// How many datagrams a client remembers in each direction.
@@ -84,8 +87,20 @@ impl Client {
             datagrams: VecDeque::new(),
             lose: 0,
             sent: VecDeque::new(),
-            server: None,
+            stream: None,
         }
+    }
+
+    /// A client that can't send UDP: it comes by `stream`.
+    pub(crate) fn over(&mut self, stream: TcpStream) {
+        stream.set_nonblocking(true).unwrap();
+        stream.set_nodelay(true).unwrap();
+        self.address = stream.local_addr().unwrap();
+        self.rtc = RtcConfig::new().set_rtp_mode(true).build(Instant::now());
+        let candidate = Candidate::builder().tcp().host(self.address);
+        let candidate = candidate.tcptype(TcpType::Active).build().unwrap();
+        self.rtc.add_local_candidate(candidate);
+        self.stream = Some((stream, Vec::new()));
     }
 
     /// An offer with new Tracks and so many more slots.
@@ -174,8 +189,38 @@ impl Client {
             self.rtc.handle_input(Input::Receive(now, receive)).unwrap();
             self.poll();
         }
+        for frame in self.frames() {
+            let receive = Receive::new(Protocol::Tcp, TCP, self.address, &frame).unwrap();
+            self.rtc.handle_input(Input::Receive(now, receive)).unwrap();
+            self.poll();
+        }
         self.rtc.handle_input(Input::Timeout(now)).unwrap();
         self.poll();
+    }
+
+    /// Ends the stream.
+    pub(crate) fn hang_up(&mut self) {
+        self.stream = None;
+    }
+
+    /// What came by the stream (RFC 4571 §2).
+    fn frames(&mut self) -> Vec<Vec<u8>> {
+        let Some((stream, bytes)) = &mut self.stream else {
+            return Vec::new();
+        };
+        let mut buffer = [0; 65_536];
+        while let Ok(len @ 1..) = stream.read(&mut buffer) {
+            bytes.extend_from_slice(&buffer[..len]);
+        }
+        let mut frames = Vec::new();
+        while let Some((prefix, rest)) = bytes.split_first_chunk::<2>() {
+            let Some(frame) = rest.get(..usize::from(u16::from_be_bytes(*prefix))) else {
+                break;
+            };
+            frames.push(frame.to_vec());
+            bytes.drain(..2 + frame.len());
+        }
+        frames
     }
 
     fn poll(&mut self) {
@@ -184,10 +229,15 @@ impl Client {
                 Output::Timeout(_) => return,
                 Output::Transmit(transmit) => {
                     remember(&mut self.sent, &transmit.contents);
-                    self.server = Some(transmit.destination);
-                    self.socket
-                        .send_to(&transmit.contents, transmit.destination)
-                        .unwrap();
+                    let Some((stream, _)) = &mut self.stream else {
+                        self.socket
+                            .send_to(&transmit.contents, transmit.destination)
+                            .unwrap();
+                        continue;
+                    };
+                    let len = u16::try_from(transmit.contents.len()).unwrap();
+                    let frame = [&len.to_be_bytes()[..], &transmit.contents].concat();
+                    stream.write_all(&frame).unwrap();
                 }
                 Output::Event(Event::Connected) => self.is_connected = true,
                 Output::Event(Event::RtpPacket(packet)) => self.received.push(packet),

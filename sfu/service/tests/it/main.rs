@@ -7,3 +7,4 @@ mod client;
 mod hostile;
 mod stage;
 mod story;
+mod tcp;

@@ -1,5 +1,6 @@
 //! An SFU, its clients, and signaling's part between them.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use model::id::{AccountId, RoomId};
@@ -12,6 +13,9 @@ use tokio::sync::mpsc;
 use crate::client::{Client, PATIENCE};
 
 pub(crate) const ACCOUNT: AccountId = AccountId::from_u128(1);
+/// Where streams are said to come in.
+pub(crate) const TCP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9);
+
 pub(crate) const ROOM: RoomId = RoomId::from_u128(2);
 
 /// Where it all plays.
@@ -41,6 +45,7 @@ impl Stage {
         let start = Start {
             commands: commands_in,
             events: events_out,
+            tcp_addresses: vec![TCP],
         };
         let handle = Sfu::start(&config, start).unwrap();
         Stage {

@@ -1,0 +1,73 @@
+//! Clients that can't send UDP.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+use bytes::Bytes;
+use model::media::MediaEventKind;
+use model::room::Source;
+use sfu_service::Handle;
+
+use crate::stage::Stage;
+
+/// Both ends of a stream, of which the SFU serves one.
+fn stream_to(handle: &Handle) -> TcpStream {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (accepted, client) = listener.accept().unwrap();
+    accepted.set_nonblocking(true).unwrap();
+    let handle = handle.clone();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async move {
+            let accepted = tokio::net::TcpStream::from_std(accepted).unwrap();
+            handle.serve_stream(accepted, Bytes::new(), client).await;
+        });
+    });
+    stream
+}
+
+#[test]
+fn who_comes_over_tcp_hears_and_is_heard() {
+    let mut stage = Stage::new();
+    let alice = stage.join(&[Source::Microphone], 1, 0);
+    let stream = stream_to(&stage.handle);
+    let bob = stage.join_as(&[Source::Microphone], 1, 0, |client| client.over(stream));
+    for (from, to) in [(alice, bob), (bob, alice)] {
+        for _ in 0..20 {
+            stage.clients[from].send(0, b"over TCP", false, 960);
+            stage.rest(Duration::from_millis(5));
+        }
+        stage.run("heard", |stage| stage.clients[to].received.len() >= 20);
+    }
+
+    // The stream ends, and some seconds later it is told that nobody is there.
+    stage.clients[bob].rtc.disconnect();
+    stage.clients[bob].hang_up();
+    let id = stage.clients[bob].id;
+    stage.next(
+        |event| matches!(event, MediaEventKind::Disconnected { participant } if *participant == id),
+    );
+}
+
+#[test]
+fn a_stream_for_nobody_here_ends_at_once() {
+    let stage = Stage::new();
+    let check = |bytes: &[u8]| {
+        let mut stream = stream_to(&stage.handle);
+        stream
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
+        stream.write_all(bytes).unwrap();
+        assert_eq!(stream.read(&mut [0; 10]).unwrap_or(0), 0, "{bytes:?}");
+    };
+    check(&[0xFF, 0xFF, 0, 1]);
+    check(&[0, 4, 1, 2, 3, 4]);
+    let mut request = vec![0, 20, 0, 1, 0, 0, 0x21, 0x12, 0xA4, 0x42];
+    request.resize(22, 7);
+    check(&request);
+}
