@@ -59,11 +59,8 @@ pub(crate) struct Section {
     pub(crate) is_audio: bool,
     /// What they send there.
     pub(crate) track: Option<(TrackId, TrackKey)>,
-    /// What they receive there. It lives as long as the section: what leaves as its SSRC goes on counting, for no index may be
-    /// sealed twice.
+    /// What they receive there.
     pub(crate) slot: Option<Carrier>,
-    /// Whether they receive anything there now.
-    pub(crate) receives: bool,
     /// What the slot carries now has not been told.
     pub(crate) is_news: bool,
 }
@@ -445,7 +442,7 @@ impl Participant {
     /// What their slots carry.
     pub(crate) fn slots(&self) -> Vec<Slot> {
         let slot = |section: &Section| {
-            let carrier = section.slot.as_ref().filter(|_| section.receives)?;
+            let carrier = section.slot.as_ref()?;
             Some(Slot {
                 mid: section.mid.clone(),
                 track: carrier.track.map(|track| track.id),

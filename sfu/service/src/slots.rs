@@ -7,15 +7,15 @@ use std::time::Instant;
 use model::id::TrackId;
 use model::media::{LayerWanted, MediaEventKind, Slot, TrackOffer};
 use rand::RngExt;
-use sfu_core::{EncodingConfig, Output, SlotConfig, TrackConfig};
+use sfu_core::{EncodingConfig, Output, SlotConfig, TrackConfig, VOICES_MAX};
 
 use crate::participant::{Carried, Carrier, Participant, Section, Track};
 use crate::peer::{Agreed, AgreedSection};
 use crate::rooms::{Room, Rooms};
 use crate::wishes::{self, Offered};
 
-/// How many audio slots there are at most: nobody can follow more voices at once.
-const AUDIO_SLOTS_WANTED_MAX: usize = 6;
+/// How many audio slots are asked for at most: as many as there are voices heard at once.
+const AUDIO_SLOTS_WANTED_MAX: usize = VOICES_MAX;
 
 /// How many video slots are asked for at most: a gallery of 7 by 7.
 const VIDEO_SLOTS_WANTED_MAX: usize = 49;
@@ -40,7 +40,6 @@ impl Rooms {
                     is_audio: agreed.is_audio,
                     track: None,
                     slot: None,
-                    receives: false,
                     is_news: false,
                 });
                 sections.len() - 1
@@ -139,11 +138,10 @@ impl Rooms {
         let participant = &mut self.participants[index];
         let room = &mut self.rooms[participant.room];
         let section = &mut participant.sections[at];
-        section.receives = agreed.ssrc.is_some();
         let Some((ssrc, rtx_ssrc)) = agreed.ssrc else {
-            if let Some(carrier) = &mut section.slot {
-                room.core.unsubscribe(carrier.key);
-                carrier.put(None);
+            if let Some(carrier) = section.slot.take() {
+                // What leaves as its SSRC goes on counting when it comes again: the core keeps its numbers.
+                room.core.remove_slot(carrier.key);
             }
             return;
         };
@@ -155,7 +153,7 @@ impl Rooms {
             participant.key,
             SlotConfig {
                 audio: agreed.is_audio,
-                automatic: false,
+                automatic: agreed.is_audio,
                 mid: agreed.mid.clone(),
                 ssrc,
                 rtx_ssrc,
@@ -195,8 +193,7 @@ impl Rooms {
                 if let Some(index) = room.places[place]
                     && let Some(participant) = self.participants.get_mut(index)
                 {
-                    fill(now, room, index, participant, true);
-                    fill(now, room, index, participant, false);
+                    fill(now, room, index, participant);
                     participant.choose_due = Some(now);
                 }
             }
@@ -338,16 +335,10 @@ impl Rooms {
 }
 
 /// Puts what a Participant wants to see into their slots.
-fn fill(
-    now: Instant,
-    room: &mut Room,
-    index: usize,
-    participant: &mut Participant,
-    is_audio: bool,
-) {
-    let offered = offered_to(room, index, is_audio);
+fn fill(now: Instant, room: &mut Room, index: usize, participant: &mut Participant) {
+    let offered = offered_to(room, index, false);
     let wanted = wishes::wanted(&offered, &participant.wants);
-    let is_slot = |section: &&mut Section| section.is_audio == is_audio && section.receives;
+    let is_slot = |section: &&mut Section| !section.is_audio && section.slot.is_some();
     let mut slots: Vec<&mut Section> = participant.sections.iter_mut().filter(is_slot).collect();
     let carried: Vec<Option<TrackId>> = slots
         .iter()
@@ -387,7 +378,7 @@ fn fill(
 /// How many audio and video slots a Participant should have in all.
 fn slots_wanted(room: &Room, index: usize, participant: &Participant) -> (u16, u16) {
     let has = |is_audio: bool| {
-        let is_slot = |section: &&Section| section.is_audio == is_audio && section.receives;
+        let is_slot = |section: &&Section| section.is_audio == is_audio && section.slot.is_some();
         participant.sections.iter().filter(is_slot).count()
     };
     let there = |is_audio: bool| {
