@@ -10,7 +10,7 @@ use crate::bitrate::Bitrate;
 pub const ARRIVALS_MAX: usize = 1024;
 
 /// A packet that comes later than so many after it is not reported any more.
-const LATE_MAX: u64 = 1000;
+pub const LATE_MAX: u64 = 1000;
 
 /// Reports are sent this often at most ...
 pub const INTERVAL_MIN: Duration = Duration::from_millis(50);
@@ -36,6 +36,8 @@ pub struct Arrivals {
     /// Unwrapped sequence number and microseconds since `start`, ascending.
     waiting: Vec<(u64, i64)>,
     highest: Option<u64>,
+    /// The number after the last one reported.
+    next: Option<u64>,
     count: u8,
     /// When a report was last begun, and how many bytes came since.
     reported_at: Instant,
@@ -49,6 +51,9 @@ pub struct Arrivals {
 pub struct Report<'a> {
     /// The feedback packet count, which wraps.
     pub count: u8,
+    /// The first number that has a status, unwrapped: the one after the last report, so that losses between the two are told.
+    /// At most the first arrival's, and at most [`LATE_MAX`] before it.
+    pub base: u64,
     /// Unwrapped sequence numbers, ascending, with the microseconds of their arrival.
     pub arrivals: &'a [(u64, i64)],
 }
@@ -60,6 +65,7 @@ impl Arrivals {
             start: now,
             waiting: Vec::new(),
             highest: None,
+            next: None,
             count: 0,
             reported_at: now,
             bytes: 0,
@@ -105,18 +111,24 @@ impl Arrivals {
     /// The next report, when one is due. The caller writes as much of it as fits, says how much by
     /// [`Arrivals::reported`], and asks again.
     pub fn poll_report(&mut self, now: Instant) -> Option<Report<'_>> {
-        if self.waiting.is_empty() || self.poll_timeout()? > now {
+        let (first, _) = *self.waiting.first()?;
+        if self.poll_timeout()? > now {
             return None;
         }
+        let base = self.next.map_or(first, |next| next.min(first));
         Some(Report {
             count: self.count,
+            base: base.max(first.saturating_sub(LATE_MAX)),
             arrivals: &self.waiting,
         })
     }
 
     /// The first `taken` arrivals of the last [`Report`] are on their way.
     pub fn reported(&mut self, now: Instant, taken: usize) {
-        self.waiting.drain(..taken.min(self.waiting.len()));
+        let taken = taken.min(self.waiting.len());
+        if let Some((last, _)) = self.waiting.drain(..taken).next_back() {
+            self.next = self.next.max(Some(last + 1));
+        }
         self.count = self.count.wrapping_add(1);
         if self.waiting.is_empty() {
             self.adapt(now);
@@ -244,8 +256,25 @@ mod tests {
         arrivals.reported(now + 51 * MS, 2);
         let rest = arrivals.poll_report(now + 51 * MS).unwrap();
         assert_eq!((rest.count, rest.arrivals.len()), (1, 1));
+        assert_eq!(rest.base, rest.arrivals[0].0);
         arrivals.reported(now + 51 * MS, 1);
         assert_eq!(arrivals.poll_timeout(), None);
+    }
+
+    #[test]
+    fn a_report_begins_where_the_last_one_ended_so_that_no_loss_is_untold() {
+        let now = start();
+        let mut arrivals = Arrivals::new(now);
+        let mut bases = Vec::new();
+        // 11 to 13 are lost, 12 comes late, and then the numbers jump.
+        for (n, sequence) in [10, 14, 12, 5000].into_iter().enumerate() {
+            let at = now + MS * 200 * u32::try_from(n).unwrap();
+            arrivals.handle_packet(at, sequence, 1000);
+            let report = arrivals.poll_report(at + 150 * MS).unwrap();
+            bases.push(report.base - (1 << 16));
+            arrivals.reported(at + 150 * MS, 1);
+        }
+        assert_eq!(bases, [10, 11, 12, 4000]);
     }
 
     #[test]
@@ -293,6 +322,8 @@ mod tests {
                 while let Some(report) = arrivals.poll_report(now) {
                     prop_assert!(report.arrivals.windows(2).all(|pair| pair[0].0 < pair[1].0));
                     prop_assert!(report.arrivals.iter().all(|&(_, at)| at >= 0));
+                    let gap = report.arrivals[0].0.checked_sub(report.base);
+                    prop_assert!(gap.is_some_and(|gap| gap <= LATE_MAX));
                     let taken = report.arrivals.len();
                     told += taken;
                     arrivals.reported(now, taken);

@@ -11,7 +11,7 @@ use crate::bitrate::Bitrate;
 use crate::estimate::Plan;
 
 /// Packets leave by so much faster than the estimate: a queue of ours is no better than one in the network.
-const PACE: f64 = 1.5;
+const PACE: f64 = 1.25;
 
 /// The bucket: what leaves at once after a pause, at the pace.
 pub const BURST: Duration = Duration::from_millis(20);
@@ -22,8 +22,18 @@ const PROBE_BURST: Duration = Duration::from_millis(4);
 /// Packets that wait, at most, of each kind.
 pub const QUEUE_MAX: usize = 1024;
 
-/// What waits leaves within this, if need be faster than the estimate.
-const QUEUE_TIME_MAX: Duration = Duration::from_millis(500);
+/// What waits should leave within this: if need be a little faster.
+const QUEUE_TIME: Duration = Duration::from_millis(400);
+const PACE_MAX: f64 = 2.5;
+
+/// What waits, at most, as a time at the estimate: of what was lost, and of everything. What comes beyond is refused, for it
+/// would be of no use when it leaves.
+const RESEND_TIME_MAX: Duration = Duration::from_millis(300);
+const QUEUE_TIME_MAX: Duration = Duration::from_millis(1000);
+
+/// So many bytes may always wait: a key frame.
+const QUEUE_LEN_MIN: u64 = 48 * 1024;
+const RESEND_LEN_MIN: u64 = 4 * 1024;
 
 /// What a packet is, in the order in which packets leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,7 +63,7 @@ pub(crate) enum Item<P> {
 }
 
 /// A cluster that is being sent.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Probe {
     plan: Plan,
     next_at: Instant,
@@ -66,7 +76,11 @@ struct Probe {
 pub(crate) struct Pacer<P> {
     queues: [VecDeque<Waiting<P>>; CLASSES],
     bytes: u64,
-    estimate: Bitrate,
+    /// Of these, retransmissions.
+    bytes_resent: u64,
+    /// What may wait of both.
+    bytes_max: u64,
+    bytes_resent_max: u64,
     /// Time per byte at the pace, in 1024ths of a nanosecond.
     per_byte: u64,
     drained_at: Instant,
@@ -78,7 +92,9 @@ impl<P: Copy> Pacer<P> {
         let mut pacer = Self {
             queues: std::array::from_fn(|_| VecDeque::new()),
             bytes: 0,
-            estimate,
+            bytes_resent: 0,
+            bytes_max: 0,
+            bytes_resent_max: 0,
             per_byte: 0,
             drained_at: now,
             probe: None,
@@ -89,13 +105,14 @@ impl<P: Copy> Pacer<P> {
 
     /// Sets the pace from the estimate and from what waits; to be called every 100 ms or so.
     pub(crate) fn set_estimate(&mut self, estimate: Bitrate) {
-        self.estimate = estimate;
-        let needed = Bitrate::of(self.bytes, QUEUE_TIME_MAX);
+        let needed = Bitrate::of(self.bytes, QUEUE_TIME).min(estimate.scaled(PACE_MAX));
         let pace = estimate.scaled(PACE).max(needed).max(Bitrate::kbps(1));
         self.per_byte = 8 * 1_000_000_000 * 1024 / pace.as_bps();
+        self.bytes_max = estimate.bytes_in(QUEUE_TIME_MAX).max(QUEUE_LEN_MIN);
+        self.bytes_resent_max = estimate.bytes_in(RESEND_TIME_MAX).max(RESEND_LEN_MIN);
     }
 
-    /// Queues a packet; gives it back when too many wait.
+    /// Queues a packet; gives it back when too much waits.
     pub(crate) fn push(
         &mut self,
         now: Instant,
@@ -104,7 +121,12 @@ impl<P: Copy> Pacer<P> {
         packet: P,
     ) -> Result<(), P> {
         let queue = &mut self.queues[class as usize];
-        if queue.len() >= QUEUE_MAX {
+        let is_full = match class {
+            Class::Audio => false,
+            Class::Retransmission => self.bytes_resent >= self.bytes_resent_max,
+            Class::Video => self.bytes >= self.bytes_max,
+        };
+        if is_full || queue.len() >= QUEUE_MAX {
             return Err(packet);
         }
         queue.push_back(Waiting {
@@ -113,21 +135,21 @@ impl<P: Copy> Pacer<P> {
             since: now,
         });
         self.bytes += u64::from(len);
+        if class == Class::Retransmission {
+            self.bytes_resent += u64::from(len);
+        }
         Ok(())
     }
 
     /// Forgets the packets for which `is_left` holds.
     pub(crate) fn discard(&mut self, mut is_left: impl FnMut(&P) -> bool) {
-        let bytes = &mut self.bytes;
         for queue in &mut self.queues {
-            queue.retain(|waiting| {
-                let is_left = is_left(&waiting.packet);
-                if is_left {
-                    *bytes -= u64::from(waiting.len);
-                }
-                !is_left
-            });
+            queue.retain(|waiting| !is_left(&waiting.packet));
         }
+        let bytes =
+            |queue: &VecDeque<Waiting<P>>| queue.iter().map(|w| u64::from(w.len)).sum::<u64>();
+        self.bytes = self.queues.iter().map(bytes).sum();
+        self.bytes_resent = bytes(&self.queues[Class::Retransmission as usize]);
     }
 
     /// Begins a cluster; none may be under way.
@@ -152,20 +174,21 @@ impl<P: Copy> Pacer<P> {
     /// What may leave now, with its length and the cluster it belongs to (or 0); `None`: nothing.
     pub(crate) fn pop(&mut self, now: Instant) -> Option<(Item<P>, u16, u16)> {
         if let Some(waiting) = self.queues[Class::Audio as usize].pop_front() {
-            return Some(self.leave(now, waiting, 0));
+            // Part of a cluster, too: it takes its share of what the cluster measures.
+            let cluster = self.probe.as_ref().map_or(0, |probe| probe.plan.id);
+            let item = self.leave(now, waiting, cluster);
+            self.advance_probe(now, item.1);
+            return Some(item);
         }
-        if let Some(probe) = &mut self.probe {
-            if probe.next_at > now {
+        if let Some(Probe { plan, next_at, .. }) = self.probe {
+            if next_at > now {
                 return None;
             }
-            let id = probe.plan.id;
-            let next = self.queues[1..].iter_mut().find_map(VecDeque::pop_front);
-            let item = match next {
-                Some(waiting) => self.leave(now, waiting, id),
+            let item = match self.take() {
+                Some(waiting) => self.leave(now, waiting, plan.id),
                 None => {
-                    let len = probe.plan.padding_len;
-                    self.fill(now, len);
-                    (Item::Padding, len, id)
+                    self.fill(now, plan.padding_len);
+                    (Item::Padding, plan.padding_len, plan.id)
                 }
             };
             self.advance_probe(now, item.1);
@@ -174,7 +197,7 @@ impl<P: Copy> Pacer<P> {
         if self.drained_at > now + BURST {
             return None;
         }
-        let waiting = self.queues[1..].iter_mut().find_map(VecDeque::pop_front)?;
+        let waiting = self.take()?;
         Some(self.leave(now, waiting, 0))
     }
 
@@ -206,6 +229,15 @@ impl<P: Copy> Pacer<P> {
     /// What waits, in bytes.
     pub(crate) fn waiting(&self) -> u64 {
         self.bytes
+    }
+
+    /// The next packet that is no audio.
+    fn take(&mut self) -> Option<Waiting<P>> {
+        if let Some(waiting) = self.queues[Class::Retransmission as usize].pop_front() {
+            self.bytes_resent -= u64::from(waiting.len);
+            return Some(waiting);
+        }
+        self.queues[Class::Video as usize].pop_front()
     }
 
     fn leave(&mut self, now: Instant, waiting: Waiting<P>, cluster: u16) -> (Item<P>, u16, u16) {
@@ -264,8 +296,8 @@ mod tests {
     #[test]
     fn a_burst_leaves_at_once_and_the_rest_at_the_pace_in_bursts_again() {
         let mut now = start();
-        // 1 Mbit/s paced at 1.5: 20 ms are 3750 bytes.
-        let mut pacer = Pacer::new(now, Bitrate::kbps(1000));
+        // Paced at 1.5 Mbit/s: 20 ms are 3750 bytes.
+        let mut pacer = Pacer::new(now, Bitrate::kbps(1200));
         for n in 0..20 {
             pacer.push(now, Class::Video, 1250, n).unwrap();
         }
@@ -294,31 +326,30 @@ mod tests {
     #[test]
     fn too_much_is_given_back_and_what_was_left_is_forgotten() {
         let now = start();
-        let mut pacer = Pacer::new(now, Bitrate::kbps(100));
-        for n in 0..QUEUE_MAX {
-            pacer.push(now, Class::Video, 1000, n).unwrap();
-        }
-        assert_eq!(pacer.push(now, Class::Video, 1000, 7), Err(7));
+        let mut pacer = Pacer::new(now, Bitrate::kbps(1000));
+        let mut fill = |class| (0..).find(|&n| pacer.push(now, class, 1000, n).is_err());
+        assert_eq!(fill(Class::Retransmission), Some(38), "300 ms");
+        assert_eq!(fill(Class::Video), Some(125 - 38), "1 s of all");
+        assert_eq!(fill(Class::Audio), Some(1024));
         pacer.discard(|n| n % 2 == 0);
-        assert_eq!(pacer.waiting(), QUEUE_MAX as u64 / 2 * 1000);
+        assert_eq!(pacer.waiting(), (19 + 43 + 512) * 1000);
+        assert_eq!(pacer.bytes_resent, 19 * 1000);
         assert_eq!(pacer.delay(now + MS), MS);
     }
 
     #[test]
-    fn what_waits_leaves_within_the_time_allowed_whatever_the_estimate() {
+    fn a_long_queue_leaves_faster_but_within_the_limit() {
         let mut now = start();
-        let mut pacer = Pacer::new(now, Bitrate::kbps(100));
-        for n in 0..200 {
-            pacer.push(now, Class::Video, 1200, n).unwrap();
-        }
-        let mut ticks = 0;
-        while pacer.waiting() > 0 {
-            pacer.set_estimate(Bitrate::kbps(100));
+        let mut pacer = Pacer::new(now, Bitrate::kbps(400));
+        while pacer.push(now, Class::Video, 1200, ()).is_ok() {}
+        let mut sent = 0;
+        for _ in 0..20 {
+            pacer.set_estimate(Bitrate::kbps(400));
             now += 25 * MS;
-            ticks += 1;
-            packets(&mut pacer, now);
-            assert!(ticks < 200, "{} still wait", pacer.waiting());
+            sent += packets(&mut pacer, now).len() * 1200;
         }
+        // Half a second at 1.25 to 2.5 times the estimate.
+        assert!((32_000..63_000).contains(&sent), "{sent}");
     }
 
     #[test]
@@ -361,10 +392,10 @@ mod tests {
             let mut now = begun;
             let estimate = Bitrate::kbps(kbps);
             let mut pacer = Pacer::new(now, estimate);
-            let (mut sent, mut count) = (0, 0);
+            let (mut sent, mut count, mut pushed) = (0, 0, 0);
             for &(millis, len) in &pushes {
                 now += MS * u32::try_from(millis).unwrap();
-                pacer.push(now, Class::Video, len, ()).unwrap();
+                pushed += u32::from(pacer.push(now, Class::Video, len, ()).is_ok());
                 while let Some((_, len, _)) = pacer.pop(now) {
                     sent += u64::from(len);
                     count += 1;
@@ -374,9 +405,11 @@ mod tests {
             }
             while let Some(at) = pacer.next_at(now) {
                 now = at;
-                count += std::iter::from_fn(|| pacer.pop(now)).count();
+                while pacer.pop(now).is_some() {
+                    count += 1;
+                }
             }
-            prop_assert_eq!(count, pushes.len());
+            prop_assert_eq!(count, pushed);
             prop_assert_eq!(pacer.waiting(), 0);
         }
     }

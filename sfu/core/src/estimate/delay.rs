@@ -42,6 +42,13 @@ const SPIKE_MS: f64 = 15.0;
 /// The queue must grow for so many milliseconds before it is believed (§5.4).
 const OVERUSE_MS: f64 = 10.0;
 
+/// A queue shorter than this (milliseconds above the least delay seen) is left alone, however it came about: a burst or a
+/// key frame makes one, and it is gone by itself.
+const QUEUE_MIN_MS: f64 = 20.0;
+
+/// The least delay rises by so much, relative to time, so that clocks may drift apart and ways become longer.
+const LEAST_RISE: f64 = 0.002;
+
 /// What the delay says about the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Usage {
@@ -53,7 +60,8 @@ pub(super) enum Usage {
     Under,
 }
 
-/// Packets that were sent together.
+/// Packets that were sent together. What its first packet waited tells of the queue it found; the rest waits for the group
+/// itself, the longer the more is sent at once.
 #[derive(Debug, Clone, Copy)]
 struct Group {
     sent_first_us: u64,
@@ -72,6 +80,7 @@ pub(super) struct DelayDetector {
     groups: f64,
     delay_ms: f64,
     smoothed_ms: f64,
+    least_ms: f64,
     /// Arrival of a group in milliseconds since the first one, and the smoothed delay then.
     line: VecDeque<(f64, f64)>,
     line_start_us: i64,
@@ -93,6 +102,7 @@ impl DelayDetector {
             groups: 0.0,
             delay_ms: 0.0,
             smoothed_ms: 0.0,
+            least_ms: 0.0,
             line: VecDeque::with_capacity(WINDOW + 1),
             line_start_us: 0,
             slope_last: 0.0,
@@ -121,8 +131,10 @@ impl DelayDetector {
 
         let complete = *group;
         if let Some(before) = self.before {
-            let sent = signed(complete.sent_us) - signed(before.sent_us);
-            let arrived = complete.arrived_us.saturating_sub(before.arrived_us);
+            let sent = signed(complete.sent_first_us) - signed(before.sent_first_us);
+            let arrived = complete
+                .arrived_first_us
+                .saturating_sub(before.arrived_first_us);
             if arrived.saturating_sub(sent).saturating_abs() > STEP_MAX_US {
                 return self.begin_anew(sent_us, arrived_us);
             }
@@ -133,7 +145,7 @@ impl DelayDetector {
                 }
             } else {
                 self.reordered = 0;
-                self.handle_group(millis(sent), millis(arrived), complete.arrived_us);
+                self.handle_group(millis(sent), millis(arrived), complete.arrived_first_us);
             }
         }
         self.before = Some(complete);
@@ -144,6 +156,11 @@ impl DelayDetector {
         self.usage
     }
 
+    /// How long the queue is now, in milliseconds: the delay above the least one seen.
+    pub(super) fn queue_ms(&self) -> f64 {
+        self.delay_ms - self.least_ms
+    }
+
     /// Forgets the queue it saw, after a pause or a change of the way.
     fn begin_anew(&mut self, sent_us: u64, arrived_us: i64) {
         self.before = None;
@@ -152,6 +169,7 @@ impl DelayDetector {
         self.groups = 0.0;
         self.delay_ms = 0.0;
         self.smoothed_ms = 0.0;
+        self.least_ms = 0.0;
         self.line.clear();
         self.over_ms = None;
         self.over_count = 0;
@@ -166,6 +184,8 @@ impl DelayDetector {
         self.groups = (self.groups + 1.0).min(GROUPS_WEIGHED_MAX);
         self.delay_ms += arrived_ms - sent_ms;
         self.smoothed_ms = SMOOTHING * self.smoothed_ms + (1.0 - SMOOTHING) * self.delay_ms;
+
+        self.least_ms = (self.least_ms + LEAST_RISE * arrived_ms).min(self.smoothed_ms);
 
         self.line
             .push_back((millis(arrived_us - self.line_start_us), self.smoothed_ms));
@@ -201,7 +221,8 @@ impl DelayDetector {
         }
         let trend = slope * self.groups * GAIN;
 
-        if trend > self.threshold {
+        let has_queue = self.smoothed_ms - self.least_ms >= QUEUE_MIN_MS;
+        if trend > self.threshold && has_queue {
             // Half of the first interval, for it began somewhere within.
             let over_ms = self.over_ms.map_or(sent_ms / 2.0, |over| over + sent_ms);
             self.over_ms = Some(over_ms);

@@ -53,6 +53,9 @@ const SILENCE_REPORTS: Duration = Duration::from_secs(7);
 /// A broken way's rate is halved this often.
 const HALVED_EVERY: Duration = Duration::from_millis(500);
 
+/// After a silence, for so long and a round trip, losses are those of the silence.
+const FORGIVEN: Duration = Duration::from_millis(500);
+
 /// A REMB that was not repeated for so long has no force any more.
 const REMB_LIFETIME: Duration = Duration::from_secs(10);
 
@@ -60,7 +63,23 @@ const REMB_LIFETIME: Duration = Duration::from_secs(10);
 const CALM_AFTER: Duration = Duration::from_secs(1);
 
 /// Nothing is probed while more than this share is lost.
-const CALM_LOSS: f64 = 0.15;
+const CALM_LOSS: f64 = 0.3;
+
+/// The estimate has to exceed what is wanted by so much for it to be sent in peace.
+const WANTED_MARGIN: f64 = 1.2;
+
+/// A way that takes so much longer to deliver than we took to send, and has so long a queue, has broken down: no need to look
+/// at it for long.
+const BLOCKED_STRETCH: f64 = 1.5;
+const BLOCKED_QUEUE_MS: f64 = 150.0;
+
+/// A way that takes so much longer to deliver is sent more than it carries.
+const LAGGING_STRETCH: f64 = 1.25;
+
+/// While a queue is longer than this, less is sent, so that it drains: for so long after the rate had to be lowered.
+const DRAINED_QUEUE_MS: f64 = 250.0;
+const DRAINED_FOR: Duration = Duration::from_secs(15);
+const DRAINED_SHARE: f64 = 0.6;
 
 /// How much a round trip's sample weighs.
 const ROUND_TRIP_WEIGHT: u32 = 8;
@@ -90,16 +109,21 @@ pub(crate) struct Estimator {
     limited: LimitedDetector,
     loss: LossControl,
     loss_limit: Option<Bitrate>,
+    /// Whether a long queue has to drain.
+    drains: bool,
     reports: ReportControl,
     remb: Option<(Instant, Bitrate)>,
     prober: Prober,
     round_trip: Option<Duration>,
     max: Bitrate,
+    /// What there should be room for.
     wanted: Bitrate,
     /// Since when what was sent is not answered.
     unanswered_since: Option<Instant>,
     /// While a way is thought broken: the rate left, and when it was last halved.
     silence: Option<(Bitrate, Instant)>,
+    /// After a silence: until when losses are not counted.
+    forgiven_until: Option<Instant>,
     estimate: Bitrate,
     unknown: u64,
 }
@@ -115,6 +139,7 @@ impl Estimator {
             limited: LimitedDetector::new(),
             loss: LossControl::new(),
             loss_limit: None,
+            drains: false,
             reports: ReportControl::new(RATE_START),
             remb: None,
             prober: Prober::new(acks == Acks::Remb),
@@ -123,6 +148,7 @@ impl Estimator {
             wanted: Bitrate::ZERO,
             unanswered_since: None,
             silence: None,
+            forgiven_until: None,
             estimate: RATE_START,
             unknown: 0,
         }
@@ -160,8 +186,8 @@ impl Estimator {
 
     /// Sets what would be sent if it fitted. When that grows, the next probe need not wait.
     pub(crate) fn set_wanted(&mut self, now: Instant, wanted: Bitrate) {
-        let is_new = self.wanted <= self.estimate && wanted > self.estimate;
-        self.wanted = wanted;
+        let is_new = self.wanted <= self.estimate && wanted.scaled(WANTED_MARGIN) > self.estimate;
+        self.wanted = wanted.scaled(WANTED_MARGIN);
         if is_new {
             self.prober.hurry(now);
         }
@@ -204,8 +230,7 @@ impl Estimator {
         let (summary, packets) = self.history.handle_feedback(now, statuses);
         for packet in packets {
             self.delay.handle_packet(packet.sent_us, packet.arrived_us);
-            self.acknowledged
-                .handle_packet(packet.arrived_us, packet.len, is_limited);
+            self.acknowledged.handle_packet(packet, is_limited);
             measured = self.prober.handle_acknowledged(packet).or(measured);
             delivery.received += 1;
             delivery.bytes += u64::from(packet.len);
@@ -220,6 +245,10 @@ impl Estimator {
         if let Some(round_trip) = summary.round_trip {
             self.measure_round_trip(round_trip);
             self.handle_answer(now);
+        }
+        if self.forgiven_until.is_some_and(|until| now < until) {
+            // What was lost while nothing passed says nothing about how much passes now.
+            delivery.lost = 0;
         }
         self.steer(now, is_limited, delivery, measured);
     }
@@ -299,9 +328,10 @@ impl Estimator {
             .decreased_at()
             .is_none_or(|at| now.saturating_duration_since(at) >= CALM_AFTER);
         is_steady
+            && !self.drains
             && self.delay.usage() == Usage::Normal
             && self.silence.is_none()
-            && self.loss() <= CALM_LOSS
+            && self.loss.loss_latest() <= CALM_LOSS
     }
 
     /// Draws the conclusions from a feedback.
@@ -312,13 +342,29 @@ impl Estimator {
         delivery: Delivery,
         measured: Option<(u16, Bitrate)>,
     ) {
-        let usage = self.delay.usage();
+        let stretch = self.acknowledged.stretch();
+        let is_blocked = stretch >= BLOCKED_STRETCH && self.delay.queue_ms() >= BLOCKED_QUEUE_MS;
+        let usage = if is_blocked {
+            Usage::Over
+        } else {
+            self.delay.usage()
+        };
+        if is_blocked {
+            self.acknowledged.believe_last();
+        }
         let acknowledged = self.acknowledged.rate();
         let input = Input {
             usage,
             acknowledged,
-            is_limited,
+            acknowledged_latest: if is_blocked {
+                acknowledged
+            } else {
+                self.acknowledged.rate_latest()
+            },
+            // Where what arrives lags behind what was sent, it does tell what the way carries.
+            is_limited: is_limited && stretch < LAGGING_STRETCH,
             round_trip: self.round_trip.unwrap_or(ROUND_TRIP_FIRST),
+            queue_ms: self.delay.queue_ms(),
         };
         self.rate.update(now, input);
 
@@ -332,6 +378,11 @@ impl Estimator {
             self.prober
                 .handle_result(now, cluster, measured, self.wanted.min(self.max));
         }
+        let is_lowered = self
+            .rate
+            .decreased_at()
+            .is_some_and(|at| now.saturating_duration_since(at) < DRAINED_FOR);
+        self.drains = is_lowered && self.delay.queue_ms() >= DRAINED_QUEUE_MS;
         self.loss_limit = self
             .loss
             .update(now, delivery, self.rate.rate(), acknowledged);
@@ -346,15 +397,20 @@ impl Estimator {
             self.rate.set(now, rate);
             self.rate.forget_capacity();
             self.acknowledged.reset();
+            self.loss = LossControl::new();
+            self.loss_limit = None;
+            self.forgiven_until = Some(now + FORGIVEN + self.round_trip.unwrap_or_default());
             self.reports.rate = rate;
             self.prober.hurry(now);
         }
     }
 
     fn measure_round_trip(&mut self, sample: Duration) {
-        self.round_trip = Some(self.round_trip.map_or(sample, |mean| {
+        let round_trip = self.round_trip.map_or(sample, |mean| {
             (mean * (ROUND_TRIP_WEIGHT - 1) + sample) / ROUND_TRIP_WEIGHT
-        }));
+        });
+        self.round_trip = Some(round_trip);
+        self.prober.set_round_trip(round_trip);
     }
 
     fn conclude(&mut self) {
@@ -366,6 +422,11 @@ impl Estimator {
                 .reports
                 .rate
                 .min(self.remb.map_or(UNGUIDED_RATE_MAX, |(_, remb)| remb)),
+        };
+        let rate = if self.drains {
+            rate.scaled(DRAINED_SHARE)
+        } else {
+            rate
         };
         let silent = self.silence.map_or(Bitrate::MAX, |(rate, _)| rate);
         self.estimate = rate.min(silent).max(RATE_MIN).min(self.max);

@@ -10,7 +10,7 @@ use super::history::Acknowledged;
 use crate::bitrate::Bitrate;
 
 /// A cluster is at least so long and has at least so many packets.
-const CLUSTER: Duration = Duration::from_millis(25);
+const CLUSTER: Duration = Duration::from_millis(40);
 const CLUSTER_PACKETS: u64 = 5;
 
 /// Where only the receiver estimates (REMB), a cluster must be long enough for it to notice.
@@ -27,8 +27,8 @@ const FIRST: [f64; 2] = [3.0, 6.0];
 /// Later ones, relative to the estimate.
 const LATER: f64 = 2.0;
 
-/// Nothing is gained by knowing that more fits than is wanted, with this margin.
-const WANTED_MARGIN: f64 = 1.25;
+/// Nothing is gained by knowing that more fits than is wanted; a cluster is so much larger, for it measures a little less.
+const WANTED_MARGIN: f64 = 1.1;
 
 /// A cluster of which this share came through at its rate is followed by a larger one.
 const THROUGH: f64 = 0.7;
@@ -37,7 +37,7 @@ const THROUGH: f64 = 0.7;
 const WORTH: f64 = 1.05;
 
 /// What of a cluster must have arrived for it to be judged, in percent.
-const RECEIVED_PERCENT: u64 = 80;
+const RECEIVED_PERCENT: u64 = 60;
 
 /// Clusters are sent or arrive within this, or they say nothing.
 const SPAN_MAX: Duration = Duration::from_secs(1);
@@ -51,10 +51,15 @@ const SATURATED_USE: f64 = 0.95;
 
 /// The next attempt comes after this, and after a failure half as long again, up to the other.
 pub(super) const INTERVAL_MIN: Duration = Duration::from_millis(1500);
-const INTERVAL_MAX: Duration = Duration::from_secs(8);
+const INTERVAL_MAX: Duration = Duration::from_secs(3);
 
-/// A cluster whose feedback has not come after this is judged by what there is.
-const PATIENCE: Duration = Duration::from_millis(800);
+/// A cluster whose feedback has not come after two round trips and this is judged by what there is.
+const PATIENCE: Duration = Duration::from_millis(300);
+const ROUND_TRIP_FIRST: Duration = Duration::from_millis(250);
+const ROUND_TRIP_MAX: Duration = Duration::from_secs(1);
+
+/// An attempt that measured nothing, for too little of it arrived, says nothing: the next one comes soon.
+const INTERVAL_UNKNOWN: Duration = Duration::from_millis(400);
 
 /// So many clusters are known at once.
 const CLUSTERS: usize = 4;
@@ -97,6 +102,9 @@ pub(super) struct Prober {
     waiting: Option<Plan>,
     /// Set while clusters are out: since when, and the estimate before.
     attempt: Option<(Instant, Bitrate)>,
+    /// Whether a cluster of the attempt measured anything.
+    has_result: bool,
+    round_trip: Duration,
     has_begun: bool,
     next_at: Option<Instant>,
     interval: Duration,
@@ -112,6 +120,8 @@ impl Prober {
             clusters: [Cluster::default(); CLUSTERS],
             waiting: None,
             attempt: None,
+            has_result: false,
+            round_trip: ROUND_TRIP_FIRST,
             has_begun: false,
             next_at: None,
             interval: INTERVAL_MIN,
@@ -141,6 +151,7 @@ impl Prober {
 
         let ceiling = wanted.scaled(WANTED_MARGIN);
         self.attempt = Some((now, estimate));
+        self.has_result = false;
         if self.has_begun || self.is_remb {
             return Some(self.plan(estimate.scaled(LATER).min(ceiling)));
         }
@@ -151,6 +162,11 @@ impl Prober {
             self.waiting = Some(self.plan(second));
         }
         Some(first)
+    }
+
+    /// How long feedback takes.
+    pub(super) fn set_round_trip(&mut self, round_trip: Duration) {
+        self.round_trip = round_trip.min(ROUND_TRIP_MAX);
     }
 
     /// A plan could not be sent: nothing to pad with.
@@ -208,6 +224,7 @@ impl Prober {
 
     /// A cluster has measured `rate`: if it got through, a larger one follows at once.
     pub(super) fn handle_result(&mut self, now: Instant, id: u16, rate: Bitrate, wanted: Bitrate) {
+        self.has_result = true;
         let is_last = id == self.id_last && self.waiting.is_none();
         if !is_last || self.attempt.is_none() || rate < self.rate_last.scaled(THROUGH) {
             return;
@@ -242,10 +259,11 @@ impl Prober {
     }
 
     fn patience(&self) -> Duration {
+        let patience = PATIENCE + self.round_trip * 2;
         if self.is_remb {
-            PATIENCE + CLUSTER_REMB
+            patience + CLUSTER_REMB * 2
         } else {
-            PATIENCE
+            patience
         }
     }
 
@@ -255,6 +273,8 @@ impl Prober {
         if estimate >= before.scaled(WORTH) {
             self.interval = INTERVAL_MIN;
             self.next_at = Some(now);
+        } else if !self.has_result && !self.is_remb {
+            self.next_at = Some(now + INTERVAL_UNKNOWN);
         } else {
             self.next_at = Some(now + self.interval);
             self.interval = (self.interval * 3 / 2).min(INTERVAL_MAX);
@@ -340,7 +360,7 @@ mod tests {
         assert_eq!(t.plans(Bitrate::kbps(300), Bitrate::kbps(300)), []);
         let plans = t.plans(Bitrate::kbps(300), Bitrate::kbps(400));
         assert_eq!(plans.len(), 1);
-        assert_eq!(plans[0].rate, Bitrate::kbps(500));
+        assert_eq!(plans[0].rate, Bitrate::kbps(440));
     }
 
     #[test]
@@ -373,8 +393,13 @@ mod tests {
         let mut at = Vec::new();
         for tick in 0..6000 {
             t.now += Duration::from_millis(10);
-            if !t.plans(estimate, WANTED).is_empty() {
+            let plans = t.plans(estimate, WANTED);
+            if !plans.is_empty() {
                 at.push(tick / 100);
+            }
+            for plan in plans {
+                let rate = t.send(plan, 8.0).unwrap();
+                t.prober.handle_result(t.now, plan.id, rate, WANTED);
             }
         }
         let gaps: Vec<i32> = at
@@ -383,7 +408,7 @@ mod tests {
             .filter(|&gap| gap > 0)
             .collect();
         assert!(
-            gaps.first() < gaps.last() && gaps.last() <= Some(&9),
+            gaps.first() < gaps.last() && gaps.last() <= Some(&4),
             "{gaps:?}"
         );
     }

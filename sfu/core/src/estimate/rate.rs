@@ -9,6 +9,9 @@ use crate::bitrate::Bitrate;
 /// What remains after overuse, of what was acknowledged (§5.5, beta).
 const DECREASE: f64 = 0.85;
 
+/// What remains of the estimate, at least, while there was less to send than it allows.
+const DECREASE_LIMITED: f64 = 0.85;
+
 /// How much a rate grows per second while the capacity is unknown (§5.5, eta).
 const INCREASE_PER_SECOND: f64 = 1.08;
 
@@ -16,7 +19,8 @@ const INCREASE_PER_SECOND: f64 = 1.08;
 const ACKNOWLEDGED_FACTOR: f64 = 1.5;
 const ACKNOWLEDGED_OFFSET: Bitrate = Bitrate::kbps(10);
 
-/// Near the capacity a rate grows by one packet of this size per response time, and so much per second at least.
+/// Near the capacity a rate grows by one packet of this size per response time, if that is less; and always by so much per
+/// second at least.
 const PACKET_BITS: f64 = 1200.0 * 8.0;
 const ADDITIVE_MIN: f64 = 4_000.0;
 
@@ -27,6 +31,9 @@ const RESPONSE: Duration = Duration::from_millis(100);
 const DECREASE_INTERVAL_MIN: Duration = Duration::from_millis(10);
 const DECREASE_INTERVAL_MAX: Duration = Duration::from_millis(200);
 
+/// So soon after a decrease a queue that has become shorter shows that it was enough.
+const DRAINING: Duration = Duration::from_secs(1);
+
 /// Rate control of one downlink.
 #[derive(Debug)]
 pub(super) struct RateControl {
@@ -35,6 +42,8 @@ pub(super) struct RateControl {
     capacity: Capacity,
     changed_at: Option<Instant>,
     decreased_at: Option<Instant>,
+    /// How long the queue was then, in milliseconds.
+    decreased_queue_ms: f64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,9 +58,13 @@ pub(super) struct Input {
     pub(super) usage: Usage,
     /// What arrives at the receiver, once known.
     pub(super) acknowledged: Option<Bitrate>,
+    /// The same, as far up as the latest packets show.
+    pub(super) acknowledged_latest: Option<Bitrate>,
     /// Whether there is less to send than would fit: then nothing shows that more would fit.
     pub(super) is_limited: bool,
     pub(super) round_trip: Duration,
+    /// How long the queue is, in milliseconds.
+    pub(super) queue_ms: f64,
 }
 
 impl RateControl {
@@ -62,6 +75,7 @@ impl RateControl {
             capacity: Capacity::default(),
             changed_at: None,
             decreased_at: None,
+            decreased_queue_ms: 0.0,
         }
     }
 
@@ -115,13 +129,16 @@ impl RateControl {
         {
             self.capacity = Capacity::default();
         }
+        let grown = self
+            .rate
+            .scaled(INCREASE_PER_SECOND.powf(passed))
+            .max(self.rate + Bitrate::from_f64(ADDITIVE_MIN * passed));
         let increased = if self.capacity.is_known() {
             let response = (input.round_trip + RESPONSE).as_secs_f64();
             let per_second = (PACKET_BITS / response).max(ADDITIVE_MIN);
-            self.rate + Bitrate::from_f64(per_second * passed)
+            (self.rate + Bitrate::from_f64(per_second * passed)).min(grown)
         } else {
-            let grown = self.rate.scaled(INCREASE_PER_SECOND.powf(passed));
-            grown.max(self.rate + Bitrate::from_f64(1000.0 * passed))
+            grown
         };
         let ceiling = input.acknowledged.map_or(self.rate, |acknowledged| {
             acknowledged.scaled(ACKNOWLEDGED_FACTOR) + ACKNOWLEDGED_OFFSET
@@ -133,7 +150,7 @@ impl RateControl {
         let interval = input
             .round_trip
             .clamp(DECREASE_INTERVAL_MIN, DECREASE_INTERVAL_MAX);
-        let acknowledged = input.acknowledged.unwrap_or(self.rate);
+        let acknowledged = input.acknowledged_latest.unwrap_or(self.rate);
         let is_soon = self
             .decreased_at
             .is_some_and(|at| now.saturating_duration_since(at) < interval);
@@ -142,7 +159,20 @@ impl RateControl {
             return;
         }
 
+        let is_draining = self
+            .decreased_at
+            .is_some_and(|at| now.saturating_duration_since(at) < DRAINING)
+            && input.queue_ms < self.decreased_queue_ms;
+        if is_draining {
+            self.state = State::Hold;
+            return;
+        }
+
         let mut decreased = acknowledged.scaled(DECREASE);
+        if input.is_limited {
+            // What arrives is what was sent: it says that the estimate is too high, not by how much.
+            decreased = decreased.max(self.rate.scaled(DECREASE_LIMITED));
+        }
         if decreased > self.rate
             && let Some(capacity) = self.capacity.estimate()
         {
@@ -163,6 +193,7 @@ impl RateControl {
         self.state = State::Hold;
         self.changed_at = Some(now);
         self.decreased_at = Some(now);
+        self.decreased_queue_ms = input.queue_ms;
     }
 }
 
@@ -285,8 +316,10 @@ mod tests {
                 let input = Input {
                     usage,
                     acknowledged: Some(Bitrate::kbps(acknowledged)),
+                    acknowledged_latest: Some(Bitrate::kbps(acknowledged)),
                     is_limited,
                     round_trip: Duration::from_millis(100),
+                    queue_ms: 50.0,
                 };
                 self.control.update(self.now, input);
             }

@@ -13,11 +13,22 @@ pub const HOLD_MAX: Duration = Duration::from_secs(48);
 /// How long it must hold before anything has ever failed: so that a picture is good soon after joining.
 const HOLD_FIRST: Duration = Duration::from_millis(300);
 
+/// An estimate that is lower than what is forwarded by this share at most, and for so long at most, changes nothing: so deep
+/// goes the wave of rate control around a capacity.
+const DIP: f64 = 0.88;
+const DIP_TIME: Duration = Duration::from_millis(1000);
+
 /// A fall that comes so soon after a rise shows that the rise was wrong.
 const TRIAL: Duration = Duration::from_secs(8);
 
 /// So long nothing must fail for the hold to be halved again.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
+
+/// Whoever failed need not wait for what is so many times as much as what failed: that is another network.
+const OTHER_NETWORK: f64 = 1.5;
+
+/// An estimate that is so many times as much as the least one before begins to hold at once.
+const LEAP: f64 = 1.75;
 
 /// Of what held, so much is spent: a Layer chosen for it survives the estimate's small waves.
 const SPENT: f64 = 0.92;
@@ -25,7 +36,7 @@ const SPENT: f64 = 0.92;
 /// Turns a downlink's estimate into a budget that Layers may be chosen for.
 ///
 /// While what is forwarded fits the estimate, nothing gets smaller; when it no longer does, the budget is
-/// the estimate at once. It grows to the least estimate of the last hold, which doubles when a rise
+/// the estimate at once, or after a second where so little is missing that it may be a wave. It grows to the least estimate of the last hold, which doubles when a rise
 /// fails and is halved after a quiet time: so no network makes Layers swing.
 #[derive(Debug, Clone)]
 pub struct Budget {
@@ -33,9 +44,13 @@ pub struct Budget {
     /// The least estimate since `since`.
     least: Bitrate,
     since: Option<Instant>,
+    /// Since when the estimate is a little too low.
+    dip_since: Option<Instant>,
     hold: Duration,
     /// When more was last spent, and what was forwarded before.
     raised: Option<(Instant, Bitrate)>,
+    /// The least cost that did not fit, since the hold was last at its least.
+    failed: Bitrate,
     /// When the hold last changed.
     judged_at: Option<Instant>,
 }
@@ -47,8 +62,10 @@ impl Budget {
             spent: Bitrate::ZERO,
             least: Bitrate::MAX,
             since: None,
+            dip_since: None,
             hold: HOLD_FIRST,
             raised: None,
+            failed: Bitrate::MAX,
             judged_at: None,
         }
     }
@@ -56,18 +73,37 @@ impl Budget {
     /// Takes the current `estimate` and what is forwarded now costs (`cost`, with audio); returns
     /// the budget for [`allocate`](super::allocate). To be called at least every 100 ms or so.
     pub fn update(&mut self, now: Instant, estimate: Bitrate, cost: Bitrate) -> Bitrate {
-        let since = *self.since.get_or_insert(now);
+        self.since.get_or_insert(now);
 
         if estimate < cost {
+            let dip_since = *self.dip_since.get_or_insert(now);
+            let is_dip =
+                estimate >= cost.scaled(DIP) && now.saturating_duration_since(dip_since) < DIP_TIME;
+            if is_dip {
+                self.least = self.least.min(estimate);
+                return cost;
+            }
             self.fall(now, estimate, cost);
             return estimate;
         }
+        self.dip_since = None;
         if self.spent == Bitrate::ZERO {
             self.spent = estimate;
         }
 
+        if self.least < Bitrate::MAX && estimate > self.least.scaled(LEAP) {
+            // A probe has found another network: from now on this has to hold.
+            self.least = estimate;
+            self.since = Some(now);
+        }
         self.least = self.least.min(estimate);
-        if now.saturating_duration_since(since) >= self.hold {
+        let hold = if self.least > self.failed.scaled(OTHER_NETWORK) {
+            self.hold.min(HOLD_MIN)
+        } else {
+            self.hold
+        };
+        let passed = now.saturating_duration_since(self.since.unwrap_or(now));
+        if passed >= hold {
             let held = self.least.scaled(SPENT);
             if held > self.spent {
                 self.raised = Some((now, cost));
@@ -84,12 +120,14 @@ impl Budget {
         let failed = self.raised.is_some_and(|(raised_at, before)| {
             now.saturating_duration_since(raised_at) < TRIAL && cost > before
         });
-        self.hold = if failed {
-            self.hold.saturating_mul(2).clamp(HOLD_MIN, HOLD_MAX)
+        if failed {
+            self.hold = self.hold.saturating_mul(2).clamp(HOLD_MIN, HOLD_MAX);
+            self.failed = self.failed.min(cost);
         } else {
-            self.hold.max(HOLD_MIN)
-        };
+            self.hold = self.hold.max(HOLD_MIN);
+        }
         self.judged_at = Some(now);
+        self.dip_since = None;
         self.raised = None;
         self.spent = estimate;
         self.least = Bitrate::MAX;
@@ -101,6 +139,9 @@ impl Budget {
         if self.hold > HOLD_MIN && self.judged_at.is_some_and(quiet) {
             self.hold = (self.hold / 2).max(HOLD_MIN);
             self.judged_at = Some(now);
+            if self.hold == HOLD_MIN {
+                self.failed = Bitrate::MAX;
+            }
         }
     }
 }
@@ -120,7 +161,21 @@ mod tests {
         let mut t = Story::new();
         assert_eq!(t.update(300, 0), 300);
         assert_eq!(t.update(250, 200), 250);
-        assert_eq!(t.update(190, 200), 190);
+        assert_eq!(t.update(170, 200), 170);
+    }
+
+    #[test]
+    fn a_dip_changes_nothing_unless_it_lasts() {
+        let mut t = Story::new();
+        t.update(1000, 0);
+        for _ in 0..10 {
+            assert_eq!(t.update(900, 1000), 1000);
+        }
+        assert_eq!(t.update(1000, 1000), 1000);
+        for _ in 0..10 {
+            assert_eq!(t.update(900, 1000), 1000);
+        }
+        assert_eq!(t.update(900, 1000), 900);
     }
 
     #[test]
@@ -179,6 +234,19 @@ mod tests {
         let gaps: Vec<u32> = rises.windows(2).map(|pair| pair[1] - pair[0]).collect();
         assert!(gaps.first() < gaps.last(), "{gaps:?}");
         assert!(gaps.last() >= Some(&110), "{gaps:?}");
+    }
+
+    #[test]
+    fn a_far_better_network_is_used_soon_whatever_failed_before() {
+        let mut t = Story::new();
+        t.update(300, 0);
+        t.update(100, 250);
+        for _ in 0..4 {
+            while t.update(200, 50) < 150 {}
+            t.update(100, 180);
+        }
+        let ticks = (0..).find(|_| t.update(2000, 50) > 1500).unwrap();
+        assert!(ticks <= 16, "{ticks}");
     }
 
     struct Story {
