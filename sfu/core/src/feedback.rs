@@ -205,20 +205,24 @@ impl Remb {
 
     /// The bitrate to write into a REMB packet now, if one is due.
     pub fn poll(&mut self, now: Instant) -> Option<Bitrate> {
-        if self.poll_timeout().is_some_and(|at| at > now) {
+        if self.poll_timeout(now) > now {
             return None;
         }
         self.told = Some((now, self.ceiling));
         Some(self.ceiling)
     }
 
-    /// When [`Remb::poll`] has something; `None`: at once.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        let (at, told) = self.told?;
-        let change = self.ceiling.as_bps().abs_diff(told.as_bps());
-        let is_news =
-            u128::from(change) * 100 > u128::from(told.as_bps()) * u128::from(REMB_CHANGE_PERCENT);
-        (!is_news).then_some(at + REMB_INTERVAL)
+    /// When [`Remb::poll`] has something; `now`: at once.
+    pub fn poll_timeout(&self, now: Instant) -> Instant {
+        let Some((at, told)) = self.told else {
+            return now;
+        };
+        let change = u128::from(self.ceiling.as_bps().abs_diff(told.as_bps()));
+        if change * 100 > u128::from(told.as_bps()) * u128::from(REMB_CHANGE_PERCENT) {
+            now
+        } else {
+            at + REMB_INTERVAL
+        }
     }
 }
 

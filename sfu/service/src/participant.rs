@@ -381,12 +381,11 @@ impl Participant {
                     let Some(report) = arrivals.poll_report(now) else {
                         return;
                     };
-                    let base = report.arrivals.first().map_or(0, |(sequence, _)| *sequence);
                     let taken = builder.transport_feedback(
                         self.ssrc,
                         self.ssrc_seen,
                         report.count,
-                        base,
+                        report.base,
                         report.arrivals,
                     );
                     let taken = taken.unwrap_or(0);
@@ -415,7 +414,7 @@ impl Participant {
         let feedback = match &self.uplink {
             _ if self.keys.is_none() => None,
             Uplink::Arrivals(arrivals) => arrivals.poll_timeout(),
-            Uplink::Ceiling(remb) => remb.poll_timeout(),
+            Uplink::Ceiling(remb) => Some(remb.poll_timeout(now)),
             Uplink::Reports => None,
         };
         let downlink = self

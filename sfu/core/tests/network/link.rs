@@ -102,7 +102,7 @@ impl<T> Link<T> {
     }
 
     fn arrives_at(&self, now: Duration, rng: &mut Rng) -> Duration {
-        let jitter = u64::try_from(self.way.jitter.as_micros()).unwrap();
+        let jitter = u64::try_from(self.way.jitter.as_micros()).expect("a short time");
         now + self.way.delay + Duration::from_micros(rng.within(0..=jitter))
     }
 

@@ -214,7 +214,7 @@ fn table() -> String {
         "queue max",
         "recovery"
     )
-    .unwrap();
+    .expect("a String takes all");
     for (name, way) in scenarios() {
         let outcome = alone(1, way);
         let steady = steady(&outcome);
@@ -239,7 +239,7 @@ fn table() -> String {
             percentile(&outcome.samples.iter().collect::<Vec<_>>(), 100).as_millis(),
             recovery,
         )
-        .unwrap();
+        .expect("a String takes all");
     }
     text
 }

@@ -75,7 +75,7 @@ impl Receiver {
         len: u64,
         media: Option<Media>,
     ) {
-        let len = u16::try_from(len).unwrap();
+        let len = u16::try_from(len).expect("shorter than a datagram");
         self.arrivals.handle_packet(start + now, transport, len);
         let Some(media) = media else {
             return;
@@ -158,5 +158,5 @@ impl Receiver {
 }
 
 fn low(sequence: u64) -> u16 {
-    u16::try_from(sequence % (1 << 16)).unwrap()
+    u16::try_from(sequence % (1 << 16)).expect("16 bits")
 }

@@ -233,7 +233,7 @@ impl World {
                 }
             });
         }
-        let packets = u32::try_from(len.div_ceil(PACKET_LEN)).unwrap();
+        let packets = u32::try_from(len.div_ceil(PACKET_LEN)).expect("a frame of few packets");
         let sequence_first = leg.sequence;
         for packet in 0..packets {
             let len = (len - u64::from(packet) * PACKET_LEN).min(PACKET_LEN) + 20;
@@ -252,7 +252,7 @@ impl World {
             let _ = leg.downlink.push(
                 self.start + now,
                 Class::Video,
-                u16::try_from(len).unwrap(),
+                u16::try_from(len).expect("shorter than a datagram"),
                 waits,
             );
         }
@@ -294,7 +294,7 @@ impl World {
                 let _ = leg.downlink.push(
                     self.start + now,
                     Class::Retransmission,
-                    u16::try_from(len).unwrap(),
+                    u16::try_from(len).expect("shorter than a datagram"),
                     packet,
                 );
             }
