@@ -177,13 +177,15 @@ fn rank(wish: &Wish<'_>) -> u8 {
     }
 }
 
-/// The Layers of `wish` that are worth sending: up to the first that fills the tile. At least one.
+/// The Layers of `wish` that are worth sending: up to the height that fills the tile, with all its frame rates. At least one.
 fn useful<'a>(wish: &Wish<'a>) -> impl Iterator<Item = &'a LayerCost> {
-    let height = u32::from(wish.height.unwrap_or(u16::MAX));
-    let fills = |layer: &LayerCost| {
-        layer.height > 0 && u32::from(layer.height) * SCALE_UP_PERCENT >= height * 100
+    let shown = u32::from(wish.height.unwrap_or(u16::MAX));
+    let fills = |layer: &&LayerCost| {
+        layer.height > 0 && u32::from(layer.height) * SCALE_UP_PERCENT >= shown * 100
     };
-    let last = wish.layers.iter().position(fills);
+    let height = wish.layers.iter().find(fills).map(|layer| layer.height);
+    let is_last = |layer: &LayerCost| Some(layer.height) == height;
+    let last = wish.layers.iter().rposition(is_last);
     let count = last.map_or(wish.layers.len(), |last| last + 1);
     wish.layers.iter().take(count)
 }
@@ -277,6 +279,21 @@ mod tests {
         share(&[shown(226)], 9000, "1");
         share(&[shown(720)], 9000, "2");
         share(&[shown(4000)], 9000, "2");
+        // A height comes with all of its frame rates.
+        const TEMPORAL: &[LayerCost] = &[
+            cost_of(60, 180),
+            cost_of(100, 180),
+            cost_of(200, 360),
+            cost_of(300, 360),
+            cost_of(900, 720),
+        ];
+        let temporal = |height| Wish {
+            height: Some(height),
+            ..wish(TEMPORAL)
+        };
+        share(&[temporal(90)], 9000, "1");
+        share(&[temporal(300)], 9000, "3");
+        share(&[temporal(300)], 250, "2");
         // While nobody knows how large a Layer is, it may be taken.
         const UNKNOWN: &[LayerCost] = &[cost_of(100, 0), cost_of(300, 0)];
         let unknown = Wish {
