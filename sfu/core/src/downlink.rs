@@ -121,7 +121,11 @@ impl<P: Copy> Downlink<P> {
 
     /// When [`Downlink::poll_send`] or [`Downlink::handle_timeout`] should be called next; `None` while nothing was ever pushed.
     pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
-        let plan_at = self.estimator.plan_at().map(|at| at.max(now));
+        let plan_at = self
+            .estimator
+            .plan_at(now)
+            .filter(|_| !self.pacer.is_probing())
+            .map(|at| at.max(now));
         [self.pacer.next_at(now), self.timeout, plan_at]
             .into_iter()
             .flatten()
@@ -198,5 +202,63 @@ impl<P: Copy> Downlink<P> {
     /// Acknowledged packets that were never sent: feedback of a liar.
     pub fn unknown(&self) -> u64 {
         self.estimator.unknown()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test::start;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn nobody_is_called_again_at_once_for_nothing() {
+        for acks in [Acks::Twcc, Acks::Remb, Acks::Reports] {
+            let mut now = start();
+            let mut downlink = Downlink::new(now, acks);
+            downlink.set_wanted(now, Bitrate::kbps(5000));
+            // Nothing is acknowledged: first all is well, then the way is thought broken.
+            for _ in 0..10_000 {
+                assert!(downlink.push(now, Class::Audio, 100, ()).is_ok());
+                downlink.handle_timeout(now);
+                while downlink.poll_send(now).is_some() {}
+                let at = downlink.poll_timeout(now);
+                assert!(at.is_some_and(|at| at > now), "{acks:?}");
+                now += MS;
+            }
+        }
+    }
+
+    #[test]
+    fn padding_that_can_not_be_made_ends_the_probe_and_uses_no_number() {
+        let mut now = start();
+        let mut downlink: Downlink<()> = Downlink::new(now, Acks::Twcc);
+        downlink.set_wanted(now, Bitrate::kbps(5000));
+        let departure = downlink.poll_send(now).unwrap();
+        assert!(matches!(departure.what, What::Padding(_)));
+        downlink.amend(now, &departure, 0);
+        assert_eq!(downlink.poll_send(now), None);
+        assert_eq!(downlink.in_flight(), 0);
+
+        now += 2000 * MS;
+        assert_eq!(
+            downlink.poll_send(now).unwrap().sequence,
+            departure.sequence
+        );
+    }
+
+    #[test]
+    fn a_receiver_that_estimates_is_believed_unless_much_is_lost() {
+        let now = start();
+        let mut downlink: Downlink<()> = Downlink::new(now, Acks::Remb);
+        downlink.handle_remb(now, Bitrate::kbps(2000));
+        assert_eq!(downlink.estimate(), Bitrate::kbps(2000));
+        downlink.handle_report(now + 1000 * MS, 128, Some(50 * MS));
+        assert_eq!(downlink.estimate(), Bitrate::kbps(1500));
+        downlink.handle_remb(now + 1100 * MS, Bitrate::kbps(700));
+        assert_eq!(downlink.estimate(), Bitrate::kbps(700));
+        downlink.set_max(Bitrate::kbps(500));
+        assert_eq!(downlink.estimate(), Bitrate::kbps(500));
     }
 }

@@ -316,10 +316,11 @@ impl Estimator {
         self.prober.poll_plan(now, self.estimate, wanted, is_calm)
     }
 
-    /// When [`Estimator::poll_plan`] may have something.
-    pub(crate) fn plan_at(&self) -> Option<Instant> {
+    /// When [`Estimator::poll_plan`] may have something; `None` while the way is not calm, which only feedback or time can change.
+    pub(crate) fn plan_at(&self, now: Instant) -> Option<Instant> {
         let is_wanted = self.acks != Acks::Reports && self.wanted.min(self.max) > self.estimate;
-        self.prober.next_at().filter(|_| is_wanted)
+        let at = self.prober.next_at().filter(|_| is_wanted)?;
+        (at > now || self.is_calm(now)).then_some(at)
     }
 
     fn is_calm(&self, now: Instant) -> bool {

@@ -357,10 +357,10 @@ impl World {
         // Between events of this world, wake up as the downlink asks for it.
         if let Some(at) = leg.downlink.poll_timeout(self.start + now) {
             let at = at - self.start;
-            if at > now
-                && leg
-                    .woken_at
-                    .is_none_or(|woken_at| woken_at <= now || at < woken_at)
+            assert!(at > now, "called again at once for nothing");
+            if leg
+                .woken_at
+                .is_none_or(|woken_at| woken_at <= now || at < woken_at)
             {
                 leg.woken_at = Some(at);
                 self.queue.push(at, Event::Wake);
