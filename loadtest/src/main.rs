@@ -16,11 +16,14 @@ mod client;
 mod frame;
 mod idle;
 mod messages;
+mod pinned;
 mod process;
 mod relay;
 mod report;
 mod server;
 mod sign_in;
+mod socket;
+mod table;
 mod tls;
 
 use std::path::PathBuf;
@@ -53,7 +56,7 @@ enum What {
     RelayFloor(relay::floor::FloorArguments),
     /// Runs a program on one core.
     #[command(hide = true)]
-    Pinned(relay::rival::PinnedArguments),
+    Pinned(pinned::PinnedArguments),
     /// A relay of WebSocket frames without signaling.
     #[command(hide = true)]
     MessagesFloor(messages::floor::FloorArguments),
@@ -141,7 +144,7 @@ async fn main() -> anyhow::Result<()> {
         What::MessagesFloor(arguments) => return messages::floor::run(arguments).await,
         What::Relay(arguments) => return relay::run(arguments),
         What::RelayFloor(arguments) => return relay::floor::run(arguments),
-        What::Pinned(arguments) => return relay::rival::run_pinned(arguments),
+        What::Pinned(arguments) => return pinned::run_pinned(arguments),
     };
     let mut server = Server::reach(target).await?;
 
@@ -149,9 +152,10 @@ async fn main() -> anyhow::Result<()> {
         What::Idle(arguments) => idle::run(&server, arguments).await,
         What::Messages(arguments) => messages::run(&server, arguments).await,
         What::Calls(arguments) => calls::run(&server, arguments).await,
-        What::MessagesFloor(_) | What::Relay(_) | What::RelayFloor(_) | What::Pinned(_) => {
-            unreachable!()
-        }
+        What::MessagesFloor(_)
+        | What::Relay(_)
+        | What::RelayFloor(_)
+        | What::Pinned(_) => unreachable!(),
     };
     let ended = server.end().await;
     let report = outcome.with_context(|| server.last_words())?;

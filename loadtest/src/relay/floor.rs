@@ -12,7 +12,7 @@ use anyhow::Context;
 use clap::Args;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-use super::socket::{RECEIVED_LEN_MAX, Socket};
+use crate::socket::{RECEIVED_LEN_MAX, Socket};
 
 /// The bytes of a ChannelData header.
 pub(super) const HEADER_LEN: usize = 4;

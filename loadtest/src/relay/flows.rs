@@ -7,7 +7,7 @@ use relay_stun::client::{Answer, Client, Event, Request};
 
 use super::generator::End;
 use super::rival::Running;
-use super::socket::{Socket, fresh_ip};
+use crate::socket::{Socket, fresh_ip};
 
 /// How often a request is sent before the server counts as dead.
 const TRIES: u32 = 6;

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::floor::{HEADER_LEN, header, len_of};
-use super::socket::{RECEIVED_LEN_MAX, Socket};
+use crate::socket::{RECEIVED_LEN_MAX, Socket};
 
 /// How long a burst may take before what is missing counts as lost.
 const LOST_AFTER: Duration = Duration::from_millis(250);

@@ -17,7 +17,6 @@ pub(crate) mod floor;
 mod flows;
 mod generator;
 pub(crate) mod rival;
-mod socket;
 mod xdp;
 
 use std::path::PathBuf;
@@ -25,11 +24,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use serde::Serialize;
 
 use self::generator::{End, Generator, Load};
 use self::rival::{Kind, Rival, Running};
+use crate::pinned;
 use crate::report::{Report, Target};
+use crate::table::{self, Details, Measure, NAMES, Row, THEIRS, median, row};
 
 /// How many flows share the load.
 const FLOWS: usize = 100;
@@ -39,10 +39,6 @@ const SIZE: usize = 160;
 
 /// Messages under way at once: as many as the smallest socket buffer holds.
 const WINDOW: usize = 128;
-
-/// The columns, in their order.
-const NAMES: [&str; 3] = ["ours", THEIRS, "floor"];
-const THEIRS: &str = "theirs";
 
 /// Makes the flows of a row.
 type SetUp = fn(&Running, usize, bool) -> anyhow::Result<Vec<[End; 2]>>;
@@ -67,48 +63,6 @@ pub(crate) struct RelayArguments {
     /// Measures these rows alone.
     #[arg(long, value_delimiter = ',')]
     rows: Vec<String>,
-}
-
-/// A line of the table. Processor time is in seconds per million passes, memory in kB per Allocation.
-#[derive(Debug, Clone, Serialize)]
-struct Row {
-    name: &'static str,
-    ours: Option<f64>,
-    theirs: Option<f64>,
-    floor: Option<f64>,
-    /// Ours to theirs, or to the floor where there is no other: the median over the rounds.
-    ratio: Option<f64>,
-    rounds: usize,
-    #[serde(skip)]
-    details: Details,
-}
-
-/// What people read and programs don't.
-#[derive(Debug, Clone, Default)]
-struct Details {
-    unit: &'static str,
-    /// Smallest and largest of ours, theirs and the floor.
-    spread: Vec<(f64, f64)>,
-    /// Ours to the floor: the median over the rounds.
-    to_floor: Option<f64>,
-    target: Option<(Measure, f64)>,
-    /// What a pass takes longer than through the floor, and may, in ms.
-    added: Option<(f64, f64)>,
-    /// Passes a second, round trips and losses of each server.
-    remarks: Vec<String>,
-}
-
-/// What a target speaks of.
-#[derive(Debug, Clone, Copy)]
-enum Measure {
-    ToTheirs,
-    ToFloor,
-    Itself,
-}
-
-#[derive(Serialize)]
-struct Table<'r> {
-    rows: &'r [Row],
 }
 
 /// How a row of the table is made.
@@ -186,19 +140,14 @@ pub(crate) fn run(arguments: &RelayArguments) -> anyhow::Result<()> {
         rows.push(bench.memory().context("row memory")?);
     }
 
-    let report = report(&rows, arguments);
-    print(&report, &rows);
-    if let Some(path) = &arguments.json {
-        let write = |path: PathBuf, text: String| {
-            std::fs::write(&path, text).with_context(|| format!("can't write {}", path.display()))
-        };
-        write(
-            path.clone(),
-            serde_json::to_string_pretty(&Table { rows: &rows })?,
-        )?;
-        write(path.with_extension("svg"), report.to_svg())?;
-    }
-    Ok(())
+    let mut report = Report::new("The relay");
+    report.condition("theirs", &format!("{:?}", arguments.against));
+    report.condition(
+        "payload",
+        &format!("{SIZE} bytes, {FLOWS} flows, {WINDOW} messages under way"),
+    );
+    table::figures(&mut report, &rows);
+    table::publish(&report, &rows, arguments.json.as_deref())
 }
 
 struct Bench {
@@ -216,13 +165,13 @@ impl Bench {
     fn new(arguments: &RelayArguments) -> anyhow::Result<Bench> {
         let program = match &arguments.server {
             Some(program) => program.clone(),
-            None => rival::program()?,
+            None => pinned::program()?,
         };
         let cores = std::thread::available_parallelism()?.get();
         let core = (cores > 1).then_some(0);
         if core.is_some() {
-            rival::pin(1)?;
-            rival::raise_share();
+            pinned::pin(1)?;
+            pinned::raise_share();
         } else {
             eprintln!("ONE CORE ONLY: the generator and the servers share it, and its caches");
         }
@@ -249,7 +198,7 @@ impl Bench {
         };
         let mut details = Details {
             unit: "s per million passes",
-            target: Some(plan.target),
+            targets: vec![(plan.target.0, Target::AtMost(plan.target.1))],
             ..Details::default()
         };
         let mut contenders = Vec::new();
@@ -323,7 +272,7 @@ impl Bench {
         }
         let mut details = Details {
             unit: "kB per Allocation",
-            target: Some((Measure::Itself, 4.0)),
+            targets: vec![(Measure::Itself, Target::AtMost(4.0))],
             ..Details::default()
         };
         for (name, descriptors) in NAMES.into_iter().zip(&descriptors) {
@@ -410,135 +359,9 @@ impl std::fmt::Display for Remarks {
     }
 }
 
-/// Brings together the samples of ours, theirs and the floor, one of each for every round.
-fn row(name: &'static str, samples: &[Vec<f64>], mut details: Details) -> Row {
-    let ratio = |other: usize| {
-        let ratios: Vec<_> = samples[0]
-            .iter()
-            .zip(&samples[other])
-            .map(|(ours, other)| ours / other)
-            .collect();
-        Some(median(&ratios)).filter(|ratio| ratio.is_finite())
-    };
-    let middle = |at: usize| Some(median(&samples[at])).filter(|middle| middle.is_finite());
-    let bounds = |samples: &Vec<f64>| {
-        let low = samples.iter().copied().fold(f64::INFINITY, f64::min);
-        (low, samples.iter().copied().fold(0.0, f64::max))
-    };
-    details.spread = samples.iter().map(bounds).collect();
-    details.to_floor = ratio(2);
-    Row {
-        name,
-        ours: middle(0),
-        theirs: middle(1),
-        floor: middle(2),
-        ratio: ratio(1),
-        rounds: samples[0].len(),
-        details,
-    }
-}
-
-fn not_measured(name: &'static str, why: &str) -> Row {
-    let details = Details {
-        remarks: vec![format!("NOT MEASURED: {why}")],
-        ..Details::default()
-    };
-    Row {
-        name,
-        ours: None,
-        theirs: None,
-        floor: None,
-        ratio: None,
-        rounds: 0,
-        details,
-    }
-}
-
-/// The middle of `samples`; not a number where there are none.
-fn median(samples: &[f64]) -> f64 {
-    let mut sorted = samples.to_vec();
-    sorted.sort_unstable_by(f64::total_cmp);
-    match (sorted.get(sorted.len() / 2), sorted.len().is_multiple_of(2)) {
-        (Some(middle), false) => *middle,
-        (Some(middle), true) => (middle + sorted[sorted.len() / 2 - 1]) / 2.0,
-        (None, _) => f64::NAN,
-    }
-}
-
-fn report(rows: &[Row], arguments: &RelayArguments) -> Report {
-    let mut report = Report::new("The relay");
-    report.condition("theirs", &format!("{:?}", arguments.against));
-    report.condition(
-        "payload",
-        &format!("{SIZE} bytes, {FLOWS} flows, {WINDOW} messages under way"),
-    );
-    for row in rows {
-        let Some((measure, value)) = row.details.target else {
-            continue;
-        };
-        let (name, got, unit) = match measure {
-            Measure::ToTheirs => ("ours to theirs", row.ratio, "x"),
-            Measure::ToFloor => ("ours to the floor", row.details.to_floor, "x"),
-            Measure::Itself => ("ours", row.ours, row.details.unit),
-        };
-        if let Some(got) = got {
-            report.figure(
-                format!("{}: {name}", row.name),
-                got,
-                unit,
-                Some(Target::AtMost(value)),
-            );
-        }
-        if let Some((added, max)) = row.details.added {
-            let name = format!("{}: ours above the floor, a pass", row.name);
-            report.figure(name, added, "ms", Some(Target::AtMost(max)));
-        }
-    }
-    report
-}
-
-#[expect(clippy::print_stdout, reason = "the table is what the program is for")]
-fn print(report: &Report, rows: &[Row]) {
-    let cell = |value: Option<f64>, spread: Option<&(f64, f64)>| match (value, spread) {
-        (Some(value), Some((low, high))) => format!("{value:.2} [{low:.2}-{high:.2}]"),
-        _ => "-".to_owned(),
-    };
-    println!(
-        "{:<10} {:>22} {:>22} {:>22} {:>7} {:>9}",
-        "row", "ours", "theirs", "floor", "ratio", "to floor"
-    );
-    for row in rows {
-        let spread = |at| row.details.spread.get(at);
-        let ratio =
-            |ratio: Option<f64>| ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
-        println!(
-            "{:<10} {:>22} {:>22} {:>22} {:>7} {:>9}  {}, {} rounds",
-            row.name,
-            cell(row.ours, spread(0)),
-            cell(row.theirs, spread(1)),
-            cell(row.floor, spread(2)),
-            ratio(row.ratio),
-            ratio(row.details.to_floor),
-            row.details.unit,
-            row.rounds,
-        );
-        for remark in &row.details.remarks {
-            println!("           {remark}");
-        }
-    }
-    println!("\n{report}");
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_middle_of_samples() {
-        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
-        assert!(median(&[]).is_nan());
-    }
 
     #[test]
     fn a_pass_is_told_by_its_slower_way_and_what_was_not_sent_is_not_lost() {
@@ -556,20 +379,5 @@ mod tests {
         let expected =
             "4 passes a second, round trip 4000 µs (1000 there, 3000 back), 0 lost, 3 held back";
         assert_eq!(remarks.to_string(), expected);
-    }
-
-    #[test]
-    fn a_row_has_the_fields_that_are_promised() {
-        let samples = [vec![2.0, 3.0], vec![4.0, 4.0], vec![2.0, 2.0]];
-        let row = row("light", &samples, Details::default());
-        let json = serde_json::to_string(&Table {
-            rows: &[row, not_measured("xdp", "no")],
-        })
-        .unwrap();
-        let expected = concat!(
-            r#"{"rows":[{"name":"light","ours":2.5,"theirs":4.0,"floor":2.0,"ratio":0.625,"rounds":2},"#,
-            r#"{"name":"xdp","ours":null,"theirs":null,"floor":null,"ratio":null,"rounds":0}]}"#
-        );
-        assert_eq!(json, expected);
     }
 }

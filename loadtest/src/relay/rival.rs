@@ -2,20 +2,17 @@
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail, ensure};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use clap::Args;
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
 use relay_core::{Credentials, Secret};
 use tempfile::TempDir;
 
+use crate::pinned::free_port;
 use crate::process::Process;
 
 /// How long a fresh server may take until it answers.
@@ -23,9 +20,6 @@ const START: Duration = Duration::from_secs(20);
 
 /// How long the credentials live: longer than any run.
 const CREDENTIALS_LIFETIME: Duration = Duration::from_secs(24 * 3600);
-
-/// Files a server may open: a descriptor for each Allocation, and some.
-const FILES_MAX: u64 = 100_000;
 
 /// What is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -62,44 +56,6 @@ pub(super) struct Running {
     pub(super) credentials: (String, String),
     child: Child,
     folder: TempDir,
-}
-
-/// The arguments of the hidden command that runs a program on one core.
-#[derive(Args)]
-pub(crate) struct PinnedArguments {
-    #[arg(long)]
-    core: Option<usize>,
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
-    command: Vec<String>,
-}
-
-/// Becomes the program asked for, bound to a core, in a scheduling group of its own and with many files allowed.
-pub(crate) fn run_pinned(arguments: &PinnedArguments) -> anyhow::Result<()> {
-    if let Some(core) = arguments.core {
-        pin(core)?;
-    }
-    nix::unistd::setsid().ok(); // Already its leader.
-    raise_share();
-    let (_, hard) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)?;
-    nix::sys::resource::setrlimit(
-        nix::sys::resource::Resource::RLIMIT_NOFILE,
-        FILES_MAX.min(hard),
-        hard,
-    )?;
-    let (program, rest) = arguments.command.split_first().context("nothing to run")?;
-    Err(Command::new(program).args(rest).exec()).with_context(|| format!("can't run {program}"))
-}
-
-/// Binds this thread, and what it starts, to one core.
-pub(super) fn pin(core: usize) -> anyhow::Result<()> {
-    let mut cores = CpuSet::new();
-    cores.set(core)?;
-    Ok(sched_setaffinity(Pid::from_raw(0), &cores)?)
-}
-
-/// Asks for the largest share of a busy machine; only the administrator gets it, and others measure without.
-pub(super) fn raise_share() {
-    std::fs::write("/proc/self/autogroup", "-19").ok();
 }
 
 impl Running {
@@ -281,24 +237,4 @@ fn turn_server(
     std::fs::write(&path, text)?;
     command.args(["turn-server", "--config"]).arg(path);
     Ok(())
-}
-
-/// A port nobody listens on at the moment.
-fn free_port() -> anyhow::Result<u16> {
-    Ok(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?
-        .local_addr()?
-        .port())
-}
-
-/// Our program: beside this one. Started by Cargo, it is built first, so that nothing old is measured.
-pub(super) fn program() -> anyhow::Result<PathBuf> {
-    let itself = std::env::current_exe()?;
-    if let Some(cargo) = std::env::var_os("CARGO") {
-        let status = Command::new(cargo)
-            .args(["build", "--release", "--locked", "-p", "offhook"])
-            .status()
-            .context("can't run cargo")?;
-        ensure!(status.success(), "offhook can't be built");
-    }
-    Ok(itself.with_file_name("offhook"))
 }

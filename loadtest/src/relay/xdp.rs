@@ -11,7 +11,8 @@ use std::thread;
 use anyhow::{Context, anyhow};
 use relay_xdp::testbed::{cost, missing};
 
-use super::{Details, Measure, Row, median, not_measured, row};
+use crate::report::Target;
+use crate::table::{Details, Measure, Row, median, not_measured, row};
 
 /// Frames of one kind in one round.
 const FRAMES: u32 = 200_000;
@@ -34,7 +35,7 @@ pub(super) fn measure(rounds: usize) -> anyhow::Result<Row> {
 
     let mut details = Details {
         unit: "s per million packets",
-        target: Some((Measure::ToFloor, 1.4)),
+        targets: vec![(Measure::ToFloor, Target::AtMost(1.4))],
         ..Details::default()
     };
     for cost in &costs {

@@ -16,24 +16,24 @@ use socket2::{Domain, Protocol, SockRef, Socket as Raw, Type};
 const BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
 /// The longest thing received at once, in bytes: a whole burst.
-pub(super) const RECEIVED_LEN_MAX: usize = 65_535;
+pub(crate) const RECEIVED_LEN_MAX: usize = 65_535;
 
 /// A UDP socket that never blocks.
-pub(super) struct Socket(std::net::UdpSocket);
+pub(crate) struct Socket(std::net::UdpSocket);
 
 /// What arrived in one call: messages of `segment` bytes one behind the other, the last may be shorter.
-pub(super) struct Received {
+pub(crate) struct Received {
     /// Bytes in all.
-    pub(super) len: usize,
+    pub(crate) len: usize,
     /// Bytes of each message.
-    pub(super) segment: usize,
+    pub(crate) segment: usize,
     /// The sender, where the socket is not connected.
-    pub(super) from: Option<SocketAddr>,
+    pub(crate) from: Option<SocketAddr>,
 }
 
 impl Socket {
     /// Binds `address`; with `bursts` the kernel may hand over several messages at once.
-    pub(super) fn bind(address: SocketAddr, bursts: bool) -> io::Result<Self> {
+    pub(crate) fn bind(address: SocketAddr, bursts: bool) -> io::Result<Self> {
         let socket = Raw::new(
             Domain::for_address(address),
             Type::DGRAM,
@@ -50,28 +50,28 @@ impl Socket {
         Ok(Self(socket.into()))
     }
 
-    pub(super) fn connect(&self, to: SocketAddr) -> io::Result<()> {
+    pub(crate) fn connect(&self, to: SocketAddr) -> io::Result<()> {
         self.0.connect(to)
     }
 
-    pub(super) fn address(&self) -> io::Result<SocketAddr> {
+    pub(crate) fn address(&self) -> io::Result<SocketAddr> {
         self.0.local_addr()
     }
 
     /// For requests before the load: waits for answers.
-    pub(super) fn set_blocking(&self, blocking: bool) -> io::Result<()> {
+    pub(crate) fn set_blocking(&self, blocking: bool) -> io::Result<()> {
         let socket = SockRef::from(&self.0);
         socket.set_nonblocking(!blocking)?;
         socket.set_read_timeout(blocking.then_some(std::time::Duration::from_millis(500)))
     }
 
     /// The plain socket, for one message at a time.
-    pub(super) fn plain(&self) -> &std::net::UdpSocket {
+    pub(crate) fn plain(&self) -> &std::net::UdpSocket {
         &self.0
     }
 
     /// Sends `parts` as messages of `segment` bytes each, in one call; `false` when the socket is full.
-    pub(super) fn send(
+    pub(crate) fn send(
         &self,
         parts: &[IoSlice<'_>],
         segment: u16,
@@ -96,7 +96,7 @@ impl Socket {
     }
 
     /// Receives what is there; `None` once nothing is.
-    pub(super) fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
+    pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
         let mut control = nix::cmsg_space!(i32);
         let mut parts = [IoSliceMut::new(buffer)];
         loop {
@@ -144,7 +144,7 @@ fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
 
 /// An address of 127.64.0.0/10 nobody had before in this run: a server that remembers a client's port for
 /// a while never meets it again.
-pub(super) fn fresh_ip() -> Ipv4Addr {
+pub(crate) fn fresh_ip() -> Ipv4Addr {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let offset =
         std::process::id().wrapping_mul(2_654_435_761) ^ NEXT.fetch_add(1, Ordering::Relaxed);
