@@ -5,6 +5,8 @@
 //! loadtest messages [--pairs 100]                 relayed messages per second and core, beside a bare relay
 //! loadtest calls    [--pairs 100]                 Calls from invite to hang-up
 //! loadtest relay    [--against coturn]            processor time of a relayed packet, beside another server and a floor
+//! loadtest sfu      [--against janus]             processor time of a forwarded packet and more, beside another server and a floor
+//! loadtest sfu-bots --url URL --room NAME         people for a Room of a running server
 //! ```
 //!
 //! Without `--url` each starts an `offhook` of its own on loopback with raised limits, measures its process from outside
@@ -21,6 +23,7 @@ mod process;
 mod relay;
 mod report;
 mod server;
+mod sfu;
 mod sign_in;
 mod socket;
 mod table;
@@ -51,6 +54,13 @@ enum What {
     Calls(PairsArguments),
     /// Measures the relay beside another TURN server and beside a bare forwarder.
     Relay(relay::RelayArguments),
+    /// Measures the SFU beside another one and beside bare forwarders.
+    Sfu(sfu::SfuArguments),
+    /// Fills a Room of a running server with people.
+    SfuBots(sfu::bots::BotsArguments),
+    /// The bare forwarder of media.
+    #[command(hide = true)]
+    SfuFloor(sfu::floor::FloorArguments),
     /// The bare forwarder.
     #[command(hide = true)]
     RelayFloor(relay::floor::FloorArguments),
@@ -143,6 +153,9 @@ async fn main() -> anyhow::Result<()> {
         | What::Calls(PairsArguments { target, .. }) => target,
         What::MessagesFloor(arguments) => return messages::floor::run(arguments).await,
         What::Relay(arguments) => return relay::run(arguments),
+        What::Sfu(arguments) => return sfu::run(arguments),
+        What::SfuBots(arguments) => return sfu::bots::run(arguments).await,
+        What::SfuFloor(arguments) => return sfu::floor::run(arguments),
         What::RelayFloor(arguments) => return relay::floor::run(arguments),
         What::Pinned(arguments) => return pinned::run_pinned(arguments),
     };
@@ -154,6 +167,9 @@ async fn main() -> anyhow::Result<()> {
         What::Calls(arguments) => calls::run(&server, arguments).await,
         What::MessagesFloor(_)
         | What::Relay(_)
+        | What::Sfu(_)
+        | What::SfuBots(_)
+        | What::SfuFloor(_)
         | What::RelayFloor(_)
         | What::Pinned(_) => unreachable!(),
     };

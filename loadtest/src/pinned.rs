@@ -8,9 +8,10 @@ use std::process::Command;
 use anyhow::{Context, ensure};
 use clap::Args;
 use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
 
-/// Files a server may open: a descriptor for each Allocation, and some.
+/// Files a process may open: a descriptor for each Allocation or client, and some.
 const FILES_MAX: u64 = 100_000;
 
 /// The arguments of the hidden command that runs a program on one core.
@@ -29,12 +30,7 @@ pub(crate) fn run_pinned(arguments: &PinnedArguments) -> anyhow::Result<()> {
     }
     nix::unistd::setsid().ok(); // Already its leader.
     raise_share();
-    let (_, hard) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)?;
-    nix::sys::resource::setrlimit(
-        nix::sys::resource::Resource::RLIMIT_NOFILE,
-        FILES_MAX.min(hard),
-        hard,
-    )?;
+    raise_files()?;
     let (program, rest) = arguments.command.split_first().context("nothing to run")?;
     Err(Command::new(program).args(rest).exec()).with_context(|| format!("can't run {program}"))
 }
@@ -49,6 +45,16 @@ pub(crate) fn pin(core: usize) -> anyhow::Result<()> {
 /// Asks for the largest share of a busy machine; only the administrator gets it, and others measure without.
 pub(crate) fn raise_share() {
     std::fs::write("/proc/self/autogroup", "-19").ok();
+}
+
+/// Lets this process, and what it starts, have many files open: each connection is one.
+pub(crate) fn raise_files() -> anyhow::Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(setrlimit(
+        Resource::RLIMIT_NOFILE,
+        FILES_MAX.min(hard),
+        hard,
+    )?)
 }
 
 /// A port nobody listens on at the moment.

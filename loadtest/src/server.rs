@@ -21,7 +21,7 @@ const END: Duration = Duration::from_secs(40);
 
 /// What a server of our own may do more than the defaults allow: here few Users do the work of many, in one Account.
 /// The limits of connections stay; the clients come from many loopback addresses.
-const RAISED: [(&str, &str); 9] = [
+pub(crate) const RAISED: [(&str, &str); 9] = [
     ("OFFHOOK_SIGNALING__LIMITS__COMMANDS_PER_SECOND", "1000000"),
     ("OFFHOOK_SIGNALING__LIMITS__COMMANDS_BURST", "1000000"),
     (
@@ -99,26 +99,30 @@ impl Server {
     }
 
     fn running(url: &str, arguments: &TargetArguments) -> anyhow::Result<Self> {
+        Ok(Self {
+            target: Self::target_of(url, arguments.ca.as_deref())?,
+            process: arguments.pid.map(Process),
+            child: None,
+        })
+    }
+
+    /// How to reach the server at `url`, whose certificate comes from the authority in the file `ca`.
+    pub(crate) fn target_of(url: &str, ca: Option<&Path>) -> anyhow::Result<Target> {
         let (scheme, rest) = url.split_once("://").context("the URL has no scheme")?;
         let authority = rest.trim_end_matches('/');
         let address = std::net::ToSocketAddrs::to_socket_addrs(authority)
             .with_context(|| format!("`{authority}` is not host:port"))?
             .find(SocketAddr::is_ipv4)
             .context("no IPv4 address")?;
-        let tls = match (scheme, &arguments.ca) {
+        let tls = match (scheme, ca) {
             ("http", _) => None,
             ("https", Some(ca)) => Some(tls::connector(&std::fs::read_to_string(ca)?)?),
             _ => bail!("`{url}` is neither http:// nor https:// with --ca"),
         };
-        let target = Target {
+        Ok(Target {
             address,
             authority: authority.into(),
             tls,
-        };
-        Ok(Self {
-            target,
-            process: arguments.pid.map(Process),
-            child: None,
         })
     }
 

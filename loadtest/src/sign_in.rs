@@ -26,12 +26,23 @@ pub(crate) struct User {
 
 /// Signs in `count` Users.
 pub(crate) async fn sign_in(target: &Target, count: usize) -> anyhow::Result<Vec<User>> {
+    sign_in_behind(target, 0, count).await
+}
+
+/// Signs in `count` Users beside the first `before`.
+pub(crate) async fn sign_in_behind(
+    target: &Target,
+    before: usize,
+    count: usize,
+) -> anyhow::Result<Vec<User>> {
     let mut users = Vec::with_capacity(count);
     while users.len() < count {
-        let address = users.len() / PER_ADDRESS;
+        let number = before + users.len();
+        let address = number / PER_ADDRESS;
+        let free = PER_ADDRESS - number % PER_ADDRESS;
         let mut connection = BufReader::new(target.stream(address * client::PER_ADDRESS).await?);
-        for _ in 0..PER_ADDRESS.min(count - users.len()) {
-            let name = format!("load{}", users.len());
+        for _ in 0..free.min(count - users.len()) {
+            let name = format!("load{}", before + users.len());
             users.push(request(&mut connection, target, &name).await?);
         }
     }
