@@ -13,7 +13,7 @@ use std::time::Duration;
 use sfu_core::{Bitrate, SILENT_RATE};
 
 use crate::link::Way;
-use crate::world::{Outcome, Sample, Subscriber, run};
+use crate::world::{Outcome, Sample, Subscriber, Tells, run};
 
 const TABLE: &str = include_str!("table.txt");
 
@@ -111,7 +111,7 @@ fn a_slow_subscriber_takes_nothing_from_fast_ones() {
     let slow = loss(5, delay(150, way(&[(0, 250)])));
     let subscriber = |way: &Way| Subscriber {
         way: way.clone(),
-        acknowledges: true,
+        tells: Tells::Arrivals,
     };
     let outcomes = run(
         1,
@@ -130,7 +130,7 @@ fn a_slow_subscriber_takes_nothing_from_fast_ones() {
 fn who_acknowledges_nothing_gets_little() {
     let subscriber = Subscriber {
         way: way(&[(0, 3000)]),
-        acknowledges: false,
+        tells: Tells::Nothing,
     };
     let outcome = run(1, &[subscriber], MINUTE).remove(0);
     let later: Vec<&Sample> = outcome
@@ -144,6 +144,26 @@ fn who_acknowledges_nothing_gets_little() {
             .all(|s| s.estimate == SILENT_RATE && s.layer.is_none())
     );
     assert!(later.iter().all(|s| s.sent <= SILENT_RATE));
+}
+
+#[test]
+fn who_estimates_alone_is_probed_and_believed() {
+    for (kbps, layer) in [(3000, 2), (1000, 1), (300, 0)] {
+        let subscriber = Subscriber {
+            way: way(&[(0, kbps)]),
+            tells: Tells::Estimate,
+        };
+        let outcome = run(1, &[subscriber], MINUTE).remove(0);
+        let later: Vec<Sample> = outcome
+            .samples
+            .iter()
+            .copied()
+            .filter(|s| s.at >= SETTLED)
+            .collect();
+        let held = later.iter().filter(|s| s.layer == Some(layer)).count();
+        assert!(held * 10 >= later.len() * 9, "{kbps}: {held}");
+        assert!(changes(&later) <= 4, "{kbps}: {}", changes(&later));
+    }
 }
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -247,7 +267,7 @@ fn table() -> String {
 fn alone(seed: u64, way: Way) -> Outcome {
     let subscriber = Subscriber {
         way,
-        acknowledges: true,
+        tells: Tells::Arrivals,
     };
     run(seed, &[subscriber], MINUTE).remove(0)
 }

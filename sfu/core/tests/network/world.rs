@@ -22,9 +22,22 @@ pub(crate) const SAMPLE: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone)]
 pub(crate) struct Subscriber {
     pub(crate) way: Way,
-    /// Whether they tell what arrived.
-    pub(crate) acknowledges: bool,
+    pub(crate) tells: Tells,
 }
+
+/// What a subscriber tells of what arrives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tells {
+    /// When each packet arrived.
+    Arrivals,
+    /// How much it thinks fits (REMB): what arrived at most, and less when the queue is long.
+    Estimate,
+    /// Nothing at all.
+    Nothing,
+}
+
+/// How often a subscriber that estimates says so.
+const ESTIMATE_INTERVAL: Duration = Duration::from_millis(200);
 
 /// A moment of one subscriber, every [`SAMPLE`].
 #[derive(Debug, Clone, Copy)]
@@ -84,7 +97,11 @@ struct Leg {
     sequence: u32,
     log: VecDeque<(Duration, Media, u64)>,
     receiver: Receiver,
-    acknowledges: bool,
+    tells: Tells,
+    /// What arrived since the subscriber's last estimate, when that was, and what it is.
+    arrived: u64,
+    estimated_at: Duration,
+    remb: Bitrate,
     sent: u64,
     woken_at: Option<Duration>,
     samples: Vec<Sample>,
@@ -119,6 +136,23 @@ pub(crate) fn run(seed: u64, subscribers: &[Subscriber], duration: Duration) -> 
     world.legs.into_iter().map(outcome).collect()
 }
 
+impl Leg {
+    /// The subscriber's own estimate, as far as a Downlink can tell it from a real one.
+    fn estimate(&mut self, start: Instant, now: Duration) {
+        let arrived = Bitrate::of(std::mem::take(&mut self.arrived), ESTIMATE_INTERVAL);
+        let queue = self.link.way.rate(now).time_for(self.link.queued());
+        self.estimated_at = now;
+        self.remb = if queue > Duration::from_millis(60) {
+            arrived.scaled(0.85)
+        } else {
+            self.remb.max(arrived)
+        };
+        self.downlink.handle_remb(start + now, self.remb);
+        self.downlink
+            .handle_report(start + now, 0, Some(self.link.way.delay * 2));
+    }
+}
+
 impl World {
     #[expect(
         clippy::disallowed_methods,
@@ -127,7 +161,11 @@ impl World {
     fn new(seed: u64, subscribers: &[Subscriber]) -> Self {
         let start = Instant::now();
         let leg = |subscriber: &Subscriber| {
-            let mut downlink = Downlink::new(start, Acks::Twcc);
+            let acks = match subscriber.tells {
+                Tells::Estimate => Acks::Remb,
+                Tells::Arrivals | Tells::Nothing => Acks::Twcc,
+            };
+            let mut downlink = Downlink::new(start, acks);
             downlink.set_wanted(start, LAYERS[2].bitrate + AUDIO);
             Leg {
                 link: Link::new(subscriber.way.clone()),
@@ -139,7 +177,10 @@ impl World {
                 sequence: 0,
                 log: VecDeque::new(),
                 receiver: Receiver::new(start),
-                acknowledges: subscriber.acknowledges,
+                tells: subscriber.tells,
+                arrived: 0,
+                estimated_at: Duration::ZERO,
+                remb: Bitrate::ZERO,
                 sent: 0,
                 woken_at: None,
                 samples: Vec::new(),
@@ -200,6 +241,7 @@ impl World {
                 }
             }
             Event::Arrived(leg, packet) => {
+                self.legs[leg].arrived += packet.len;
                 let receiver = &mut self.legs[leg].receiver;
                 receiver.handle_packet(self.start, now, packet.transport, packet.len, packet.media);
             }
@@ -270,8 +312,11 @@ impl World {
         let leg = &mut self.legs[index];
         let round_trip = leg.link.way.delay * 2 + Duration::from_millis(30);
         let asked = leg.receiver.ask(self.start, now, round_trip);
-        if !leg.acknowledges {
+        if leg.tells == Tells::Nothing {
             return;
+        }
+        if leg.tells == Tells::Estimate && now >= leg.estimated_at + ESTIMATE_INTERVAL {
+            leg.estimate(self.start, now);
         }
         if let Some(at) = leg.link.back(now, &mut self.rng) {
             self.queue.push(at, Event::Told(index, asked));
