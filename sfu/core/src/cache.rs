@@ -89,6 +89,14 @@ impl PacketCache {
         position
     }
 
+    /// Forgets all packets and gives their memory back: nothing comes any more.
+    pub(crate) fn clear(&mut self) {
+        self.first = self.next_position();
+        self.entries = VecDeque::new();
+        self.bytes = Vec::new();
+        self.head = 0;
+    }
+
     /// The packet at `position`, while it is kept.
     #[inline]
     pub(crate) fn get(&self, position: u32) -> Option<Cached<'_>> {
@@ -250,6 +258,18 @@ mod tests {
         let oldest = fast.get(fast.first).unwrap().record.incoming.sequence;
         assert!((2000..=2500).contains(&oldest), "{oldest}");
         assert!(fast.size().1 <= CACHE_BYTES_MAX);
+    }
+
+    #[test]
+    fn what_was_forgotten_is_not_found_under_its_old_position() {
+        let mut cache = PacketCache::default();
+        let start = crate::test::start();
+        let old = cache.push(record(1, start), &[], &[1]);
+
+        cache.clear();
+        assert!(cache.get(old).is_none() && cache.size() == (0, 0));
+        let new = cache.push(record(2, start), &[], &[2]);
+        assert!(cache.get(old).is_none() && cache.get(new).is_some());
     }
 
     proptest! {

@@ -61,7 +61,7 @@ pub use key_frames::KEY_FRAME_SPACING;
 pub use keys::{ParticipantKey, SlotKey, TrackKey};
 pub use missing::{MISSING_MAX, TRIES_MAX};
 pub use pacer::{BURST, Class, QUEUE_MAX};
-pub use participant::{ParticipantConfig, SSRCS_MAX, SSRCS_OUT_MAX};
+pub use participant::{NACKS_MAX, ParticipantConfig, SSRCS_MAX, SSRCS_OUT_MAX};
 pub use picture::{SPATIAL_LAYERS_MAX, TEMPORAL_LAYERS_MAX};
 pub use receiver::{DROPOUT_MAX, LATE_MAX};
 pub use rewrite::RUNS_MAX;
@@ -69,7 +69,7 @@ pub use room::{
     Arrived, FIRST_WORD, MID_LEN_MAX, Output, PARTICIPANTS_MAX, PAUSE_DELAY, REPORT_INTERVAL,
     Refusal, Room, SLOTS_MAX, SSRC_CHANGES_MAX, Stamps, TRACKS_MAX, VOICES_MAX, Written,
 };
-pub use slot::SlotConfig;
+pub use slot::{REQUEST_SPACING, SlotConfig};
 pub use stats::{Dropped, Stats};
 pub use track::{
     Codec, ENCODINGS_MAX, EncodingConfig, FORMATS_MAX, Format, Layer, LayerInfo, LayerState,

@@ -14,6 +14,9 @@ pub const SSRCS_MAX: usize = 64;
 /// The most outgoing SSRCs of a Participant, those of slots that have ended included: each could come again.
 pub const SSRCS_OUT_MAX: usize = 1024;
 
+/// How many packets a Participant may ask for again in a tenth of a second; more is a flood, not a loss.
+pub const NACKS_MAX: u32 = 2048;
+
 /// The round trip that is assumed until one was measured.
 const ROUND_TRIP_DEFAULT: Duration = Duration::from_millis(100);
 
@@ -56,6 +59,8 @@ pub(crate) struct Participant {
     ended: Vec<Ended>,
     pub(crate) clock: PublisherClock,
     round_trip: Option<Duration>,
+    /// How many packets they may still ask for in this round.
+    pub(crate) nacks_left: u32,
     /// The sum and number of losses reported since somebody asked.
     losses: (u32, u32),
 
@@ -81,6 +86,7 @@ impl Participant {
             ended: Vec::new(),
             clock: PublisherClock::default(),
             round_trip: None,
+            nacks_left: NACKS_MAX,
             losses: (0, 0),
             report_at: now,
             sender_reports: Vec::new(),

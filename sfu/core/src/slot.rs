@@ -17,6 +17,9 @@ use crate::track::{Format, Layer};
 /// The padding of one packet at most: GSO wants sizes alike, and a length is one byte.
 const PADDING_MAX: u16 = 255;
 
+/// The shortest time between two requests for a key frame that one subscriber's decoder is granted.
+pub const REQUEST_SPACING: Duration = Duration::from_secs(1);
+
 /// A slot, as negotiated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlotConfig {
@@ -71,6 +74,8 @@ pub(crate) struct Slot {
     rtx_sequence: u64,
     /// When the newest key frame began to go out.
     key_frame_at: Option<Instant>,
+    /// When the subscriber last asked for one and was listened to.
+    key_frame_asked_at: Option<Instant>,
 
     /// Packets and payload bytes written since the slot began (RFC 3550 §6.4.1), and whether any were since the last report.
     pub(crate) packets: u32,
@@ -160,6 +165,7 @@ impl Slot {
             history: History::new(now),
             rtx_sequence: u64::from(sequence),
             key_frame_at: None,
+            key_frame_asked_at: None,
             packets: 0,
             octets: 0,
             was_written: false,
@@ -234,10 +240,20 @@ impl Slot {
         (self.current != Some(wanted.encoding) || lacks_detail()).then_some(wanted.encoding)
     }
 
-    /// Whether a subscriber who asks for a key frame just got one, and it is on its way.
-    pub(crate) fn has_just_sent_key_frame(&self, now: Instant, round: Duration) -> bool {
-        self.key_frame_at
-            .is_some_and(|at| now.saturating_duration_since(at) < round)
+    /// Whether to listen to a subscriber `round` away who asks for a key frame: not if one is on its way to them, and not more
+    /// often than every [`REQUEST_SPACING`], for all others pay for it.
+    pub(crate) fn may_ask_for_key_frame(&mut self, now: Instant, round: Duration) -> bool {
+        let is_within = |at: Option<Instant>, duration| {
+            at.is_some_and(|at| now.saturating_duration_since(at) < duration)
+        };
+
+        if is_within(self.key_frame_at, round)
+            || is_within(self.key_frame_asked_at, REQUEST_SPACING)
+        {
+            return false;
+        }
+        self.key_frame_asked_at = Some(now);
+        true
     }
 
     /// Takes a packet of the slot's Track; gives what goes out for it.

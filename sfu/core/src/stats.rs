@@ -87,6 +87,8 @@ pub struct Stats {
     pub resends_too_soon: u64,
     /// NACKs for packets that were sent again [`crate::RESENDS_MAX`] times.
     pub resends_too_often: u64,
+    /// NACKs that were not read on since they asked for more than [`crate::NACKS_MAX`] packets.
+    pub nacks_flooded: u64,
     /// NACKs beyond the share of resends.
     pub resends_over_share: u64,
     /// NACKs for packets of a Track that has left the slot.

@@ -284,7 +284,7 @@ impl Room {
         numbers: impl Iterator<Item = u16>,
         forwards: &mut Vec<Forward>,
     ) {
-        let Some(subscriber) = self.participants.get(from) else {
+        let Some(subscriber) = self.participants.get_mut(from) else {
             return;
         };
         let Some(slot) = subscriber
@@ -297,6 +297,11 @@ impl Room {
         let round = subscriber.round_trip();
 
         for number in numbers {
+            if subscriber.nacks_left == 0 {
+                self.stats.nacks_flooded += 1;
+                return;
+            }
+            subscriber.nacks_left -= 1;
             match slot.resend(now, number, round) {
                 Answer::Send(forward) => {
                     self.stats.resent += 1;
@@ -315,14 +320,16 @@ impl Room {
         let Some(subscriber) = self.participants.get(from) else {
             return;
         };
-        let Some(slot) = subscriber.slot(ssrc).and_then(|slot| self.slots.get(slot)) else {
+        let Some(slot) = subscriber
+            .slot(ssrc)
+            .and_then(|slot| self.slots.get_mut(slot))
+        else {
             self.stats.rtcp_unknown_ssrc += 1;
             return;
         };
 
         self.stats.key_frames_wanted += 1;
-        // The one they just got is still on its way, or being decoded.
-        if slot.has_just_sent_key_frame(now, subscriber.round_trip()) {
+        if !slot.may_ask_for_key_frame(now, subscriber.round_trip()) {
             return;
         }
         if let Some(track) = slot.track

@@ -78,6 +78,8 @@ impl Room {
                 // What an encoding cost is remembered while it pauses.
                 if is_active {
                     encoding.rates.update(now);
+                } else {
+                    encoding.cache.clear();
                 }
             }
             if has_changed && !track.is_audio() {

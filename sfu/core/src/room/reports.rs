@@ -8,6 +8,7 @@ use sfu_rtp::rtcp::{Builder, COUNT_MAX, ReportBlock, SenderInfo};
 use super::Room;
 use crate::clock::ticks_between;
 use crate::keys::{ParticipantKey, SlotKey};
+use crate::participant::NACKS_MAX;
 
 /// How often a Participant gets reports.
 pub const REPORT_INTERVAL: Duration = Duration::from_secs(1);
@@ -49,6 +50,7 @@ impl Room {
         let mut ready = Vec::new();
 
         for (key, participant) in self.participants.iter_mut() {
+            participant.nacks_left = NACKS_MAX;
             if participant.report_at > now {
                 continue;
             }

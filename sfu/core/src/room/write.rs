@@ -40,7 +40,7 @@ pub struct Written {
 impl Room {
     /// Writes a packet to `buffer`, which should have room for [`crate::PACKET_LEN_MAX`] bytes.
     ///
-    /// `None` if it can't go out any more: its payload is no longer in the cache, its Track or its slot has ended. It counts as
+    /// `None` if it can't go out any more: its payload is no longer in the cache, its Track is muted or has left the slot. It counts as
     /// lost then. To be called once for each [`Forward`].
     pub fn write(
         &mut self,
@@ -85,6 +85,10 @@ impl Room {
     ) -> Option<Written> {
         let slot = self.slots.get_mut(forward.slot)?;
         let track = self.tracks.get(forward.track)?;
+        // What waited for its turn while its Track was muted or taken out of the slot is not for the subscriber any more.
+        if track.muted || slot.track != Some(forward.track) {
+            return None;
+        }
         let extensions = &self
             .participants
             .get(forward.participant)?

@@ -1,12 +1,14 @@
 //! Publishers and subscribers that lie.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use model::room::Source;
+use proptest::prelude::*;
 use sfu_core::{Dropped, EncodingConfig, Refusal, SSRC_CHANGES_MAX};
 use sfu_rtp::extension::ExtensionKind;
 
-use crate::stage::{In, SLOT_SSRC, Stage, VP8_RTX, Vp8, encoding, opus};
+use crate::stage::{AV1, In, OPUS, RED, SLOT_SSRC, Stage, VP8, VP8_RTX, VP9, Vp8, encoding, opus};
 
 #[test]
 fn unknown_ssrcs_are_taken_by_name_and_not_for_ever() {
@@ -206,4 +208,115 @@ fn rtcp_about_others_does_nothing() {
     stage.send_rtcp(bob, |builder| builder.pli(1, 100).unwrap());
     assert_eq!(stage.room.stats().key_frames_wanted, 0);
     assert_eq!(stage.room.stats().rtcp_unknown_ssrc, 4);
+}
+
+/// Bytes that look enough like RTP for most of the way: known and unknown SSRCs and payload types, numbers near and far.
+fn noise() -> impl Strategy<Value = Vec<u8>> {
+    let ssrc = prop_oneof![4 => 100_u32..103, 2 => Just(50), 1 => any::<u32>()];
+    let payload_type = prop_oneof![
+        Just(VP8),
+        Just(VP8_RTX),
+        Just(VP9),
+        Just(AV1),
+        Just(RED),
+        Just(OPUS),
+        0_u8..128,
+    ];
+    let sequence = prop_oneof![8 => 0_u16..200, 1 => any::<u16>()];
+    let head = (
+        0_u8..2,
+        any::<bool>(),
+        payload_type,
+        sequence,
+        any::<u32>(),
+        ssrc,
+    );
+    let extensions = proptest::collection::vec(
+        (0_u8..16, proptest::collection::vec(any::<u8>(), 1..17)),
+        0..4,
+    );
+
+    (
+        head,
+        extensions,
+        proptest::collection::vec(any::<u8>(), 0..60),
+    )
+        .prop_map(
+            |((padding, marker, payload_type, sequence, timestamp, ssrc), extensions, payload)| {
+                let mut block = Vec::new();
+                for (id, value) in extensions {
+                    block.push((id << 4) | u8::try_from(value.len() - 1).unwrap());
+                    block.extend_from_slice(&value);
+                }
+                block.resize(block.len().next_multiple_of(4), 0);
+
+                let mut bytes = vec![
+                    0x90 | (padding << 5),
+                    (u8::from(marker) << 7) | payload_type,
+                ];
+                bytes.extend_from_slice(&sequence.to_be_bytes());
+                bytes.extend_from_slice(&timestamp.to_be_bytes());
+                bytes.extend_from_slice(&ssrc.to_be_bytes());
+                bytes.extend_from_slice(&[0xbe, 0xde, 0]);
+                bytes.push(u8::try_from(block.len() / 4).unwrap());
+                bytes.extend_from_slice(&block);
+                bytes.extend_from_slice(&payload);
+                bytes
+            },
+        )
+}
+
+/// RTCP packets of any kind about SSRCs that there are, mostly.
+fn control() -> impl Strategy<Value = Vec<u8>> {
+    let ssrc = prop_oneof![
+        Just(SLOT_SSRC),
+        Just(SLOT_SSRC + 100),
+        Just(100_u32),
+        any::<u32>()
+    ];
+    let head = (0_u8..32, 200_u8..208, ssrc);
+
+    (head, proptest::collection::vec(any::<u32>(), 0..12)).prop_map(
+        |((count, kind, ssrc), words)| {
+            let mut bytes = vec![
+                0x80 | count,
+                kind,
+                0,
+                u8::try_from(words.len() + 2).unwrap(),
+            ];
+            bytes.extend_from_slice(&ssrc.to_be_bytes());
+            bytes.extend_from_slice(&ssrc.to_be_bytes());
+            for word in words {
+                bytes.extend_from_slice(&word.to_be_bytes());
+            }
+            bytes
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn whatever_comes_is_survived_and_no_srtp_index_comes_twice(
+        packets in proptest::collection::vec((any::<bool>(), noise(), control(), 0_u64..60), 1..300),
+    ) {
+        let mut stage = Stage::new();
+        let (alice, bob) = (stage.join(), stage.join());
+        let camera = stage.publish_camera(alice);
+        let voice = stage.publish_microphone(alice);
+        let slots = [stage.slot(bob, false), stage.slot(bob, true)];
+        stage.subscribe(slots[0], camera).unwrap();
+        stage.subscribe(slots[1], voice).unwrap();
+        stage.automatic_slot(bob);
+
+        let mut indices = BTreeSet::new();
+        for (is_alice, packet, control, millis) in packets {
+            let mut out = stage.send_bytes(alice, &packet);
+            out.extend(stage.send_rtcp_bytes(if is_alice { alice } else { bob }, &control));
+            out.extend(stage.pad(bob, 300));
+            for out in out {
+                prop_assert!(indices.insert((out.fixed.ssrc, out.index)), "{:?}", out);
+            }
+            stage.advance(Duration::from_millis(millis));
+        }
+    }
 }

@@ -154,6 +154,52 @@ fn a_storm_of_nacks_gets_no_more_than_a_share() {
 }
 
 #[test]
+fn a_flood_of_nacks_is_not_read_to_its_end() {
+    let (mut stage, alice, bob, ..) = call();
+    for n in 0..100 {
+        stage.send(alice, &Vp8::picture(n, n == 0).packet());
+    }
+
+    let numbers: Vec<u16> = (1000..1100).collect();
+    for _ in 0..30 {
+        stage.nack(bob, SLOT_SSRC, &numbers);
+    }
+    assert_eq!(
+        stage.room.stats().nacks_flooded,
+        9,
+        "each compound is left at its first number too many"
+    );
+    stage.advance(Duration::from_millis(200));
+    stage.send(alice, &Vp8::picture(100, false).packet());
+    assert_eq!(
+        stage.nack(bob, SLOT_SSRC, &[1100]).len(),
+        1,
+        "who asks like others is heard"
+    );
+}
+
+#[test]
+fn what_waits_for_its_turn_does_not_outlive_its_subscription() {
+    let (mut stage, alice, bob, track, slot) = call();
+    stage.send(alice, &Vp8::picture(1, true).packet());
+
+    let waiting = stage.hold(alice, &Vp8::picture(2, false).packet());
+    stage.room.unsubscribe(slot);
+    assert_eq!((waiting.len(), stage.release(&waiting).len()), (1, 0));
+
+    stage.subscribe(slot, track).unwrap();
+    let waiting = stage.hold(alice, &Vp8::picture(3, true).packet());
+    stage.room.set_muted(track, true);
+    assert_eq!((waiting.len(), stage.release(&waiting).len()), (1, 0));
+    assert_eq!(
+        stage.pad(bob, 100),
+        None,
+        "nor does it come back as padding"
+    );
+    assert_eq!(stage.room.stats().expired, 3);
+}
+
+#[test]
 fn a_flood_of_key_frame_requests_is_one_request_to_the_publisher() {
     let (mut stage, alice, bob, ..) = call();
     stage.send(alice, &Vp8::picture(1, true).packet());

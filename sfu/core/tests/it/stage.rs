@@ -164,6 +164,26 @@ impl Stage {
         self.try_send(from, packet).0
     }
 
+    /// Sends a packet into the Room whose forwards wait for their turn, as in a pacer.
+    pub(crate) fn hold(&mut self, from: ParticipantKey, packet: &In) -> Vec<Forward> {
+        let bytes = packet.bytes();
+        let packet = Packet::parse(&bytes).unwrap();
+        let mut waiting = Vec::new();
+
+        self.room
+            .handle_rtp(self.now, from, &packet, &mut waiting)
+            .unwrap();
+        waiting
+    }
+
+    /// Writes what has waited.
+    pub(crate) fn release(&mut self, waiting: &[Forward]) -> Vec<Out> {
+        waiting
+            .iter()
+            .filter_map(|forward| self.write(forward))
+            .collect()
+    }
+
     pub(crate) fn try_send(
         &mut self,
         from: ParticipantKey,
@@ -188,6 +208,26 @@ impl Stage {
             .unwrap();
 
         std::mem::take(&mut self.forwards)
+    }
+
+    /// Sends bytes into the Room that may or may not be RTP. Why they are dropped the figures tell.
+    pub(crate) fn send_bytes(&mut self, from: ParticipantKey, bytes: &[u8]) -> Vec<Out> {
+        if let Ok(packet) = Packet::parse(bytes) {
+            let arrived = self
+                .room
+                .handle_rtp(self.now, from, &packet, &mut self.forwards);
+            assert!(arrived.is_ok() || self.room.stats().dropped(arrived.unwrap_err()) > 0);
+        }
+        self.write_forwards()
+    }
+
+    /// Sends bytes into the Room that may or may not be RTCP.
+    pub(crate) fn send_rtcp_bytes(&mut self, from: ParticipantKey, bytes: &[u8]) -> Vec<Out> {
+        for packet in Compound::parse(bytes).flatten() {
+            self.room
+                .handle_rtcp(self.now, from, &packet, &mut self.forwards);
+        }
+        self.write_forwards()
     }
 
     /// Sends RTCP into the Room; gives what goes out for it.
