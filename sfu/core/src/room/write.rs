@@ -85,10 +85,6 @@ impl Room {
     ) -> Option<Written> {
         let slot = self.slots.get_mut(forward.slot)?;
         let track = self.tracks.get(forward.track)?;
-        // What waited for its turn while its Track was muted or taken out of the slot is not for the subscriber any more.
-        if track.muted || slot.track != Some(forward.track) {
-            return None;
-        }
         let extensions = &self
             .participants
             .get(forward.participant)?
@@ -109,6 +105,10 @@ impl Room {
             Payload::Primary { position } => Some(find(0, position)?),
             Payload::Empty | Payload::ResentEmpty { .. } | Payload::Padding(_) => None,
         };
+        // What waited for its turn while its Track was muted or taken out of the slot is not for the subscriber any more.
+        if cached.is_some() && (track.muted || slot.track != Some(forward.track)) {
+            return None;
+        }
         let ssrc = match forward.payload {
             Payload::Cached { .. } | Payload::Primary { .. } | Payload::Empty => slot.ssrc,
             Payload::Resent { .. } | Payload::ResentEmpty { .. } | Payload::Padding(_) => {

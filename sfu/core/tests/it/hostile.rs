@@ -158,7 +158,7 @@ fn payload_types_and_descriptors_that_lie_are_dropped_and_counted() {
     assert_eq!(stage.try_send(alice, &packet).1, Some(Dropped::PayloadType));
     packet.fixed.payload_type = VP8_RTX;
     assert_eq!(stage.try_send(alice, &packet).1, Some(Dropped::PayloadType));
-    packet.fixed.payload_type = crate::stage::VP8;
+    packet.fixed.payload_type = VP8;
     packet.payload = vec![0x80];
     assert_eq!(stage.try_send(alice, &packet).1, Some(Dropped::Descriptor));
     packet.payload = vec![0; 1400];
