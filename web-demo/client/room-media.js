@@ -211,6 +211,7 @@ export class RoomMedia {
     const transceiver = this.#pc.addTransceiver(kind, init);
     const codecs = codecsOf(kind);
     if (codecs.length) transceiver.setCodecPreferences?.(codecs);
+    dropDescriptor(transceiver);
     return transceiver;
   }
 
@@ -340,6 +341,19 @@ export class RoomMedia {
     this.state = state;
     this.#options.onChange();
   }
+}
+
+/**
+ * VP8, which all publishers send, says in its payload descriptor what this extension would say once more for every packet.
+ * Where the browser offers it by itself, it is taken out.
+ * @param {RTCRtpTransceiver & {getHeaderExtensionsToNegotiate?: () => any[], setHeaderExtensionsToNegotiate?: (extensions: any[]) => void}} transceiver
+ */
+function dropDescriptor(transceiver) {
+  const extensions = transceiver.getHeaderExtensionsToNegotiate?.() ?? [];
+  const descriptor = extensions.find(({ uri }) => uri.includes("dependency-descriptor"));
+  if (!descriptor) return;
+  descriptor.direction = "stopped";
+  transceiver.setHeaderExtensionsToNegotiate?.(extensions);
 }
 
 /**
