@@ -30,6 +30,9 @@ const PACKET_LEN_MAX: usize = 2048;
 /// The bytes of an RTP header.
 const HEADER_LEN: usize = 12;
 
+/// Where in it the sequence number is.
+const SEQUENCE: std::ops::Range<usize> = 2..4;
+
 /// What a client says so that it is sent what others send; anything else of text is only answered.
 const JOIN: &[u8] = b"\0join";
 const HELLO: &[u8] = b"\0hello";
@@ -161,6 +164,7 @@ impl Floor {
                 let space = &mut self.sealed[end..];
                 space[..*len].copy_from_slice(&packet[..*len]);
                 receiver.index += 1;
+                space[SEQUENCE].copy_from_slice(&low(receiver.index).to_be_bytes());
                 segment = receiver
                     .outbound
                     .seal_rtp(space, HEADER_LEN, *len, receiver.index)?;
@@ -172,6 +176,11 @@ impl Floor {
         }
         Ok(())
     }
+}
+
+/// The sequence number of an index (RFC 3711 §3.3.1).
+fn low(index: u64) -> u16 {
+    (index & 0xFFFF) as u16
 }
 
 /// Whether a floor is there.
@@ -355,20 +364,23 @@ mod tests {
 
     use super::*;
 
+    /// A floor that runs until the tests are over.
+    fn start(bursts: bool) -> (SocketAddr, IpAddr) {
+        let ip = IpAddr::from(Ipv4Addr::LOCALHOST);
+        let listen = SocketAddr::new(ip, crate::pinned::free_port().unwrap());
+        std::thread::spawn(move || run(&FloorArguments { listen, bursts }));
+        let began = Instant::now();
+        while !answers(listen).unwrap() {
+            assert!(began.elapsed() < Duration::from_secs(20), "no floor");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        (listen, ip)
+    }
+
     #[test]
     fn a_floor_sends_on_to_everybody_but_the_sender() {
         for bursts in [false, true] {
-            let ip = IpAddr::from(Ipv4Addr::LOCALHOST);
-            let port = crate::pinned::free_port().unwrap();
-            let listen = SocketAddr::new(ip, port);
-            // It runs until the tests are over.
-            std::thread::spawn(move || run(&FloorArguments { listen, bursts }));
-            let began = Instant::now();
-            while !answers(listen).unwrap() {
-                assert!(began.elapsed() < Duration::from_secs(20), "no floor");
-                std::thread::sleep(Duration::from_millis(10));
-            }
-
+            let (listen, ip) = start(bursts);
             let second = Duration::from_secs(1);
             let mut crowd = Crowd::gather(listen, ip, 1, 3, Beat::CAMERA).unwrap();
             let passed = crowd.run(second).unwrap();
@@ -377,6 +389,17 @@ mod tests {
             assert_eq!(passed.received, passed.expected);
             // What is sealed does not tell how long it took.
             assert_eq!(passed.delays.percentile(50.0).is_nan(), bursts);
+        }
+    }
+
+    #[test]
+    fn who_sends_to_a_floor_gets_what_the_others_send() {
+        for bursts in [false, true] {
+            let (listen, ip) = start(bursts);
+            let mut crowd = Crowd::gather(listen, ip, 4, 0, Beat::THUMBNAIL).unwrap();
+            let passed = crowd.run(Duration::from_secs(1)).unwrap();
+            assert_eq!(passed.expected, 3 * passed.sent);
+            assert_eq!(passed.received, passed.expected);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Clients of Janus: its VideoRoom plugin over WebSocket, a connection for each role, as its own page does it.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use futures_util::{SinkExt, StreamExt};
@@ -18,6 +18,9 @@ use super::tracks::Role;
 
 /// How long it may take to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long to wait for a feed that isn't known yet.
+const FEED_LATER: Duration = Duration::from_millis(50);
 
 /// One session of Janus, which may have any number of handles.
 pub(super) struct Janus {
@@ -68,7 +71,15 @@ impl Janus {
         let handle = self.attach().await?;
         let streams: Vec<_> = feeds.iter().map(|feed| json!({ "feed": feed })).collect();
         let join = json!({ "request": "join", "ptype": "subscriber", "room": JANUS_ROOM, "streams": streams });
-        let offered = self.message(handle, join, None).await?;
+        let began = Instant::now();
+        let offered = loop {
+            match self.message(handle, join.clone(), None).await {
+                Ok(offered) => break offered,
+                // Janus finds a feed a moment after its client is connected.
+                Err(error) if began.elapsed() > PATIENCE => return Err(error),
+                Err(_) => tokio::time::sleep(FEED_LATER).await,
+            }
+        };
         let mut peer = Peer::new(self.ip, &Role::default())?;
         let answer = json!({ "type": "answer", "sdp": peer.answer(sdp(&offered)?)? });
         self.message(handle, json!({ "request": "start" }), Some(answer))
