@@ -25,7 +25,6 @@ pub(crate) async fn start(
     let channels = sfu_service::Start {
         commands: to_sfu,
         events: to_signaling,
-        tcp_addresses: Vec::new(),
     };
     let handle = sfu_service::Sfu::start(settings, channels).context("[sfu]")?;
     signaling.connect_media(Media { commands, events }).await;

@@ -18,6 +18,10 @@ const AUDIO: Bitrate = Bitrate::kbps(60);
 /// Headers of RTP and below add so much to what a Layer's payloads take.
 const OVERHEAD: f64 = 1.06;
 
+/// How long after joining nothing visible is paused: until the way is measured the estimate is a guess, on the low side, and a Track
+/// of one Layer would not begin at all.
+const UNMEASURED: Duration = Duration::from_secs(8);
+
 /// A picture in a slot, as it can be had.
 struct Choice {
     /// The place of its section.
@@ -78,11 +82,13 @@ pub(crate) fn choose(
         .update(now, participant.downlink.estimate(), cost);
     let chosen = layers::allocate(&wishes, audio, budget, None);
 
+    let is_unmeasured = now.saturating_duration_since(participant.joined_at) < UNMEASURED;
     let mut news = Vec::new();
     for (choice, chosen) in choices.iter().zip(chosen) {
         let Some(carrier) = &mut participant.sections[choice.section].slot else {
             continue;
         };
+        let chosen = chosen.or((is_unmeasured && choice.height != Some(0)).then_some(0));
         let layer = chosen.map(|at| choice.layers[at]);
         core.set_layer(now, carrier.key, layer);
         let is_paused = layer.is_none() && choice.height != Some(0);

@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, UdpSocket};
 
 use slab::Slab;
-use str0m::net::{Protocol, Transmit};
+use str0m::net::Transmit;
 use tokio::sync::mpsc;
 
 use crate::outgoing::{Outgoing, Sent, Way};
@@ -30,22 +30,15 @@ struct Stream {
 pub(crate) struct Exit {
     sockets: Vec<UdpSocket>,
     doors: Vec<Door>,
-    /// What streams are known by.
-    tcp_addresses: Vec<SocketAddr>,
     streams: Slab<Stream>,
     outgoing: Outgoing,
 }
 
 impl Exit {
-    pub(crate) fn new(
-        sockets: Vec<UdpSocket>,
-        doors: Vec<Door>,
-        tcp_addresses: Vec<SocketAddr>,
-    ) -> Self {
+    pub(crate) fn new(sockets: Vec<UdpSocket>, doors: Vec<Door>) -> Self {
         Self {
             sockets,
             doors,
-            tcp_addresses,
             streams: Slab::new(),
             outgoing: Outgoing::new(),
         }
@@ -55,26 +48,14 @@ impl Exit {
         &self.sockets
     }
 
-    /// What a socket or the stream of a client is known by.
-    pub(crate) fn public(&self, way: Way) -> Option<(Protocol, SocketAddr)> {
-        if way.socket < STREAMS {
-            let door = self.doors.get(way.socket)?;
-            return Some((Protocol::Udp, door.public));
-        }
-        let is_family = |address: &&SocketAddr| address.is_ipv4() == way.to.is_ipv4();
-        let family = self.tcp_addresses.iter().find(is_family);
-        let address = family.or(self.tcp_addresses.first())?;
-        Some((Protocol::Tcp, *address))
+    /// What a socket is known by; `None` of a stream.
+    pub(crate) fn public(&self, way: Way) -> Option<SocketAddr> {
+        self.doors.get(way.socket).map(|door| door.public)
     }
 
-    /// What a Peer can be reached at.
-    pub(crate) fn addresses(&self) -> Vec<(Protocol, SocketAddr)> {
-        let udp = self.doors.iter().map(|door| (Protocol::Udp, door.public));
-        let tcp = self
-            .tcp_addresses
-            .iter()
-            .map(|address| (Protocol::Tcp, *address));
-        udp.chain(tcp).collect()
+    /// What all sockets are known by.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.doors.iter().map(|door| door.public)
     }
 
     /// Takes a stream; returns its number, or `None` where there are too many.

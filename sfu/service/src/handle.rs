@@ -47,9 +47,6 @@ pub struct Start {
     pub commands: mpsc::Receiver<MediaCommand>,
     /// What signaling is told.
     pub events: mpsc::Sender<MediaEvent>,
-    /// The addresses of TCP ports whose streams come by [`Handle::serve_stream`], as the internet sees them; none where there is no
-    /// such port.
-    pub tcp_addresses: Vec<SocketAddr>,
 }
 
 /// The SFU as the server starts it.
@@ -79,10 +76,6 @@ impl Sfu {
         let identity = Identity::new()?;
         let shared = Arc::new(Shared::default());
         let config = Arc::new(config.clone());
-        let tcp_addresses = match config.tcp {
-            true => start.tcp_addresses,
-            false => Vec::new(),
-        };
         let mut streams = Vec::new();
         let mut rng = StdRng::try_from_rng(&mut SysRng).context("no entropy from the system")?;
         let mut crew = Crew {
@@ -96,7 +89,7 @@ impl Sfu {
             };
             let doors = sockets.iter().map(door).collect();
             let sockets = sockets.into_iter().map(|(_, socket)| socket).collect();
-            let exit = Exit::new(sockets, doors, tcp_addresses.clone());
+            let exit = Exit::new(sockets, doors);
             let outbox = Outbox::new(start.events.clone());
             let (config, shared) = (config.clone(), shared.clone());
             let rooms = Rooms::new(
@@ -173,6 +166,12 @@ impl Handle {
             return Figures::default();
         }
         answer.await.unwrap_or_default()
+    }
+
+    /// Says at which TCP addresses streams come in that are handed over by [`serve_stream`](Self::serve_stream), as the internet sees
+    /// them. Participants who join from now on are told, unless `sfu.tcp` is off.
+    pub fn set_tcp_addresses(&self, addresses: Vec<SocketAddr>) {
+        self.shared.set_tcp_addresses(addresses);
     }
 
     /// Serves a client that came over TCP (ICE-TCP, RFC 6544) until the stream ends. `already_read` is what was read from it so far:

@@ -113,9 +113,10 @@ impl Rooms {
 
     /// Gives STUN or DTLS to the library.
     fn give_peer(&mut self, now: Instant, index: usize, way: Way, bytes: &[u8]) {
-        let (Some((protocol, to)), Some(participant)) =
-            (self.exit.public(way), self.participants.get_mut(index))
-        else {
+        let Some((protocol, to)) = self.address_of(way) else {
+            return;
+        };
+        let Some(participant) = self.participants.get_mut(index) else {
             return;
         };
         let datagram = Datagram {

@@ -192,6 +192,7 @@ pub(crate) struct Participant {
     pub(crate) generation: u32,
     pub(crate) sections: Vec<Section>,
     pub(crate) state: State,
+    pub(crate) joined_at: Instant,
     /// When something authenticated came last.
     pub(crate) heard_at: Instant,
     /// What signaling knows of the slots there should be.
@@ -253,6 +254,7 @@ impl Participant {
             generation: newcomer.generation,
             sections: Vec::new(),
             state: State::Connecting,
+            joined_at: now,
             heard_at: now,
             wanted_told: (0, 0),
             peer_due: Some(now),

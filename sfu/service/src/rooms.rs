@@ -9,6 +9,7 @@
 //! Packets are in [`crate::packets`]; here is who is there, what they agreed on, and what is in their slots.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -25,6 +26,7 @@ use rand::rngs::StdRng;
 use sfu_core::{Bitrate, Forward, ParticipantConfig, ParticipantKey, Room as Core, TrackKey};
 use sfu_rtp::rtcp::NtpTime;
 use slab::Slab;
+use str0m::net::Protocol;
 
 use crate::config::Config;
 use crate::exit::Exit;
@@ -48,12 +50,28 @@ pub(crate) struct Shared {
     pub(crate) is_draining: AtomicBool,
     /// Which shard a Participant is on, by what their STUN requests begin with. No packet asks here: it leads streams to shards.
     shards: Mutex<HashMap<String, usize, RandomState>>,
+    /// Where streams come in.
+    tcp_addresses: Mutex<Vec<SocketAddr>>,
 }
 
 impl Shared {
     /// The shard of whom STUN calls so.
     pub(crate) fn shard_of(&self, ufrag: &str) -> Option<usize> {
         self.shards().get(ufrag).copied()
+    }
+
+    pub(crate) fn set_tcp_addresses(&self, addresses: Vec<SocketAddr>) {
+        *self.tcp() = addresses;
+    }
+
+    fn tcp_addresses(&self) -> Vec<SocketAddr> {
+        self.tcp().clone()
+    }
+
+    fn tcp(&self) -> MutexGuard<'_, Vec<SocketAddr>> {
+        self.tcp_addresses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn enter(&self, ufrag: &str, shard: usize) {
@@ -294,6 +312,31 @@ impl Rooms {
         }
     }
 
+    /// What a Peer can be reached at.
+    fn addresses(&self) -> Vec<(Protocol, SocketAddr)> {
+        let udp = self
+            .exit
+            .addresses()
+            .map(|address| (Protocol::Udp, address));
+        let tcp = match self.config.tcp {
+            true => self.shared.tcp_addresses(),
+            false => Vec::new(),
+        };
+        udp.chain(tcp.into_iter().map(|address| (Protocol::Tcp, address)))
+            .collect()
+    }
+
+    /// Which of them a datagram came to.
+    pub(crate) fn address_of(&self, way: Way) -> Option<(Protocol, SocketAddr)> {
+        if let Some(address) = self.exit.public(way) {
+            return Some((Protocol::Udp, address));
+        }
+        let known = self.shared.tcp_addresses();
+        let is_family = |address: &&SocketAddr| address.is_ipv4() == way.to.is_ipv4();
+        let address = known.iter().find(is_family).or(known.first())?;
+        Some((Protocol::Tcp, *address))
+    }
+
     fn find(&self, room: RoomId, participant: ParticipantId) -> Option<usize> {
         let index = *self.participant_by_id.get(&participant)?;
         (self.rooms[self.participants[index].room].id == room).then_some(index)
@@ -318,7 +361,7 @@ impl Rooms {
         if there >= self.config.participants_per_room_max || is_new_and_draining {
             return Err(MediaRefusal::Full);
         }
-        let addresses = self.exit.addresses();
+        let addresses = self.addresses();
         let fault = |broken: Broken| {
             tracing::warn!(?broken, "Offer not carried out");
             MediaRefusal::BadSdp
@@ -669,7 +712,7 @@ mod tests {
             Arc::new(Config::default()),
             Arc::new(Shared::default()),
             Identity::new().unwrap(),
-            Exit::new(Vec::new(), Vec::new(), Vec::new()),
+            Exit::new(Vec::new(), Vec::new()),
             Outbox::new(events),
             StdRng::seed_from_u64(1),
         );

@@ -44,6 +44,8 @@ pub(crate) struct Client {
     pub(crate) audio_slots: Vec<Mid>,
     pub(crate) video_slots: Vec<Mid>,
     pub(crate) generation: u32,
+    /// How loud sound is, in dBov.
+    level: i8,
     /// Whether cameras are offered in two encodings.
     pub(crate) has_simulcast: bool,
     pending: Option<SdpPendingOffer>,
@@ -79,6 +81,7 @@ impl Client {
             audio_slots: Vec::new(),
             video_slots: Vec::new(),
             generation: 0,
+            level: -30,
             has_simulcast: false,
             pending: None,
             is_connected: false,
@@ -253,6 +256,12 @@ impl Client {
         self.step(at, step);
     }
 
+    /// Sends 20 ms of sound of a loudness.
+    pub(crate) fn send_voice(&mut self, at: usize, payload: &[u8], level: i8) {
+        self.level = level;
+        self.send(at, payload, false, 960);
+    }
+
     /// Lets the clock of a Track go on.
     pub(crate) fn step(&mut self, at: usize, step: u32) {
         let sent = &mut self.tracks[at];
@@ -272,7 +281,7 @@ impl Client {
         let pt = params.unwrap().pt();
         let rid = sent.has_simulcast.then(|| Rid::from(RIDS[encoding]));
         let ext_vals = ExtensionValues {
-            audio_level: sent.source.is_audio().then_some(-30),
+            audio_level: sent.source.is_audio().then_some(self.level),
             voice_activity: sent.source.is_audio().then_some(true),
             ..ExtensionValues::default()
         };

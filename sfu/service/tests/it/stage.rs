@@ -45,9 +45,9 @@ impl Stage {
         let start = Start {
             commands: commands_in,
             events: events_out,
-            tcp_addresses: vec![TCP],
         };
         let handle = Sfu::start(&config, start).unwrap();
+        handle.set_tcp_addresses(vec![TCP]);
         Stage {
             handle,
             commands,
