@@ -6,7 +6,7 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::id::{ParticipantId, RoomId, TrackId, UserId};
+use crate::id::{DeviceId, ParticipantId, RoomId, TrackId, UserId};
 use crate::time::Timestamp;
 
 /// The longest name of a Room, in bytes.
@@ -172,6 +172,22 @@ pub struct ParticipantState {
     pub tracks: Vec<TrackState>,
     /// What the application says about them: at most [`METADATA_LEN_MAX`] bytes.
     pub metadata: Option<String>,
+    /// What they show the others of an encrypted Room, once they have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub e2ee: Option<Announcement>,
+}
+
+/// The key others wrap theirs for, in an encrypted Room. The server believes nothing of it: the others check the signature.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Announcement {
+    /// The Device; set by the server.
+    pub device: DeviceId,
+    /// Its public key, as in `hello`; set by the server.
+    pub device_key: String,
+    /// A key made for this Room: P-256, uncompressed point, base64url without padding.
+    pub key: String,
+    /// By the Device's key: ECDSA with SHA-256, 64 bytes r‖s, base64url without padding.
+    pub signature: String,
 }
 
 /// The longest metadata of a Participant or a Room, in bytes.
@@ -186,6 +202,9 @@ pub struct RoomSettings {
     pub lobby: bool,
     /// The role of who comes in.
     pub role: Role,
+    /// Whether the media is encrypted from end to end; can be switched off, and not on again.
+    #[serde(default)]
+    pub encrypted: bool,
     /// What the application says about the Room: at most [`METADATA_LEN_MAX`] bytes.
     pub metadata: Option<String>,
 }
@@ -196,6 +215,7 @@ impl Default for RoomSettings {
             locked: false,
             lobby: false,
             role: Role::Speaker,
+            encrypted: false,
             metadata: None,
         }
     }

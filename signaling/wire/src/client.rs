@@ -5,8 +5,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::room::{
-    OnRoom, RoomAdmit, RoomChat, RoomHand, RoomJoin, RoomList, RoomMetadata, RoomMute, RoomOffer,
-    RoomReact, RoomRemove, RoomRole, RoomSet, RoomWant,
+    OnRoom, RoomAdmit, RoomAnnounce, RoomChat, RoomHand, RoomJoin, RoomKeys, RoomList,
+    RoomMetadata, RoomMute, RoomOffer, RoomReact, RoomRemove, RoomRole, RoomSet, RoomWant,
 };
 use crate::schema::FrameInfo;
 
@@ -151,6 +151,10 @@ client_frames! {
     RoomChat(RoomChat) = "room.chat";
     /// Says something about oneself, for the application.
     RoomMetadata(RoomMetadata) = "room.metadata";
+    /// Shows the others of an encrypted Room a key to wrap theirs for.
+    RoomAnnounce(RoomAnnounce) = "room.announce";
+    /// Gives others of an encrypted Room the own media key.
+    RoomKeys(RoomKeys) = "room.keys";
 }
 
 /// Why `data` does not fit its `type`.
@@ -619,7 +623,7 @@ pub(crate) fn ensure(fine: bool, otherwise: &'static str) -> Result<(), &'static
 }
 
 /// Whether `text` is base64url without padding of `len` bytes; the value of unused bits does not matter to us.
-fn is_base64url(text: &str, len: usize) -> bool {
+pub(crate) fn is_base64url(text: &str, len: usize) -> bool {
     text.len() == (len * 4).div_ceil(3)
         && text
             .bytes()
@@ -627,6 +631,6 @@ fn is_base64url(text: &str, len: usize) -> bool {
 }
 
 /// Whether `text` has the form of an uncompressed P-256 point: 65 bytes that begin with 4.
-fn is_device_key(text: &str) -> bool {
+pub(crate) fn is_device_key(text: &str) -> bool {
     is_base64url(text, 65) && text.starts_with('B') && matches!(text.as_bytes()[1], b'A'..=b'P')
 }

@@ -78,6 +78,8 @@ error_codes! {
     UnknownRoom = "unknown_room",
     /// Nobody else may come in.
     RoomLocked = "room_locked",
+    /// The Room's media is encrypted from end to end, and what one would send is not.
+    RoomEncrypted = "room_encrypted",
     /// No room for another Participant, or for another Room.
     RoomFull = "room_full",
     /// The Session is not in the Room, or who is named is not.

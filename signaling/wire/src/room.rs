@@ -11,7 +11,7 @@ use model::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::client::{Check, ensure};
+use crate::client::{Check, ensure, is_base64url, is_device_key};
 
 /// The most Tracks of one Participant.
 pub const TRACKS_MAX: usize = 16;
@@ -25,6 +25,10 @@ pub const CHAT_TO_MAX: usize = 64;
 pub const REACTION_LEN_MAX: usize = 16;
 /// The most waiting people in one `room.admit`.
 pub const ADMIT_MAX: usize = 256;
+/// The most keys in one `room.keys`.
+pub const KEYS_MAX: usize = 1_000;
+/// The longest wrapped key, in bytes.
+pub const CIPHERTEXT_LEN_MAX: usize = 128;
 
 /// Comes into a Room, or begins it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -38,6 +42,9 @@ pub struct RoomJoin {
     /// What the sections that send are; at most 16.
     #[serde(default)]
     pub tracks: Vec<TrackSent>,
+    /// Whether what is sent is encrypted from end to end. An encrypted Room takes nothing else.
+    #[serde(default)]
+    pub encrypted: bool,
     /// How the Room is to be, if this begins it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<SettingsChange>,
@@ -70,6 +77,9 @@ pub struct SettingsChange {
     /// The role of who comes in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<Role>,
+    /// Whether the media is encrypted from end to end: for who begins the Room; later it can only be switched off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encrypted: Option<bool>,
     /// What the application says about the Room: at most 4096 bytes; an empty text takes it away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<String>,
@@ -81,6 +91,7 @@ impl SettingsChange {
         settings.locked = self.locked.unwrap_or(settings.locked);
         settings.lobby = self.lobby.unwrap_or(settings.lobby);
         settings.role = self.role.unwrap_or(settings.role);
+        settings.encrypted = self.encrypted.unwrap_or(settings.encrypted);
         if let Some(metadata) = self.metadata {
             settings.metadata = Some(metadata).filter(|text| !text.is_empty());
         }
@@ -332,6 +343,83 @@ impl Check for RoomMetadata {
     fn check(&self) -> Result<(), &'static str> {
         check_metadata(self.metadata.as_deref())
     }
+}
+
+/// The key others of an encrypted Room wrap theirs for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RoomAnnounce {
+    /// The Room.
+    pub room: RoomId,
+    /// The key and its signature.
+    pub e2ee: AnnouncedKey,
+}
+
+/// A key that is announced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AnnouncedKey {
+    /// P-256, 65 bytes uncompressed point, base64url without padding.
+    pub key: String,
+    /// By the Device's key: ECDSA P-256 with SHA-256, 64 bytes r‖s, base64url without padding.
+    pub signature: String,
+}
+
+impl Check for RoomAnnounce {
+    fn check(&self) -> Result<(), &'static str> {
+        ensure(
+            is_device_key(&self.e2ee.key),
+            "e2ee.key: not a P-256 point in base64url",
+        )?;
+        ensure(
+            is_base64url(&self.e2ee.signature, 64),
+            "e2ee.signature: not 64 bytes in base64url",
+        )
+    }
+}
+
+/// The own media key, wrapped for others of an encrypted Room.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RoomKeys {
+    /// The Room.
+    pub room: RoomId,
+    /// Which of the own keys.
+    pub epoch: u16,
+    /// For whom; at most 1000.
+    pub keys: Vec<WrappedKey>,
+}
+
+/// A media key for one Participant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct WrappedKey {
+    /// For whom.
+    pub participant: ParticipantId,
+    /// What they alone can open: at most 128 bytes.
+    pub ciphertext: String,
+}
+
+impl Check for RoomKeys {
+    fn check(&self) -> Result<(), &'static str> {
+        ensure(self.keys.len() <= KEYS_MAX, "keys: more than 1000")?;
+        let is_short = |key: &WrappedKey| {
+            key.ciphertext.len() <= CIPHERTEXT_LEN_MAX && key.ciphertext.is_ascii()
+        };
+        ensure(
+            self.keys.iter().all(is_short),
+            "keys: a ciphertext is longer than 128 bytes",
+        )
+    }
+}
+
+/// Another Participant's media key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RoomKeysNews {
+    /// The Room.
+    pub room: RoomId,
+    /// Whose.
+    pub from: ParticipantId,
+    /// Which of theirs.
+    pub epoch: u16,
+    /// Wrapped for oneself.
+    pub ciphertext: String,
 }
 
 /// One is in the Room.

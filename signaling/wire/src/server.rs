@@ -13,8 +13,8 @@ use crate::client::{Candidates, Empty, IceRestart, MediaSent, Sdp, Verify};
 use crate::error::ErrorCode;
 use crate::room::{
     RefusedMedia, RoomAdmitted, RoomChatNews, RoomConnection, RoomDenied, RoomEnded, RoomJoined,
-    RoomLayers, RoomLeft, RoomLobby, RoomMuted, RoomOffered, RoomParticipant, RoomPaused,
-    RoomQuality, RoomReaction, RoomSettingsNews, RoomSlots, RoomSpeakers,
+    RoomKeysNews, RoomLayers, RoomLeft, RoomLobby, RoomMuted, RoomOffered, RoomParticipant,
+    RoomPaused, RoomQuality, RoomReaction, RoomSettingsNews, RoomSlots, RoomSpeakers,
 };
 use crate::schema::FrameInfo;
 
@@ -115,6 +115,8 @@ server_frames! {
     RoomReaction(RoomReaction) = "room.reaction", true;
     /// A moderator muted an own Track.
     RoomMuted(RoomMuted) = "room.muted", true;
+    /// Another Participant's media key, in an encrypted Room.
+    RoomKeys(RoomKeysNews) = "room.keys", true;
     /// One is not in the Room any more.
     RoomEnded(RoomEnded) = "room.ended", true;
 }

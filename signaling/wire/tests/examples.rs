@@ -8,14 +8,14 @@
 use std::collections::BTreeSet;
 
 use model::media::{ConnectionQuality, LayerWanted, Slot};
-use model::room::{ParticipantState, RoomSettings, RoomState, TrackState};
+use model::room::{Announcement, ParticipantState, RoomSettings, RoomState, TrackState};
 use model::{CallState, Media, Party, Phase, Role, Source, Status, Timestamp};
 use serde_json::{Value, json};
 use signaling_wire::room::{
     ChatAuthor, ChatMessage, DenyReason, LeaveReason, OnRoom, RefusedMedia, RoomChatNews,
-    RoomConnection, RoomDenied, RoomEndReason, RoomEnded, RoomJoined, RoomLayers, RoomLeft,
-    RoomLobby, RoomMuted, RoomOffered, RoomParticipant, RoomPaused, RoomQuality, RoomReaction,
-    RoomSettingsNews, RoomSlots, RoomSpeakers, TrackTaken, Waiting,
+    RoomConnection, RoomDenied, RoomEndReason, RoomEnded, RoomJoined, RoomKeysNews, RoomLayers,
+    RoomLeft, RoomLobby, RoomMuted, RoomOffered, RoomParticipant, RoomPaused, RoomQuality,
+    RoomReaction, RoomSettingsNews, RoomSlots, RoomSpeakers, TrackTaken, Waiting,
 };
 use signaling_wire::{
     CallEvent, Candidate, Candidates, ClientFrame, Empty, ErrorCode, ErrorData, Goaway, Head,
@@ -121,6 +121,14 @@ fn every_frame_of_a_client_is_read() {
             json!({ "room": ID, "text": "one\n\ttwo", "to": [ID] }),
         ),
         ("room.metadata", json!({ "room": ID, "metadata": null })),
+        (
+            "room.announce",
+            json!({ "room": ID, "e2ee": { "key": key, "signature": signature } }),
+        ),
+        (
+            "room.keys",
+            json!({ "room": ID, "epoch": 65_535, "keys": [{ "participant": ID, "ciphertext": "AQ" }] }),
+        ),
     ];
 
     let mut seen = BTreeSet::new();
@@ -279,6 +287,17 @@ fn room_data_that_does_not_fit_is_refused() {
         json!({ "room": ID, "reaction": "x".repeat(17) }),
     );
     check("room.react", json!({ "room": ID, "reaction": "\n" }));
+    let key = format!("BA{}", "x".repeat(85));
+    let announce = |key: &str, signature: String| json!({ "room": ID, "e2ee": { "key": key, "signature": signature } });
+    check("room.announce", announce(&key, "s".repeat(85)));
+    check("room.announce", announce(&key[1..], "s".repeat(86)));
+    let keys = |epoch: u32, count: usize, len: usize| {
+        let key = json!({ "participant": ID, "ciphertext": "x".repeat(len) });
+        json!({ "room": ID, "epoch": epoch, "keys": vec![key; count] })
+    };
+    check("room.keys", keys(65_536, 1, 1));
+    check("room.keys", keys(1, 1_001, 1));
+    check("room.keys", keys(1, 1, 129));
     check("room.chat", json!({ "room": ID, "text": "" }));
     check(
         "room.chat",
@@ -590,6 +609,12 @@ fn room_frames() -> Vec<ServerFrame> {
             track: ID.parse().unwrap(),
             by: id(),
         }),
+        ServerFrame::RoomKeys(RoomKeysNews {
+            room,
+            from: id(),
+            epoch: 7,
+            ciphertext: "AQ".into(),
+        }),
         ServerFrame::RoomEnded(RoomEnded {
             room,
             reason: RoomEndReason::Failed,
@@ -614,6 +639,12 @@ fn joined() -> RoomJoined {
             muted: false,
         }],
         metadata: None,
+        e2ee: Some(Announcement {
+            device: ID.parse().unwrap(),
+            device_key: "BA".into(),
+            key: "BB".into(),
+            signature: "AQ".into(),
+        }),
     };
 
     RoomJoined {

@@ -159,6 +159,7 @@ impl Signaling {
                 "the access token does not allow to join this room",
             ));
         }
+        self.ensure_encrypted(there, &join)?;
         if let Some(key) = there {
             // Who joins again wants to be there anew, as after a lost RTCPeerConnection.
             self.leave_before_joining(session, key);
@@ -213,6 +214,24 @@ impl Signaling {
             self.answer_waiting(session, command, key);
         }
         waits
+    }
+
+    /// Into an encrypted Room nothing may be sent that is not.
+    fn ensure_encrypted(&self, there: Option<RoomKey>, join: &RoomJoin) -> Result<(), Refusal> {
+        let is_encrypted = match there.and_then(|key| self.rooms.get(key)) {
+            Some(room) => room.settings.encrypted,
+            None => {
+                let wanted = join.settings.as_ref();
+                wanted.is_some_and(|settings| settings.encrypted == Some(true))
+            }
+        };
+        if is_encrypted && !join.encrypted {
+            return Err(Refusal::new(
+                ErrorCode::RoomEncrypted,
+                "the room is encrypted from end to end",
+            ));
+        }
+        Ok(())
     }
 
     fn admission(
@@ -283,6 +302,7 @@ impl Signaling {
             joined_at: self.now,
             tracks: Vec::new(),
             metadata: join.metadata,
+            e2ee: None,
         };
         let is_guest = self.room_grants(session).guest;
 

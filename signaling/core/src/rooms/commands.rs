@@ -72,6 +72,10 @@ impl Signaling {
             ClientFrame::RoomHand(hand) => self.on_room_hand(key, id, hand.up)?,
             ClientFrame::RoomReact(react) => self.on_room_react(key, id, react.reaction)?,
             ClientFrame::RoomMetadata(said) => self.on_room_metadata(key, id, said.metadata)?,
+            ClientFrame::RoomAnnounce(announce) => {
+                self.on_room_announce(key, id, announce.e2ee)?;
+            }
+            ClientFrame::RoomKeys(keys) => self.on_room_keys(key, id, keys)?,
             _ => return Err(not_about_a_room()),
         }
         Ok(DONE)
@@ -154,6 +158,8 @@ fn room_of(content: &ClientFrame) -> Option<RoomId> {
         ClientFrame::RoomReact(react) => react.room,
         ClientFrame::RoomChat(chat) => chat.room,
         ClientFrame::RoomMetadata(said) => said.room,
+        ClientFrame::RoomAnnounce(announce) => announce.room,
+        ClientFrame::RoomKeys(keys) => keys.room,
         _ => return None,
     })
 }

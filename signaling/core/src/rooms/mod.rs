@@ -13,6 +13,7 @@
 
 mod admission;
 mod commands;
+mod encryption;
 mod leaving;
 mod media;
 mod moderation;

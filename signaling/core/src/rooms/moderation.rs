@@ -80,6 +80,12 @@ impl Signaling {
         self.ensure_moderates(key, by)?;
         let room = self.rooms.get_mut(key).ok_or_else(Refusal::not_in_room)?;
         let before = room.settings.clone();
+        if change.encrypted == Some(true) && !before.encrypted {
+            return Err(Refusal::new(
+                ErrorCode::Forbidden,
+                "a room is encrypted from its beginning or not at all",
+            ));
+        }
         change.apply(&mut room.settings);
         let settings = room.settings.clone();
 

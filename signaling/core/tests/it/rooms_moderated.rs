@@ -480,3 +480,89 @@ fn a_webinar_has_listeners() {
     assert_eq!(bob["state"]["settings"]["metadata"], "town hall");
     assert_eq!(t.told(), ["join speak+video+share 2", "join  0"]);
 }
+
+/// Alice begins an encrypted Room.
+fn encrypted(t: &mut TestSignaling) -> (Value, String) {
+    let mut begin = join("weekly");
+    begin["settings"] = json!({ "encrypted": true });
+    assert_eq!(
+        t.refused("alice", "room.join", begin.clone()),
+        "room_encrypted"
+    );
+    begin["encrypted"] = true.into();
+    let joined = t.ok("alice", "room.join", begin.clone());
+    let room = joined["state"]["room"].as_str().unwrap().to_owned();
+    (begin, room)
+}
+
+#[test]
+fn into_an_encrypted_room_comes_who_encrypts() {
+    let mut t = TestSignaling::people(&["alice", "bob"]);
+    let (begin, room) = encrypted(&mut t);
+    assert_eq!(
+        t.refused("bob", "room.join", join("weekly")),
+        "room_encrypted"
+    );
+    assert_eq!(t.told().len(), 1);
+    let bob = t.ok("bob", "room.join", begin);
+    assert_eq!(bob["state"]["settings"]["encrypted"], true);
+
+    t.hush();
+    let set = |on: bool| json!({ "room": room, "encrypted": on });
+    t.ok("alice", "room.set", set(true)); // it is already
+    t.ok("alice", "room.set", set(false));
+    assert_eq!(t.heard("bob"), ["room.settings"]);
+    assert_eq!(t.refused("alice", "room.set", set(true)), "forbidden");
+}
+
+#[test]
+fn keys_pass_to_those_they_are_for() {
+    let mut t = TestSignaling::people(&["alice", "bob", "carol"]);
+    let (begin, room) = encrypted(&mut t);
+    t.ok("bob", "room.join", begin.clone());
+    t.ok("carol", "room.join", begin);
+    let (alice, bob) = (t.participant("alice", &room), t.participant("bob", &room));
+    t.hush();
+    let (key, signature) = (format!("BA{}", "x".repeat(85)), "s".repeat(86));
+    let e2ee = json!({ "key": key, "signature": signature });
+    t.ok(
+        "alice",
+        "room.announce",
+        json!({ "room": room, "e2ee": e2ee }),
+    );
+    let told = t.take("carol", "room.participant").unwrap()["data"]["participant"]["e2ee"].clone();
+    let device = t.device("alice").id.clone();
+    assert_eq!(
+        (&told["key"], &told["device"]),
+        (&json!(key), &json!(device))
+    );
+    assert_eq!(told["device_key"], t.device("alice").key.as_str());
+
+    t.hush();
+    let wrapped = |who: &str| json!({ "participant": who, "ciphertext": "AQ" });
+    let stranger = model::ParticipantId::from_u128(1).to_string();
+    let keys = json!([wrapped(&bob), wrapped(&alice), wrapped(&stranger)]);
+    t.ok(
+        "alice",
+        "room.keys",
+        json!({ "room": room, "epoch": 3, "keys": keys }),
+    );
+    let got = t.take("bob", "room.keys").unwrap()["data"].clone();
+    assert_eq!((&got["from"], &got["epoch"]), (&json!(alice), &json!(3)));
+    assert!(t.heard("carol").is_empty() && t.heard("alice").is_empty());
+}
+
+#[test]
+fn a_plain_room_has_no_keys() {
+    let (mut t, room) = TestSignaling::room(&["alice", "bob"]);
+    let keys = json!({ "room": room, "epoch": 1, "keys": [] });
+    assert_eq!(t.refused("alice", "room.keys", keys), "forbidden");
+    t.ok("bob", "room.leave", json!({ "room": room }));
+    let mut join = join("weekly");
+    join["encrypted"] = true.into();
+    let bob = t.ok("bob", "room.join", join);
+    assert_eq!(
+        bob["state"]["settings"]["encrypted"], false,
+        "and is told so"
+    );
+}
