@@ -144,6 +144,11 @@ impl Rewriter {
         self.offsets.timestamp
     }
 
+    /// The newest timestamp given out, or the one to begin with.
+    pub(crate) fn timestamp(&self) -> u32 {
+        self.timestamp
+    }
+
     /// The newest timestamp given out and when, once there is one.
     pub(crate) fn newest_timestamp(&self) -> Option<(u32, Instant)> {
         Some((self.timestamp, self.timestamp_at?))

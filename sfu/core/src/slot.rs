@@ -333,8 +333,8 @@ impl Slot {
         if let Some(sent) = self.history.newest_that(fits) {
             return self.resent(&sent, payload_type, Class::Video);
         }
-        // Chromium takes padding on RTX only once media has come, and so do we.
-        let (timestamp, _) = self.rewriter.newest_timestamp()?;
+        // Also before anything was sent: a Track may be paused until a probe finds room for it.
+        let timestamp = self.rewriter.timestamp();
         let padding = wire_len.saturating_sub(header_len).clamp(1, PADDING_MAX);
         let forward = Forward {
             timestamp,

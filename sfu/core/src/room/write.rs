@@ -57,7 +57,7 @@ impl Room {
     }
 
     /// A packet for a Participant that carries nothing new and is about `wire_len` bytes long, to probe for bandwidth: a recent one
-    /// again, or nothing but padding. `None` while nothing goes out to them over RTX.
+    /// again, or nothing but padding. `None` without a Track in a slot that has RTX.
     pub fn pad(&mut self, participant: ParticipantKey, wire_len: u16) -> Option<Forward> {
         let subscriber = self.participants.get_mut(participant)?;
         let count = subscriber.slots.len();

@@ -325,11 +325,17 @@ fn probes_are_padded_with_what_does_no_harm() {
     let (alice, bob) = (stage.join(), stage.join());
     let track = stage.publish_camera(alice);
     let slot = stage.slot(bob, false);
-    stage.subscribe(slot, track).unwrap();
     assert_eq!(
         stage.pad(bob, 100),
         None,
-        "before media, padding means nothing to a receiver"
+        "an empty slot has no payload type"
+    );
+    stage.subscribe(slot, track).unwrap();
+    let padding = stage.pad(bob, 100).unwrap();
+    assert_eq!(
+        (padding.fixed.ssrc, padding.payload.len(), padding.padding),
+        (SLOT_SSRC + 1, 0, 76),
+        "before any media, too: probes may have to find room for it"
     );
 
     let sent = stage.send(alice, &Vp8::picture(1, true).packet()).remove(0);
