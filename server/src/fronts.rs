@@ -28,6 +28,7 @@ pub(crate) struct Parts {
     pub(crate) router: Router,
     pub(crate) metrics_router: Option<Router>,
     pub(crate) relay: Option<relay_service::Handle>,
+    pub(crate) sfu: Option<sfu_service::Handle>,
     pub(crate) tls: Option<Arc<ServerConfig>>,
     /// The addresses of the shared port, in use.
     pub(crate) addresses: Vec<SocketAddr>,
@@ -68,6 +69,7 @@ impl Parts {
                 only_this_machine: self.only_this_machine,
             },
             relay: self.relay.clone(),
+            sfu: self.sfu.clone(),
             tls: self.tls.clone(),
             trusted_proxies: config.trusted_proxies.clone(),
             counter: self.counter.clone(),
@@ -89,6 +91,7 @@ impl Parts {
                 only_this_machine: false,
             },
             relay: None,
+            sfu: None,
             tls: None,
             trusted_proxies: Vec::new(),
             counter: Counter::new(Limits {

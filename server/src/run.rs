@@ -132,7 +132,8 @@ impl Server {
             Some(signaling) if config.sfu.enabled => {
                 let of_relay = public_ips.as_ref().unwrap_or(&config.relay.public_ips);
                 let settings = sfu::settings(config, of_relay)?;
-                Some(sfu::start(&settings, signaling).await?)
+                let tcp = sfu::tcp_addresses(config, &settings, &addresses, plan.speaks_tls());
+                Some(sfu::start(&settings, tcp, signaling).await?)
             }
             _ => None,
         };
@@ -159,6 +160,7 @@ impl Server {
                 metrics::open_router(recorder.clone()).merge(health::router(readiness.clone()))
             }),
             relay: relay.clone(),
+            sfu: sfu.clone(),
             tls,
             addresses: addresses.clone(),
             only_this_machine: plan.mode == Mode::Local,

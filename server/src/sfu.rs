@@ -1,23 +1,24 @@
 //! Starts the SFU of Rooms, where the relay's addresses tell how it is reached unless something else is written.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Context;
 use signaling_service::{Media, Service};
 use tokio::sync::mpsc;
 
 use crate::addresses;
-use crate::config::Config;
+use crate::config::{Config, PublicUrl};
 use crate::plan;
 
 /// How many commands, and how much news, may wait between signaling and the SFU.
 const CHANNEL_LEN: usize = 1_024;
 
-/// Starts the SFU with these settings and gives it to `signaling`.
+/// Starts the SFU with these settings and gives it to `signaling`. Clients are told of `tcp_addresses`, too.
 ///
 /// Fails when its settings don't fit together, or a port can't be bound.
 pub(crate) async fn start(
     settings: &sfu_service::Config,
+    tcp_addresses: Vec<SocketAddr>,
     signaling: &Service,
 ) -> anyhow::Result<sfu_service::Handle> {
     let (commands, to_sfu) = mpsc::channel(CHANNEL_LEN);
@@ -25,6 +26,7 @@ pub(crate) async fn start(
     let channels = sfu_service::Start {
         commands: to_sfu,
         events: to_signaling,
+        tcp_addresses,
     };
     let handle = sfu_service::Sfu::start(settings, channels).context("[sfu]")?;
     signaling.connect_media(Media { commands, events }).await;
@@ -49,6 +51,39 @@ pub fn settings(config: &Config, public_ips: &[IpAddr]) -> anyhow::Result<sfu_se
         settings.public_ips = public_ips.iter().filter(is_served).copied().collect();
     }
     Ok(settings)
+}
+
+/// Where clients that can't send UDP reach the SFU: the shared port, at the SFU's addresses. `shared` are its addresses in use, and
+/// `tls` is whether this process speaks TLS itself: where it does not, a proxy that does passes nothing but HTTP on.
+pub(crate) fn tcp_addresses(
+    config: &Config,
+    settings: &sfu_service::Config,
+    shared: &[SocketAddr],
+    tls: bool,
+) -> Vec<SocketAddr> {
+    let site = config.public_url.as_ref();
+    if site.is_some_and(|url| url.is_secure() && !tls) {
+        return Vec::new();
+    }
+
+    let is_mapped = !settings.public_ips.is_empty();
+    let told = match is_mapped {
+        true => &settings.public_ips,
+        false => &settings.listen_ips,
+    };
+    let port_at = |ip: &IpAddr| {
+        let serves = |address: &&SocketAddr| {
+            let here = address.ip();
+            let is_outside = is_mapped && !here.is_loopback();
+            here.is_ipv4() == ip.is_ipv4() && (here == *ip || here.is_unspecified() || is_outside)
+        };
+        let address = shared.iter().find(serves)?;
+        Some(site.map_or(address.port(), PublicUrl::port))
+    };
+    let addresses = told
+        .iter()
+        .filter_map(|ip| Some(SocketAddr::new(*ip, port_at(ip)?)));
+    addresses.collect()
 }
 
 /// The same addresses with a real one for each wildcard: media leaves from the address it came to.
@@ -105,6 +140,36 @@ mod tests {
             &["10.0.0.6"],
             &[],
         );
+    }
+
+    #[test]
+    fn clients_on_tcp_are_told_the_shared_port_where_it_takes_them() {
+        let tcp = |url: Option<&str>, tls: bool, public: &[&str], shared: &[&str]| {
+            let config = Config {
+                public_url: url.map(|url| PublicUrl::new(url).unwrap()),
+                ..Config::default()
+            };
+            let settings = sfu_service::Config {
+                listen_ips: vec!["10.0.0.5".parse().unwrap()],
+                public_ips: public.iter().map(|ip| ip.parse().unwrap()).collect(),
+                ..sfu_service::Config::default()
+            };
+            let shared: Vec<_> = shared.iter().map(|one| one.parse().unwrap()).collect();
+            let told = tcp_addresses(&config, &settings, &shared, tls);
+            let told: Vec<_> = told.iter().map(ToString::to_string).collect();
+            told.join(" ")
+        };
+        let site = Some("https://a.example");
+
+        assert_eq!(tcp(None, false, &[], &["0.0.0.0:8080"]), "10.0.0.5:8080");
+        assert_eq!(tcp(None, false, &[], &["127.0.0.1:8080"]), "");
+        assert_eq!(tcp(None, false, &[], &["[::]:8080"]), "");
+        assert_eq!(
+            tcp(site, true, &["203.0.113.7"], &["10.0.0.5:8443"]),
+            "203.0.113.7:443"
+        );
+        assert_eq!(tcp(site, false, &["203.0.113.7"], &["10.0.0.5:8080"]), "");
+        assert_eq!(tcp(site, true, &["203.0.113.7"], &["127.0.0.1:8080"]), "");
     }
 
     #[test]

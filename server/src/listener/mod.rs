@@ -53,6 +53,8 @@ pub struct Front {
     pub http: Http,
     /// Where STUN goes; `None` without the role.
     pub relay: Option<relay_service::Handle>,
+    /// Where ICE-TCP goes; `None` without an SFU.
+    pub sfu: Option<sfu_service::Handle>,
     /// How to speak TLS; `None` without a certificate.
     pub tls: Option<Arc<ServerConfig>>,
     /// Whose PROXY headers are believed.
@@ -236,7 +238,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, front: Arc<Front>) {
     }
 }
 
-/// A connection that is ready to be passed on; `verdict` is HTTP or STUN.
+/// A connection that is ready to be passed on; `verdict` is HTTP, STUN or, without TLS, STUN behind a length.
 enum Opened {
     Plain {
         verdict: Verdict,
@@ -257,6 +259,10 @@ impl Opened {
                 verdict: Verdict::Http,
                 ..
             } => "http",
+            Self::Plain {
+                verdict: Verdict::Framed,
+                ..
+            } => "ice",
             Self::Plain { .. } => "turn",
             Self::Tls {
                 verdict: Verdict::Http,
@@ -294,7 +300,8 @@ async fn open(
     }
     let stream = Replay::new(ahead, stream);
     match (verdict, &front.tls) {
-        (Verdict::Http | Verdict::Stun, _) => Ok(Opened::Plain {
+        (Verdict::Framed, _) if front.sfu.is_none() => Err(Refused("framed")),
+        (Verdict::Http | Verdict::Stun | Verdict::Framed, _) => Ok(Opened::Plain {
             verdict,
             stream,
             ends,
@@ -302,7 +309,6 @@ async fn open(
         (Verdict::Tls, Some(config)) => open_tls(stream, ends, config.clone()).await,
         (Verdict::Tls, None) => Err(Refused("tls_without_certificate")),
         (Verdict::ProxyV2, _) => Err(Refused("proxy_untrusted")),
-        (Verdict::Framed, _) => Err(Refused("framed")),
         (Verdict::Unknown | Verdict::NeedMore, _) => Err(Refused("unknown")),
     }
 }
@@ -419,6 +425,11 @@ impl Front {
                     relay_service::StreamTransport::Tcp
                 };
                 relay.accept_stream(stream, ahead.into(), ends.client, ends.server, transport);
+            }
+            Verdict::Framed => {
+                let Some(sfu) = &self.sfu else { return };
+                let (ahead, stream) = stream.into_parts();
+                sfu.serve_stream(stream, ahead.into(), ends.client).await;
             }
             _ => {}
         }

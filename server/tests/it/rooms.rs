@@ -138,6 +138,12 @@ async fn people_meet_in_a_room_and_are_told_where_its_media_is() {
             })
     };
     assert!(sdp.lines().any(is_told), "{sdp}");
+    let tcp = format!(
+        " {} {} typ host tcptype passive",
+        t.address.ip(),
+        t.address.port()
+    );
+    assert!(sdp.contains(&tcp), "{sdp}");
 
     let gina = json!({ "name": "Gina", "room": "weekly" });
     let (mut gina, _) = Person::arrive(&t, 2, "/demo/guest", &gina).await;

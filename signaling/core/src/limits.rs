@@ -47,6 +47,10 @@ pub struct Limits {
     pub room_events_per_second: u32,
     /// The same at once.
     pub room_events_burst: u32,
+    /// Offers of one Session to Rooms per second, in the long run: each is read whole by the SFU.
+    pub room_offers_per_second: u32,
+    /// The same at once.
+    pub room_offers_burst: u32,
     /// The longest SDP of a Room, in bytes. There is a section for each picture.
     pub room_sdp_bytes_max: u32,
     /// How long a Session outlives its WebSocket, in milliseconds.
@@ -77,6 +81,8 @@ impl Default for Limits {
             waiting_per_room_max: 100,
             room_events_per_second: 5,
             room_events_burst: 50,
+            room_offers_per_second: 2,
+            room_offers_burst: 20,
             room_sdp_bytes_max: 240 * 1024,
             resume_ms: 60_000,
             ping_ms: 25_000,

@@ -50,6 +50,8 @@ pub(crate) struct Session {
     pub(crate) inbox: Inbox,
     pub(crate) outbox: Outbox,
     pub(crate) commands: Bucket,
+    /// Offers to Rooms.
+    pub(crate) room_offers: Bucket,
     /// How many commands in a row were refused for their rate.
     pub(crate) refused_in_a_row: u32,
     pub(crate) heard_at: Timestamp,

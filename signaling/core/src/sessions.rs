@@ -237,6 +237,7 @@ impl Signaling {
             inbox: Inbox::default(),
             outbox: Outbox::default(),
             commands: Bucket::full(now, self.limits.commands_burst),
+            room_offers: Bucket::full(now, self.limits.room_offers_burst),
             refused_in_a_row: 0,
             heard_at: now,
             pings_unanswered: 0,

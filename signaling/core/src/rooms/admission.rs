@@ -151,6 +151,7 @@ impl Signaling {
                 "this server forwards no media",
             ));
         }
+        self.take_offer(session)?;
         self.ensure_room_sdp(&join.sdp)?;
         let grants = self.room_grants(session);
         if !grants.may_join(&join.room) {

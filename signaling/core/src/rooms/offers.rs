@@ -155,6 +155,19 @@ impl Signaling {
         })
     }
 
+    /// Takes one of the offers a Session may make.
+    pub(super) fn take_offer(&mut self, session: SessionKey) -> Result<(), Refusal> {
+        let (now, limits) = (self.now, &self.limits);
+        let (per_second, burst) = (limits.room_offers_per_second, limits.room_offers_burst);
+
+        let offers = &mut self.sessions.get_mut(session).room_offers;
+        if offers.take(now, per_second, burst) {
+            Ok(())
+        } else {
+            Err(Refusal::new(ErrorCode::RateLimited, "too many offers"))
+        }
+    }
+
     pub(super) fn on_room_offer(
         &mut self,
         session: SessionKey,
@@ -162,22 +175,18 @@ impl Signaling {
         offer: RoomOffer,
     ) -> Result<(), Refusal> {
         let (key, id) = self.present(session, offer.room)?;
+        if self.answer_offer_again(session, command, key, id) {
+            return Ok(());
+        }
+        self.take_offer(session)?;
         self.ensure_room_sdp(&offer.sdp)?;
+
         let (rooms, rng, now) = (&mut self.rooms, &mut self.rng, self.now);
         let participant = rooms
             .get_mut(key)
             .and_then(|room| room.participants.get_mut(&id))
             .ok_or_else(Refusal::not_in_room)?;
-
-        if participant.answered.command == command {
-            let again = participant.offered();
-            self.answer_room(session, command, again);
-            return Ok(());
-        }
         let pending = participant.pending.as_ref();
-        if pending.is_some_and(|pending| pending.command == command) {
-            return Ok(()); // answered when the SFU has
-        }
         let newest = pending.map_or(participant.answered.generation, |pending| {
             pending.generation
         });
@@ -210,6 +219,28 @@ impl Signaling {
             },
         );
         Ok(())
+    }
+
+    /// Answers a command that is known already; false when it is new.
+    fn answer_offer_again(
+        &mut self,
+        session: SessionKey,
+        command: MessageId,
+        key: RoomKey,
+        id: ParticipantId,
+    ) -> bool {
+        let Some(participant) = self.participant_mut(key, id) else {
+            return false;
+        };
+
+        if participant.answered.command == command {
+            let again = participant.offered();
+            self.answer_room(session, command, again);
+            return true;
+        }
+        let pending = participant.pending.as_ref();
+        // Answered when the SFU has.
+        pending.is_some_and(|pending| pending.command == command)
     }
 
     /// The SFU has taken an offer.

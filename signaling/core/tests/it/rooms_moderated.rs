@@ -466,6 +466,18 @@ fn nobody_shouts_all_the_others_down() {
 }
 
 #[test]
+fn nobody_keeps_the_sfu_busy_with_offers() {
+    let (mut t, room) = TestSignaling::room(&["alice"]);
+    let offer = |generation: u32| json!({ "room": room, "generation": generation, "sdp": crate::harness::sdp(1) });
+    for generation in 2..21 {
+        t.ok("alice", "room.offer", offer(generation));
+    }
+    assert_eq!(t.refused("alice", "room.offer", offer(21)), "rate_limited");
+    t.advance(500);
+    t.ok("alice", "room.offer", offer(21));
+}
+
+#[test]
 fn a_webinar_has_listeners() {
     let mut t = TestSignaling::people(&["alice", "bob"]);
     let mut begin = join("weekly");
