@@ -26,9 +26,9 @@ pub(crate) async fn start(
     let channels = sfu_service::Start {
         commands: to_sfu,
         events: to_signaling,
-        tcp_addresses,
     };
     let handle = sfu_service::Sfu::start(settings, channels).context("[sfu]")?;
+    handle.set_tcp_addresses(tcp_addresses);
     signaling.connect_media(Media { commands, events }).await;
     Ok(handle)
 }
