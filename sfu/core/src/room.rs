@@ -286,7 +286,7 @@ impl Room {
     ///
     /// # Errors
     ///
-    /// [`Refusal::Unknown`]; [`Refusal::TooMany`] above [`SLOTS_MAX`], [`FORMATS_MAX`], [`MID_LEN_MAX`] or [`SSRCS_OUT_MAX`];
+    /// [`Refusal::Unknown`]; [`Refusal::TooMany`] above [`SLOTS_MAX`], [`FORMATS_MAX`], [`MID_LEN_MAX`] or [`SSRCS_OUT_MAX`](crate::SSRCS_OUT_MAX);
     /// [`Refusal::SsrcCollision`], also with one of a slot that ended and had another for resends.
     pub fn add_slot(
         &mut self,
