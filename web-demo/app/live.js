@@ -7,7 +7,7 @@ import { announce, toast } from "./announce.js";
 import { attempt } from "./attempt.js";
 import { adopt, follow, isBusy, useClient } from "./calls.js";
 import { errorWords } from "./messages.js";
-import { meetingOfAddress } from "./meeting/name.js";
+import { asksForEncryption, meetingOfAddress } from "./meeting/name.js";
 import { startRinging } from "./ringing.js";
 import { tokenOf } from "./session.js";
 import { listenForShortcuts } from "./shortcuts.js";
@@ -65,11 +65,12 @@ export function connectAgain() {
  * Opens a meeting at its device check; what meetings need is loaded with the first one.
  *
  * @param {string} name
+ * @param {boolean} [wantsEncryption]
  */
-export async function openMeeting(name) {
+export async function openMeeting(name, wantsEncryption = false) {
   await attempt(async () => {
     const part = await import("./meeting/index.js");
-    await part.openMeeting(client, name);
+    await part.openMeeting(client, name, wantsEncryption);
   });
 }
 
@@ -146,7 +147,7 @@ async function connect() {
 function followAddress() {
   const name = meetingOfAddress();
   if (!name) return;
-  if (store.state.hasMeetings) void openMeeting(name);
+  if (store.state.hasMeetings) void openMeeting(name, asksForEncryption(location.href));
   else toast("No meetings here", "This server has none, so the link leads nowhere.", { tone: "warning" });
 }
 

@@ -196,12 +196,15 @@ export class OffhookClient extends Emitter {
    */
   async joinRoom(name, { signal, ...options } = {}) {
     const { Room } = await import("./room.js");
-    const isConnected = this.state === "connected" || this.state === "reconnecting";
+    const device = this.#device;
+    const isConnected = device !== null && (this.state === "connected" || this.state === "reconnecting");
     if (signal?.aborted || !isConnected) throw new OffhookError(isConnected ? "aborted" : "closed", "the Room was not joined");
     const room = new Room(
       {
+        device,
         command: (type, data) => this.#command(type, data),
         configuration: () => this.#configuration(),
+        account: () => this.me?.account ?? "",
         ended: (ended) => this.#roomEnded(ended),
       },
       name,

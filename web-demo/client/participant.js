@@ -68,6 +68,8 @@ export class Participant {
   quality = null;
   /** Whether this is one of those who speak now. */
   isSpeaking = false;
+  /** @type {{device: string, device_key: string, key: string, signature: string}|null} what they show in an encrypted Room @internal */
+  e2ee = null;
 
   /** @internal @param {string} id */
   constructor(id) {
@@ -83,6 +85,7 @@ export class Participant {
     this.handAt = state.hand_at ?? null;
     this.joinedAt = state.joined_at;
     this.metadata = state.metadata ?? null;
+    this.e2ee = state.e2ee ?? null;
   }
 }
 
@@ -90,6 +93,8 @@ export class Participant {
 export class RemoteParticipant extends Participant {
   /** @type {Map<string, RemoteTrack>} by id */
   tracks = new Map();
+  /** @type {"new"|"known"|"changed"|null} in an encrypted Room: whether their Device was met before, with the same key */
+  device = null;
 
   /** @param {Source} source @returns {RemoteTrack|null} */
   track(source) {

@@ -2,6 +2,7 @@ import { OffhookError } from "./errors.js";
 import { ConnectionReader } from "./stats.js";
 
 /**
+ * @import { Encryption } from "./e2ee/encryption.js"
  * @import { LocalTrack } from "./participant.js"
  * @import { MediaState, Source } from "./types.js"
  */
@@ -49,6 +50,7 @@ const UNKNOWN = new Set(["unknown_room", "not_in_room"]);
 /**
  * @typedef {object} RoomMediaOptions
  * @property {Map<Source, LocalTrack>} locals what is sent
+ * @property {Encryption|null} encryption of everything that is sent and received
  * @property {() => RTCConfiguration} configuration
  * @property {(offer: Offer) => Promise<any>} offer sends a later offer; resolves with the answer once it was taken note of
  * @property {() => void} onChange the state changed
@@ -143,6 +145,13 @@ export class RoomMedia {
     return slots.find(({ transceiver }) => transceiver.mid === mid)?.stream ?? null;
   }
 
+  /** Whose frames an encrypted Room shows in a slot; null: anybody's. @param {string} mid @param {string|null} owner a Participant */
+  expect(mid, owner) {
+    const slots = [...this.#slots.audio, ...this.#slots.video];
+    const slot = slots.find(({ transceiver }) => transceiver.mid === mid);
+    if (slot) this.#options.encryption?.expect(slot.transceiver, owner);
+  }
+
   /** What is sent in a section. @param {string} mid */
   sourceOf(mid) {
     return [...this.#sections].find(([, transceiver]) => transceiver.mid === mid)?.[0] ?? null;
@@ -209,7 +218,9 @@ export class RoomMedia {
   /** The one place where transceivers are made. @param {"audio"|"video"} kind @param {RTCRtpTransceiverInit} init */
   #addTransceiver(kind, init) {
     const transceiver = this.#pc.addTransceiver(kind, init);
-    const codecs = codecsOf(kind);
+    const { encryption } = this.#options;
+    encryption?.protect(transceiver, kind, init.direction === "sendonly" ? "send" : "receive");
+    const codecs = codecsOf(kind, encryption !== null);
     if (codecs.length) transceiver.setCodecPreferences?.(codecs);
     dropDescriptor(transceiver);
     return transceiver;
@@ -358,13 +369,15 @@ function dropDescriptor(transceiver) {
 
 /**
  * The codecs worth offering: a browser's whole list, times the number of slots, would not fit into a frame. The order is
- * the browser's.
- * @param {"audio"|"video"} kind
+ * the browser's. Of sealed frames only VP8's have a part that the server can still read, and sound goes without RED.
+ * @param {"audio"|"video"} kind @param {boolean} isEncrypted
  */
-function codecsOf(kind) {
+function codecsOf(kind, isEncrypted) {
   const codecs = globalThis.RTCRtpReceiver?.getCapabilities?.(kind)?.codecs ?? [];
   return codecs.filter(({ mimeType, sdpFmtpLine = "" }) => {
-    switch (mimeType.toLowerCase()) {
+    const name = mimeType.toLowerCase();
+    if (isEncrypted && !["audio/opus", "video/vp8", "video/rtx"].includes(name)) return false;
+    switch (name) {
       case "audio/opus":
       case "audio/red":
       case "video/vp8":

@@ -4,6 +4,8 @@ import { LocalParticipant, RemoteParticipant, RemoteTrack } from "./participant.
 import { RoomMedia } from "./room-media.js";
 
 /**
+ * @import { Device } from "./device.js"
+ * @import { Encryption } from "./e2ee/encryption.js"
  * @import { LocalTrack, Participant } from "./participant.js"
  * @import { Offer } from "./room-media.js"
  * @import { ChatMessage, Command, MediaState, Reaction, Role, RoomSettings, Waiting } from "./types.js"
@@ -29,8 +31,10 @@ const LEFT_ALREADY = new Set(["unknown_room", "not_in_room", "closed", "network"
 /**
  * What a Room needs of its client.
  * @typedef {object} RoomContext
+ * @property {Device} device
  * @property {Command} command
  * @property {() => RTCConfiguration} configuration
+ * @property {() => string} account
  * @property {(room: Room) => void} ended
  */
 
@@ -38,7 +42,7 @@ const LEFT_ALREADY = new Set(["unknown_room", "not_in_room", "closed", "network"
  * @typedef {object} JoinOptions
  * @property {MediaStreamTrack|null} [audio] the microphone
  * @property {MediaStreamTrack|null} [video] the camera
- * @property {Partial<RoomSettings>} [settings] of the Room, if this creates it
+ * @property {Partial<RoomSettings>} [settings] of the Room, if this creates it; with `encrypted` only an encrypted one is joined
  * @property {string} [metadata] about oneself
  * @property {AbortSignal} [signal] gives up until the promise resolves
  */
@@ -70,6 +74,8 @@ const LEFT_ALREADY = new Set(["unknown_room", "not_in_room", "closed", "network"
  * @property {[waiting: Waiting[]]} lobby who waits for a moderator; only moderators hear of it
  * @property {[settings: RoomSettings]} settings
  * @property {[track: LocalTrack, by: Participant|null]} muted somebody else, or a lost permission, muted an own Track
+ * @property {[words: string[]|null]} code
+ * @property {[room: Room]} halted encryption was switched off: nothing is sent or received until `goOnUnencrypted()`
  * @property {[state: MediaState]} connection
  * @property {[end: {reason: string}]} ended
  * @property {[error: OffhookError]} error what no promise tells
@@ -87,7 +93,7 @@ export class Room extends Emitter {
   /** @type {RoomPhase} `waiting`: in the lobby, until a moderator opens */
   state = "joining";
   /** @type {RoomSettings} */
-  settings = { locked: false, lobby: false, role: "speaker", metadata: null };
+  settings = { locked: false, lobby: false, role: "speaker", encrypted: false, metadata: null };
   /** @type {number|null} milliseconds since 1970 */
   createdAt = null;
   local = new LocalParticipant((track) => this.#sendLocal(track));
@@ -101,11 +107,19 @@ export class Room extends Emitter {
   waiting = [];
   /** @type {{reason: string}|null} */
   end = null;
+  /** Whether encryption was switched off, and the person here has not said that they go on without. */
+  isHalted = false;
 
   #context;
   #options;
   /** @type {RoomMedia|null} */
   #media = null;
+  /** Whether what is sent has to be sealed: as the Room is, for all that is known. */
+  #isEncrypted = false;
+  /** Whether it is us who switch it off. */
+  #switchesOff = false;
+  /** @type {Encryption|null} */
+  #encryption = null;
   /** Counts joins, so that one that was overtaken can tell. */
   #join = 0;
   #isJoining = false;
@@ -124,6 +138,7 @@ export class Room extends Emitter {
     this.name = name;
     this.#context = context;
     this.#options = options;
+    this.#isEncrypted = options.settings?.encrypted ?? false;
     for (const [source, mediaTrack] of /** @type {const} */ ([["microphone", options.audio], ["camera", options.video]])) {
       const track = /** @type {LocalTrack} */ (this.local.track(source));
       track.mediaTrack = mediaTrack ?? null;
@@ -134,6 +149,16 @@ export class Room extends Emitter {
   /** @returns {MediaState} */
   get connectionState() {
     return this.#media?.state ?? "new";
+  }
+
+  /** Whether all that is sent is sealed, and nothing else is shown: what this page does, not what the server says. */
+  get isEncrypted() {
+    return this.#isEncrypted && !this.isHalted;
+  }
+
+  /** Ten words that all who are in an encrypted Room read alike, when nobody sits in between. @returns {string[]|null} */
+  get code() {
+    return this.#encryption?.code ?? null;
   }
 
   /** What to play: each stream in an element of its own. Who is heard in which changes by itself. @returns {MediaStream[]} */
@@ -202,8 +227,21 @@ export class Room extends Emitter {
 
   /** @param {Partial<RoomSettings>} settings */
   async set(settings) {
-    const reply = await this.#command("room.set", settings);
-    if (reply.settings) this.#applySettings(reply.settings);
+    this.#switchesOff ||= settings.encrypted === false;
+    try {
+      const reply = await this.#command("room.set", settings);
+      if (reply.settings) this.#applySettings(reply.settings);
+    } finally {
+      this.#switchesOff = false;
+    }
+  }
+
+  /** Sends and receives again after encryption was switched off: in plain for the server. */
+  async goOnUnencrypted() {
+    if (!this.isHalted) return;
+    this.isHalted = false;
+    this.#isEncrypted = false;
+    await this.#joinAgain();
   }
 
   /** @param {boolean} up */
@@ -322,6 +360,8 @@ export class Room extends Emitter {
         return this.#applyReaction(data);
       case "room.muted":
         return this.#wasMuted(data);
+      case "room.keys":
+        return this.#encryption?.handleKeys(data);
     }
     // Other types are of a later version, and nothing we could miss.
   }
@@ -332,13 +372,18 @@ export class Room extends Emitter {
     return this.#context.command(type, { room: this.id, ...data });
   }
 
+  /** @returns {Promise<void>} */
   async #joinOnce() {
     const turn = ++this.#join;
     this.#isJoining = true;
     this.#closeMedia();
+    const encryption = this.#isEncrypted ? await this.#makeEncryption() : null;
+    if (turn !== this.#join) return encryption?.close();
+    this.#encryption = encryption;
     /** @type {RoomMedia} */
     const media = new RoomMedia({
       locals: this.local.tracks,
+      encryption,
       configuration: this.#context.configuration,
       offer: async (/** @type {Offer} */ offer) => this.#took(media, offer, await this.#command("room.offer", offer)),
       onChange: () => this.#connectionChanged(media),
@@ -347,27 +392,64 @@ export class Room extends Emitter {
       onError: (error) => this.emit("error", error),
     });
     this.#media = media;
-    const { settings, metadata } = this.#options;
+    const { metadata } = this.#options;
+    // A Room that the server has lost comes back as it was, encrypted above all.
+    const settings = this.createdAt === null ? this.#options.settings : this.settings;
     try {
       await media.join(async (offer) => {
-        const data = { room: this.name, ...offer, ...(settings && { settings }), ...(metadata && { metadata }) };
-        const reply = await this.#context.command("room.join", data);
+        const said = { ...(settings && { settings }), ...(metadata && { metadata }), ...(encryption && { encrypted: true }) };
+        const reply = await this.#context.command("room.join", { room: this.name, ...offer, ...said });
         if (turn !== this.#join) {
           // It was left, or joined anew, while the server still answered.
           if (this.state === "ended") this.#context.command("room.leave", { room: reply.room ?? reply.state.room }).catch(() => {});
           return null;
         }
+        if (encryption && reply.state && !reply.state.settings.encrypted) {
+          this.#context.command("room.leave", { room: reply.state.room }).catch(() => {});
+          throw new OffhookError("not_encrypted", "the Room is there already, and not encrypted");
+        }
         return this.#took(media, offer, reply);
       });
+    } catch (error) {
+      if (turn !== this.#join || this.#isEncrypted || OffhookError.from(error, "internal").code !== "room_encrypted") throw error;
+      // Transforms have to be there before the offer is made, so it is made once more.
+      this.#isEncrypted = true;
+      return this.#joinOnce();
     } finally {
       if (turn === this.#join) this.#isJoining = false;
     }
     if (turn === this.#join && this.state === "joined") this.emit("audio", media.audio);
   }
 
+  async #makeEncryption() {
+    const { Encryption, canEncrypt } = await import("./e2ee/encryption.js");
+    if (!canEncrypt()) throw new OffhookError("cannot_encrypt", "this browser cannot encrypt what it sends to an SFU");
+    return new Encryption({
+      device: this.#context.device,
+      command: (type, data) => this.#command(type, data),
+      onDevice: (id, key) => void this.#recognise(id, key),
+      onSpent: () => void this.#joinAgain(),
+      onCode: () => {
+        this.emit("code", this.code);
+        this.#changed();
+      },
+      onError: (error) => this.emit("error", error),
+    });
+  }
+
+  /** @param {string} id @param {string} key of their Device */
+  async #recognise(id, key) {
+    const participant = this.participants.get(id);
+    if (!participant?.e2ee) return;
+    const { device } = participant.e2ee;
+    participant.device = await this.#context.device.recognise(`${this.#context.account()}/${participant.user}/${device}`, key);
+    this.emit("participantChanged", participant);
+    this.#changed();
+  }
+
   /** Joins by name after the server, or we, lost the Room; as often as it takes while there is hope. */
   async #joinAgain(attempt = 1) {
-    if (this.state === "ended") return;
+    if (this.state === "ended" || this.isHalted) return;
     clearTimeout(this.#timers.join);
     if (this.state === "waiting") this.#setState("joining");
     try {
@@ -417,10 +499,12 @@ export class Room extends Emitter {
     this.messages = chat.slice(-CHAT_KEPT_MAX).map((/** @type {any} */ message) => ({ ...message, from: named(message.from) }));
     this.#wishesTold = JSON.stringify(WISHES_DEFAULT);
     this.#setState("joined");
+    this.#encryption?.begin({ name: this.name, id: this.id }, participant);
 
     const present = new Set(state.participants.map((/** @type {any} */ one) => one.participant));
     for (const id of [...this.participants.keys()]) if (!present.has(id)) this.#left(id, "gone");
     for (const one of state.participants) this.#applyParticipant(one);
+    this.#encryption?.update(this.participants.values());
     this.#applySpeakers(speakers);
     this.#obeyPermissions();
     this.#tellWishes();
@@ -449,6 +533,7 @@ export class Room extends Emitter {
     participant.apply(state);
     participant.applyTracks(state);
     this.participants.set(participant.id, participant);
+    this.#encryption?.update(this.participants.values());
     this.emit(known ? "participantChanged" : "participantJoined", participant);
     for (const [id, track] of participant.tracks) {
       if (before.has(id) && before.get(id) !== track.muted) this.emit("trackChanged", track);
@@ -462,6 +547,7 @@ export class Room extends Emitter {
     const participant = this.participants.get(id);
     if (!participant) return;
     this.participants.delete(id);
+    this.#encryption?.update(this.participants.values());
     this.#settleSlots();
     this.emit("participantLeft", participant, reason);
     this.#changed();
@@ -472,7 +558,8 @@ export class Room extends Emitter {
     /** @type {Map<RemoteTrack, MediaStream>} */
     const received = new Map();
     for (const [mid, id] of this.#slots) {
-      const track = id && this.#findTrack(id);
+      const track = id ? this.#findTrack(id) : null;
+      this.#media?.expect(mid, track?.participant.id ?? null);
       const stream = track && this.#media?.streamOf(mid);
       if (track && stream) received.set(track, stream);
     }
@@ -515,8 +602,26 @@ export class Room extends Emitter {
   /** @param {RoomSettings} settings */
   #applySettings(settings) {
     this.settings = settings;
+    const isOver = !settings.encrypted && this.isEncrypted;
+    const isOurs = this.#switchesOff;
+    if (isOver && isOurs) this.#isEncrypted = false;
+    if (isOver && !isOurs) this.#halt();
     this.emit("settings", settings);
+    if (isOver && isOurs) void this.#joinAgain();
+    if (isOver && !isOurs) this.emit("halted", this);
     this.#changed();
+  }
+
+  /**
+   * Encryption is off, or the server only says so: what a person began to say encrypted leaves in plain when they say so, not
+   * before.
+   */
+  #halt() {
+    clearTimeout(this.#timers.join);
+    this.#join++;
+    this.#isJoining = false;
+    this.isHalted = true;
+    this.#closeMedia();
   }
 
   /** @param {string[]} ids */
@@ -640,6 +745,8 @@ export class Room extends Emitter {
   #closeMedia() {
     this.#media?.close();
     this.#media = null;
+    this.#encryption?.close();
+    this.#encryption = null;
     this.#slots.clear();
     this.#settleSlots();
     for (const track of this.local.tracks.values()) Object.assign(track, { id: null, isPermitted: true });

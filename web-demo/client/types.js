@@ -16,7 +16,7 @@
 /** @typedef {"listener"|"speaker"|"moderator"} Role */
 /** @typedef {{speak: boolean, video: boolean, share: boolean, moderate: boolean}} Permissions */
 /** @typedef {"lost"|"poor"|"good"|"excellent"} Quality how well a Participant is connected */
-/** @typedef {{locked: boolean, lobby: boolean, role: Role, metadata: string|null}} RoomSettings `role` is that of who comes in */
+/** @typedef {{locked: boolean, lobby: boolean, role: Role, encrypted: boolean, metadata: string|null}} RoomSettings `role` is that of who comes in; `encrypted` can be switched off, not on */
 /** @typedef {{id: string, from: {participant: string, user: string, name: string}, text: string, at: number, to?: string[]}} ChatMessage */
 /** @typedef {{participant: import("./participant.js").Participant, reaction: string}} Reaction */
 /** @typedef {{waiting: string, user: string, name: string, at: number}} Waiting somebody in the lobby; `waiting` is what `admit` takes */

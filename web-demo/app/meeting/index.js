@@ -12,8 +12,9 @@ let mounting = null;
  *
  * @param {import("../../client/index.js").OffhookClient} client
  * @param {string} name
+ * @param {boolean} wantsEncryption
  */
-export async function openMeeting(client, name) {
+export async function openMeeting(client, name, wantsEncryption) {
   await (mounting ??= mountMeeting());
   const { meeting } = store.state;
   const isInside = meeting?.phase === "in" || meeting?.phase === "waiting";
@@ -22,5 +23,5 @@ export async function openMeeting(client, name) {
     return;
   }
   meeting?.close();
-  store.set({ meeting: new Meeting(client, name), outcome: null });
+  store.set({ meeting: new Meeting(client, name, wantsEncryption), outcome: null });
 }

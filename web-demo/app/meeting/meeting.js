@@ -32,6 +32,10 @@ export class Meeting {
   /** @type {Room | null} */
   room = null;
   own = new OwnMedia(() => this.touch());
+  /** Whether only an encrypted meeting will do; who begins one begins it so. */
+  wantsEncryption;
+  /** Whether it has been encrypted, and is not for ever. */
+  wasEncrypted = false;
   /** What the person chose; a shared screen or a pin shows one tile large all the same. @type {"grid" | "speaker"} */
   layout = "grid";
   /** Whether the shared screen is shown as one tile among others. */
@@ -60,11 +64,12 @@ export class Meeting {
   /** @type {AbortController | null} */
   #joining = null;
 
-  /** @param {OffhookClient} client @param {string} name */
-  constructor(client, name) {
+  /** @param {OffhookClient} client @param {string} name @param {boolean} wantsEncryption as the link to it says */
+  constructor(client, name, wantsEncryption) {
     this.#client = client;
     this.name = name;
-    showInAddress(name);
+    this.wantsEncryption = wantsEncryption;
+    showInAddress(name, wantsEncryption);
     void this.own.start();
   }
 
@@ -97,7 +102,8 @@ export class Meeting {
     await attempt(holdAll);
     try {
       const { audio, video } = this.own.tracks;
-      const room = await this.#client.joinRoom(this.name, { audio, video, signal: this.#joining.signal });
+      const settings = this.wantsEncryption ? { encrypted: true } : undefined;
+      const room = await this.#client.joinRoom(this.name, { audio, video, settings, signal: this.#joining.signal });
       this.room = room;
       this.own.use(room);
       this.#follow(room);
@@ -125,6 +131,7 @@ export class Meeting {
   again() {
     this.over = null;
     this.room = null;
+    this.wasEncrypted = false;
     this.panel = null;
     this.pinned = null;
     this.page = 0;
@@ -139,7 +146,7 @@ export class Meeting {
     this.own.close();
     this.#sound.close();
     if (this.room && this.room.state !== "ended") void this.room.leave().catch(() => {});
-    showInAddress(null);
+    showInAddress(null, false);
     dismissToast("lobby");
     store.set({ meeting: null });
   }
@@ -212,7 +219,7 @@ export class Meeting {
   }
 
   async copyLink() {
-    const link = meetingLink(this.name);
+    const link = meetingLink(this.name, Boolean(this.room?.isEncrypted));
     try {
       await navigator.clipboard.writeText(link);
       toast("Link copied", "Whoever opens it comes here.", { key: "link" });
@@ -270,6 +277,14 @@ export class Meeting {
       else if (what === "microphone")
         toast("You listen", "A moderator can let you speak. Raise your hand to ask.", { key: "listener" });
     });
+    room.on("halted", () => announce("The meeting is no longer encrypted. You are not seen or heard until you go on", "assertive"));
+    room.on("settings", () => {
+      if (!this.wasEncrypted || room.isEncrypted) return;
+      showInAddress(this.name, false);
+      if (room.isHalted) return;
+      const detail = "You have switched it off. The others are asked whether they go on.";
+      toast("No longer encrypted", detail, { tone: "warning", key: "encryption" });
+    });
     room.on("connection", (state) => {
       if (state === "connected") announce("Connected to the meeting");
       else if (state === "reconnecting") announce("The connection to the meeting was lost", "assertive");
@@ -288,6 +303,8 @@ export class Meeting {
     const { room } = this;
     if (!room) return;
     this.#sound.play(room.audio);
+    this.wasEncrypted ||= room.isEncrypted;
+    if (room.isEncrypted) showInAddress(this.name, true);
     if (this.phase === "in") return;
     this.#become("in");
     playCue("connected");

@@ -13,7 +13,7 @@ const NAME_LEN_MAX = 64;
  * @returns {string | null} 1 to 64 of `a-z`, `0-9`, `-` and `_`
  */
 export function meetingName(text) {
-  const given = linkedName(text.trim()) ?? text;
+  const given = linkOf(text)?.searchParams.get("room") ?? text;
   const plain = given
     .normalize("NFKD")
     .toLowerCase()
@@ -37,9 +37,18 @@ export function newMeetingName() {
   return `${words.join("-")}-${secret.join("")}`;
 }
 
-/** @param {string} name @returns {string} */
-export function meetingLink(name) {
-  return `${location.origin}${location.pathname}?room=${name}`;
+/**
+ * @param {string} name
+ * @param {boolean} isEncrypted who opens the link then takes nothing else, whatever the server says
+ * @returns {string}
+ */
+export function meetingLink(name, isEncrypted) {
+  return `${location.origin}${location.pathname}?room=${name}${isEncrypted ? "&encrypted=1" : ""}`;
+}
+
+/** @param {string} text what somebody pasted, or the address of the page @returns {boolean} */
+export function asksForEncryption(text) {
+  return linkOf(text)?.searchParams.get("encrypted") === "1";
 }
 
 /** @returns {string | null} the meeting that the address of this page names */
@@ -48,19 +57,22 @@ export function meetingOfAddress() {
   return given ? meetingName(given) : null;
 }
 
-/** Puts the meeting into the address, for reloads and bookmarks, or takes it out. @param {string | null} name */
-export function showInAddress(name) {
+/** Puts the meeting into the address, for reloads and bookmarks, or takes it out. @param {string | null} name @param {boolean} isEncrypted */
+export function showInAddress(name, isEncrypted) {
   const url = new URL(location.href);
   if (name) url.searchParams.set("room", name);
   else url.searchParams.delete("room");
+  if (isEncrypted) url.searchParams.set("encrypted", "1");
+  else url.searchParams.delete("encrypted");
   if (url.href !== location.href) history.replaceState(null, "", url);
 }
 
 /** @param {string} text */
-function linkedName(text) {
-  if (!/^https?:\/\//i.test(text)) return null;
+function linkOf(text) {
+  const trimmed = text.trim();
+  if (!/^https?:\/\//i.test(trimmed)) return null;
   try {
-    return new URL(text).searchParams.get("room");
+    return new URL(trimmed);
   } catch {
     return null;
   }

@@ -20,6 +20,22 @@ const REFUSALS = {
     title: "The meeting did not start",
     detail: "This browser did not get its pictures and sound ready. Reload, and try again.",
   },
+  cannot_encrypt: {
+    title: "This browser cannot encrypt",
+    detail: "The meeting is encrypted from end to end. A current Chrome, Edge, Firefox or Safari can take part.",
+  },
+  not_encrypted: {
+    title: "This meeting is not encrypted",
+    detail: "Somebody began it without end-to-end encryption. Join without, or begin another one.",
+  },
+  bad_signature: {
+    title: "Somebody cannot be trusted",
+    detail: "The key of somebody in this meeting is not signed by their device. They neither see nor hear you.",
+  },
+  bad_key: {
+    title: "Somebody may not be heard",
+    detail: "A key that came for this meeting is not what it should be. If somebody stays silent, leave and join again.",
+  },
   unknown_type: { title: "No meetings here", detail: "This server has none." },
 };
 

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { GAP, grid, gridCapacity, promote, spotlight } from "../meeting/layout.js";
-import { meetingName } from "../meeting/name.js";
+import { asksForEncryption, meetingName } from "../meeting/name.js";
 
 const STAGES = [
   { width: 390, height: 600 },
@@ -86,6 +86,17 @@ test("a meeting is found by its name in any spelling, and by its link", () => {
     ["", null],
   ]) {
     assert.equal(meetingName(typed), name, typed);
+  }
+});
+
+test("a link says whether only an encrypted meeting will do", () => {
+  for (const [link, isSo] of [
+    ["https://calls.example.com/?room=board&encrypted=1", true],
+    [" https://calls.example.com/?room=board&encrypted=1\n", true],
+    ["https://calls.example.com/?room=board", false],
+    ["board&encrypted=1", false],
+  ]) {
+    assert.equal(asksForEncryption(link), isSo, link);
   }
 });
 

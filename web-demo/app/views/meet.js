@@ -3,7 +3,7 @@
 import { h, setText } from "../dom.js";
 import { icon } from "../icons.js";
 import { openMeeting } from "../live.js";
-import { meetingName, newMeetingName } from "../meeting/name.js";
+import { asksForEncryption, meetingName, newMeetingName } from "../meeting/name.js";
 
 export function meetCard() {
   const field = h("input", {
@@ -24,8 +24,9 @@ export function meetCard() {
     event.preventDefault();
     const name = meetingName(field.value);
     if (!name) return setText(problem, "Type a name, such as weekly, or paste a link.");
+    const wantsEncryption = asksForEncryption(field.value);
     field.value = "";
-    void openMeeting(name);
+    void openMeeting(name, wantsEncryption);
   };
   const element = h(
     "div",

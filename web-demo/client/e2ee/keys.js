@@ -7,8 +7,11 @@ import { BASE_KEY_LEN, concat } from "./sframe.js";
 
 const ECDH = { name: "ECDH", namedCurve: "P-256" };
 const IV_LEN = 12;
-/** Epochs of one Participant count modulo this. */
+/** Epochs of one Participant, each with a KID of its own; after these only another join helps. */
 const EPOCHS = 1 << 16;
+/** What ids and keys look like. The server tells them, and what is no id could read like the lines of somebody else. */
+const ULID = /^[0-9A-HJKMNP-TV-Z]{26}$/;
+const POINT = /^[\w-]{87}$/;
 /** Twice that of a Call: nobody commits to anything here, so whoever looks for two Rooms with one code needs 2^55 tries. */
 const CODE_WORDS = 10;
 const BITS_PER_WORD = 11;
@@ -22,8 +25,13 @@ const utf8 = new TextEncoder();
  * @typedef {{key: string, signature: string}} Announcement
  */
 
-/** @param {string} room @param {string} participant @param {string} key */
-const announcementText = (room, participant, key) => `offhook-e2ee-v1\n${room}\n${participant}\n${key}`;
+/**
+ * Which Room it is: its name as the person knows it, since the server could give two Rooms one id, and its id.
+ * @typedef {{name: string, id: string}} RoomNamed
+ */
+
+/** @param {RoomNamed} room @param {string} participant @param {string} key */
+const announcementText = ({ name, id }, participant, key) => `offhook-e2ee-v1\n${name}\n${id}\n${participant}\n${key}`;
 
 /**
  * The KID a Participant's key of an epoch has: 32 bits of their id's hash, then 16 of the epoch.
@@ -34,6 +42,16 @@ export async function kidOf(participant, epoch) {
   return hash.getUint32(0) * EPOCHS + (epoch % EPOCHS);
 }
 
+/**
+ * Somebody else: what they announced, the keys of what goes there and comes from there, and the epoch they are in.
+ * @typedef {object} Other
+ * @property {Announcement} announcement
+ * @property {string} deviceKey
+ * @property {Promise<CryptoKey>} wrapping
+ * @property {Promise<CryptoKey>} opening
+ * @property {number} epoch -1 before their first key
+ */
+
 /** The keys of one Participant in one Room. */
 export class RoomKeys {
   #room;
@@ -42,18 +60,19 @@ export class RoomKeys {
   /** Our own, of this epoch. */
   #baseKey = crypto.getRandomValues(new Uint8Array(BASE_KEY_LEN));
   epoch = 0;
-  /** @type {Map<string, {announcement: Announcement, deviceKey: string, wrapping: Promise<CryptoKey>, opening: Promise<CryptoKey>}>} by Participant */
+  /** @type {Map<string, Other>} by Participant */
   #others = new Map();
 
-  /** @param {string} room @param {string} participant @param {CryptoKeyPair} pair */
+  /** @param {RoomNamed} room @param {string} participant @param {CryptoKeyPair} pair */
   constructor(room, participant, pair) {
     this.#room = room;
     this.#participant = participant;
     this.#pair = pair;
   }
 
-  /** @param {string} room @param {string} participant */
+  /** @param {RoomNamed} room @param {string} participant */
   static async make(room, participant) {
+    if (!ULID.test(room.id) || !ULID.test(participant)) throw badKey();
     return new RoomKeys(room, participant, await crypto.subtle.generateKey(ECDH, false, ["deriveBits"]));
   }
 
@@ -68,6 +87,7 @@ export class RoomKeys {
    * @param {string} participant @param {Announcement} announcement @param {string} deviceKey
    */
   async add(participant, announcement, deviceKey) {
+    if (!ULID.test(participant) || ![deviceKey, announcement.key].every((key) => POINT.test(key))) throw badKey();
     await checkSignature(deviceKey, announcementText(this.#room, participant, announcement.key), announcement.signature);
     const secret = this.#agree(announcement.key);
     this.#others.set(participant, {
@@ -75,6 +95,7 @@ export class RoomKeys {
       deviceKey,
       wrapping: secret.then((bits) => this.#wrappingKey(bits, this.#participant, participant, "encrypt")),
       opening: secret.then((bits) => this.#wrappingKey(bits, participant, this.#participant, "decrypt")),
+      epoch: -1,
     });
   }
 
@@ -83,10 +104,14 @@ export class RoomKeys {
     this.#others.delete(participant);
   }
 
-  /** Another key of our own, since somebody came or left: who is not here any more, or was not yet, must not read on. */
+  /**
+   * Another key of our own, since somebody came or left: who is not here any more, or was not yet, must not read on.
+   * Throws `keys_spent` after the last epoch.
+   */
   rotate() {
+    if (this.epoch + 1 === EPOCHS) throw new OffhookError("keys_spent", "there was a key for every epoch");
     this.#baseKey = crypto.getRandomValues(new Uint8Array(BASE_KEY_LEN));
-    this.epoch = (this.epoch + 1) % EPOCHS;
+    this.epoch++;
   }
 
   /** Our own key, to seal with. @returns {Promise<{kid: number, baseKey: Uint8Array<ArrayBuffer>}>} */
@@ -94,12 +119,11 @@ export class RoomKeys {
     return { baseKey: this.#baseKey, kid: await kidOf(this.#participant, this.epoch) };
   }
 
-  /** Our own key for each of the others, or for those named. @param {string[]} [participants] */
-  async wrapped(participants = [...this.#others.keys()]) {
+  /** Our own key for each of the others. */
+  async wrapped() {
     const { epoch } = this;
     const baseKey = this.#baseKey;
-    const keys = participants.map(async (participant) => {
-      const other = this.#other(participant);
+    const keys = [...this.#others].map(async ([participant, other]) => {
       const iv = crypto.getRandomValues(new Uint8Array(IV_LEN));
       const additionalData = utf8.encode(String(epoch));
       const sealed = await crypto.subtle.encrypt({ name: "AES-GCM", iv, additionalData }, await other.wrapping, baseKey);
@@ -109,11 +133,13 @@ export class RoomKeys {
   }
 
   /**
-   * The key another Participant sent us, to open with. Rejects with `bad_key` when it is not theirs, or not for us.
+   * The key another Participant sent us, to open with. Rejects with `bad_key` when it is not theirs, not for us, or not newer
+   * than the one before: an old key would let old frames in once more.
    * @param {string} from @param {number} epoch @param {string} ciphertext
    */
   async unwrap(from, epoch, ciphertext) {
-    const other = this.#other(from);
+    const other = this.#others.get(from);
+    if (!other || epoch <= other.epoch) throw badKey();
     try {
       const bytes = fromBase64url(ciphertext);
       const iv = bytes.subarray(0, IV_LEN);
@@ -121,9 +147,10 @@ export class RoomKeys {
       const sealed = bytes.subarray(IV_LEN);
       const opened = await crypto.subtle.decrypt({ name: "AES-GCM", iv, additionalData }, await other.opening, sealed);
       if (opened.byteLength !== BASE_KEY_LEN) throw new RangeError("a key of another length");
-      return { kid: await kidOf(from, epoch), baseKey: new Uint8Array(opened) };
+      other.epoch = epoch;
+      return { owner: from, kid: await kidOf(from, epoch), baseKey: new Uint8Array(opened) };
     } catch {
-      throw new OffhookError("bad_key", "a key of the room could not be opened");
+      throw badKey();
     }
   }
 
@@ -134,20 +161,14 @@ export class RoomKeys {
   async code(ownDeviceKey, own) {
     const lines = [...this.#others].map(([participant, { announcement, deviceKey }]) => [participant, deviceKey, announcement.key]);
     lines.push([this.#participant, ownDeviceKey, own.key]);
-    const text = ["offhook-e2ee-code-v1", this.#room, ...lines.map((line) => line.join(" ")).sort()].join("\n");
+    const { name, id } = this.#room;
+    const text = ["offhook-e2ee-code-v1", name, id, ...lines.map((line) => line.join(" ")).sort()].join("\n");
 
     const secret = await crypto.subtle.importKey("raw", utf8.encode(text), "PBKDF2", false, ["deriveBits"]);
-    const salt = utf8.encode(this.#room);
+    const salt = utf8.encode(id);
     const stretched = await crypto.subtle.deriveBits({ name: "PBKDF2", hash: "SHA-256", salt, iterations: CODE_ROUNDS }, secret, 128);
     const bits = new Uint8Array(stretched).reduce((sum, byte) => (sum << 8n) | BigInt(byte), 0n);
     return wordsOf(Array.from({ length: CODE_WORDS }, (_, i) => Number((bits >> BigInt(128 - BITS_PER_WORD * (i + 1))) & 2047n)));
-  }
-
-  /** @param {string} participant */
-  #other(participant) {
-    const other = this.#others.get(participant);
-    if (!other) throw new OffhookError("not_in_room", `${participant} has announced no key`);
-    return other;
   }
 
   /** @param {string} key */
@@ -159,8 +180,12 @@ export class RoomKeys {
 
   /** @param {CryptoKey} secret @param {string} from @param {string} to @param {"encrypt"|"decrypt"} use */
   #wrappingKey(secret, from, to, use) {
-    const info = utf8.encode(`offhook-e2ee-key-v1\n${this.#room}\n${from}\n${to}`);
+    const info = utf8.encode(`offhook-e2ee-key-v1\n${this.#room.id}\n${from}\n${to}`);
     const hkdf = { name: "HKDF", hash: "SHA-256", salt: new Uint8Array(), info };
     return crypto.subtle.deriveKey(hkdf, secret, { name: "AES-GCM", length: 256 }, false, [use]);
   }
+}
+
+function badKey() {
+  return new OffhookError("bad_key", "a key of the room is not what it should be");
 }

@@ -1,11 +1,12 @@
 // The worker of an encrypted Room: frames come in from the encoder or from the network, and leave sealed or opened.
 //
-//   page → worker   {type: "seal", kid, baseKey}     our own key from now on
-//                   {type: "open", kid, baseKey}     a key of another Participant
-//                   {type: "forget", kid}
-//   worker → page   {type: "dropped", reason, kid}   at most once a second for each reason and key
+//   page → worker   {type: "seal", kid, baseKey}           our own key from now on
+//                   {type: "open", owner, kid, baseKey}    a key of another Participant
+//                   {type: "forget", owner, kid}
+//                   {type: "expect", slot, owner}          whose frames the page shows in a slot; null: nobody's
+//   worker → page   {type: "dropped", reason, kid}         at most once a second for each reason and key
 
-import { Opener, Sealer } from "./frames.js";
+import { Opener, Sealer, Slot } from "./frames.js";
 import { deriveFrameKey } from "./sframe.js";
 
 const REPORT_EVERY_MS = 1_000;
@@ -14,6 +15,8 @@ const REPORTS_MAX = 256;
 
 const sealer = new Sealer();
 const opener = new Opener();
+/** @type {Map<number, Slot>} */
+const slots = new Map();
 /** @type {Map<string, number>} when it was told last */
 const reported = new Map();
 
@@ -21,17 +24,19 @@ const reported = new Map();
 let keys = Promise.resolve();
 
 self.addEventListener("message", ({ data }) => {
+  if (data.type === "expect") return slotOf(data.slot).setOwner(data.owner);
   keys = keys.then(async () => {
-    if (data.type === "seal") sealer.setKey(await deriveFrameKey(data.kid, data.baseKey, "encrypt"));
-    if (data.type === "open") opener.setKey(await deriveFrameKey(data.kid, data.baseKey, "decrypt"));
-    if (data.type === "forget") opener.forget(data.kid);
+    const { type, owner, kid, baseKey } = data;
+    if (type === "seal") sealer.setKey(await deriveFrameKey(kid, baseKey, "encrypt"));
+    if (type === "open") opener.setKey(owner, await deriveFrameKey(kid, baseKey, "decrypt"));
+    if (type === "forget") opener.forget(owner, kid);
   });
 });
 
 self.addEventListener("rtctransform", (event) => {
   const { transformer } = /** @type {any} */ (event);
-  const { direction, kind } = transformer.options;
-  const transform = direction === "send" ? sealed(kind) : opened(kind);
+  const { direction, kind, slot } = transformer.options;
+  const transform = direction === "send" ? sealed(kind) : opened(kind, slotOf(slot), transformer);
   transformer.readable.pipeThrough(new TransformStream({ transform })).pipeTo(transformer.writable).catch(() => {
     // The transceiver has stopped, and its streams with it.
   });
@@ -42,10 +47,21 @@ const sealed = (kind) => async (/** @type {any} */ frame, /** @type {TransformSt
   pass(frame, await sealer.seal(kind, new Uint8Array(frame.data)), controller);
 };
 
-/** @param {"audio"|"video"} kind */
-const opened = (kind) => async (/** @type {any} */ frame, /** @type {TransformStreamDefaultController} */ controller) => {
-  pass(frame, await opener.open(kind, new Uint8Array(frame.data)), controller);
-};
+/** @param {"audio"|"video"} kind @param {Slot} slot @param {any} transformer */
+function opened(kind, slot, transformer) {
+  /** Whether frames came before their key, perhaps the one that all others build on. */
+  let isBlind = false;
+  return async (/** @type {any} */ frame, /** @type {TransformStreamDefaultController} */ controller) => {
+    const result = await opener.open(kind, new Uint8Array(frame.data), slot, performance.now());
+    if ("dropped" in result) isBlind ||= result.dropped === "no_key";
+    else if (isBlind) {
+      isBlind = false;
+      // Where a browser cannot be asked to, it finds out by itself that it cannot go on.
+      if (kind === "video" && frame.type !== "key") transformer.sendKeyFrameRequest?.().catch(() => {});
+    }
+    pass(frame, result, controller);
+  };
+}
 
 /**
  * @param {any} frame @param {{frame: Uint8Array<ArrayBuffer>}|{dropped: string, kid?: number}} result
@@ -55,6 +71,13 @@ function pass(frame, result, controller) {
   if ("dropped" in result) return report(result.dropped, result.kid ?? null);
   frame.data = result.frame.buffer;
   controller.enqueue(frame);
+}
+
+/** @param {number} slot */
+function slotOf(slot) {
+  const known = slots.get(slot) ?? new Slot();
+  slots.set(slot, known);
+  return known;
 }
 
 /** @param {string} reason @param {number|null} kid */

@@ -62,6 +62,15 @@ export class Rooms {
         const participants = all.slice(from, from + this.page);
         return ok({ participants, next: from + this.page < all.length ? participants.at(-1).participant : undefined });
       }
+      case "room.announce":
+        self.state.e2ee = { device: session.device.id, device_key: session.device.key, ...data.e2ee };
+        return this.#changed(room, self);
+      case "room.keys":
+        for (const { participant, ciphertext } of data.keys) {
+          const to = room.participants.get(participant);
+          if (to) this.#tell(room, to, "room.keys", { from: self.state.participant, epoch: data.epoch, ciphertext });
+        }
+        return ok();
       case "room.hand":
         self.state.hand_at = data.up ? Date.now() : null;
         return this.#changed(room, self);
@@ -118,6 +127,7 @@ export class Rooms {
     const room = this.named(data.room) ?? this.#create(data.room, data.settings);
     const isFirst = room.participants.size === 0;
     if (room.settings.locked && !isFirst) return error("room_locked");
+    if (room.settings.encrypted && !data.encrypted) return error("room_encrypted");
     if (room.participants.size >= this.participantsMax) return error("room_full");
     const waits = room.waiting.get(session);
     if (room.settings.lobby && !isFirst && !waits?.admitted) {
@@ -126,6 +136,8 @@ export class Rooms {
       return ok({ waiting: true, room: room.id });
     }
     room.waiting.delete(session);
+    const before = [...room.participants.values()].find((one) => one.session === session);
+    if (before) this.#leave(room, before, "left");
 
     const role = isFirst ? "moderator" : room.settings.role;
     const self = this.#participant({ session, user: session.user, name: title(session.user), role });
@@ -144,7 +156,7 @@ export class Rooms {
     const room = {
       id: ulid(),
       name,
-      settings: { locked: false, lobby: false, role: "speaker", metadata: null, ...settings },
+      settings: { locked: false, lobby: false, role: "speaker", encrypted: false, metadata: null, ...settings },
       createdAt: Date.now(),
       participants: new Map(),
       waiting: new Map(),
@@ -156,7 +168,7 @@ export class Rooms {
 
   #participant({ session, user, name, role }) {
     const participant = ulid();
-    const joined = { hand_at: null, joined_at: Date.now(), tracks: [], metadata: null };
+    const joined = { hand_at: null, joined_at: Date.now(), tracks: [], metadata: null, e2ee: null };
     const state = { participant, user, name, role, permissions: MAY[role], ...joined };
     return { session, state, mids: new Map(), slots: [], generation: 0, wanted: null, layers: [] };
   }
@@ -229,8 +241,9 @@ export class Rooms {
   }
 
   #set(room, changes) {
-    const { locked, lobby, role, metadata } = changes;
-    for (const [key, value] of Object.entries({ locked, lobby, role, metadata })) if (value !== undefined) room.settings[key] = value;
+    const { locked, lobby, role, encrypted, metadata } = changes;
+    if (encrypted && !room.settings.encrypted) return error("forbidden");
+    for (const [key, value] of Object.entries({ locked, lobby, role, encrypted, metadata })) if (value !== undefined) room.settings[key] = value;
     this.#tellAll(room, "room.settings", { settings: room.settings });
     return ok({ settings: room.settings });
   }

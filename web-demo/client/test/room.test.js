@@ -345,10 +345,11 @@ test("a Room that failed or moved is joined again, one that ended is over", asyn
   const { server, alice, bob } = await people("alice", "bob");
   const one = await alice.joinRoom("weekly");
   const other = await bob.joinRoom("weekly");
+  const before = other.local.id;
   server.rooms.say("weekly", "room.ended", { reason: "moved" }, "bob");
-  await until(() => connections.length === 3 && other.state === "joined");
+  await until(() => other.local.id !== before && one.participants.has(other.local.id));
+  assert.equal(connections.length, 3);
 
-  await until(() => one.participants.size);
   const ended = next(other, "ended");
   await one.remove([...one.participants.values()].at(-1));
   assert.equal((await ended)[0].reason, "removed");
@@ -371,6 +372,162 @@ test("who gives up while the server answers is not left behind in the Room", asy
   assert.equal(server.rooms.named("weekly").participants.size, 0);
 });
 
+test("in an encrypted Room everybody has everybody's key, reads one code, and nobody who left has the next key", async (t) => {
+  const workers = withEncryption(t);
+  const { server, alice, bob, carol } = await people("alice", "bob", "carol");
+  const one = await alice.joinRoom("secret", { settings: { encrypted: true } });
+  const other = await bob.joinRoom("secret");
+  const joins = server.frames.filter(([by, { type }]) => by === "bob" && type === "room.join").map(([, { data }]) => data.encrypted ?? false);
+  assert.deepEqual(joins, [false, true]);
+  const third = await carol.joinRoom("secret");
+  const rooms = [one, other, third];
+  await until(() => rooms.every(({ code }) => code) && new Set(rooms.map(({ code }) => code.join())).size === 1);
+  assert.equal(one.code.length, 10);
+
+  // Every transceiver has a transform from the moment it is made.
+  const protectedBy = connections.filter(({ closed }) => !closed).flatMap((connection) => connection.getTransceivers());
+  assert.ok(protectedBy.every(({ sender, receiver, direction }) => (direction === "sendonly" ? sender : receiver).transform));
+  const [ofAlice, ofBob, ofCarol] = workers;
+  await until(() => workers.every((worker) => workers.every((to) => to === worker || opens(to, sealsOf(worker).at(-1)))));
+  // Nobody has what was sealed before they came.
+  assert.ok(!opens(ofBob, sealsOf(ofAlice)[0]));
+  for (const key of [...sealsOf(ofAlice).slice(0, -1), ...sealsOf(ofBob).slice(0, -1)]) assert.ok(!opens(ofCarol, key));
+  // Of each slot it is said whose frames belong there.
+  const owners = new Set(ofAlice.told.filter(({ type }) => type === "expect").map(({ owner }) => owner));
+  assert.deepEqual([...owners].filter(Boolean).sort(), [other.local.id, third.local.id].sort());
+
+  const before = sealsOf(ofAlice).at(-1);
+  await third.leave();
+  await until(() => sealsOf(ofAlice).at(-1) !== before && opens(ofBob, sealsOf(ofAlice).at(-1)));
+  assert.ok(!opens(ofCarol, sealsOf(ofAlice).at(-1)));
+  assert.ok(ofAlice.told.some(({ type, kid }) => type === "forget" && kid === sealsOf(ofCarol).at(-1).kid));
+  assert.ok(ofCarol.isOver);
+});
+
+test("many who come and leave get new keys, though not one for each of them", async (t) => {
+  const workers = withEncryption(t);
+  const { alice, bob, carol, dora } = await people("alice", "bob", "carol", "dora");
+  const one = await alice.joinRoom("secret", { settings: { encrypted: true } });
+  const others = await Promise.all([bob, carol, dora].map((client) => client.joinRoom("secret")));
+  await others[2].leave();
+  await until(() => one.participants.size === 2 && workers.slice(1, 3).every((to) => opens(to, sealsOf(workers[0]).at(-1))));
+  assert.ok(sealsOf(workers[0]).length <= 4, String(sealsOf(workers[0]).length));
+  assert.ok(!opens(workers[3], sealsOf(workers[0]).at(-1)));
+});
+
+test("a key that the server does not take is handed out all the same, later", async (t) => {
+  const workers = withEncryption(t);
+  const { server, alice, bob } = await people("alice", "bob");
+  const answer = server.rooms.answer.bind(server.rooms);
+  let refusals = 0;
+  server.rooms.answer = (session, type, data) => {
+    if (type === "room.keys" && refusals++ === 0) return ["error", { code: "rate_limited", message: "too fast" }];
+    return answer(session, type, data);
+  };
+  await alice.joinRoom("secret", { settings: { encrypted: true } });
+  await bob.joinRoom("secret");
+  await until(() => workers.length === 2 && workers.every((to, index) => opens(to, sealsOf(workers[1 - index]).at(-1))));
+  assert.ok(refusals >= 2);
+});
+
+test("encryption that a moderator switches off is off for all who agree to it, and who asks for it does not join without", async (t) => {
+  withEncryption(t);
+  const { alice, bob } = await people("alice", "bob");
+  const one = await alice.joinRoom("secret", { settings: { encrypted: true } });
+  const other = await bob.joinRoom("secret");
+  await until(() => one.participants.size);
+  assert.deepEqual([one.isEncrypted, other.isEncrypted], [true, true]);
+  const halted = next(other, "halted");
+  await one.set({ encrypted: false });
+  await halted;
+  await until(() => connections.length === 4 && one.state === "joined" && one.participants.size === 1);
+  // Bob was told, and sends nothing as long as he has not said that he goes on.
+  assert.deepEqual([other.isHalted, other.isEncrypted, other.settings.encrypted], [true, false, false]);
+  assert.equal(connections.filter(({ closed }) => !closed).length, 1);
+
+  await other.goOnUnencrypted();
+  await until(() => connections.length === 5 && [one, other].every((room) => room.state === "joined" && room.participants.size === 1));
+  assert.deepEqual([one.code, other.code, one.isHalted, other.isHalted], [null, null, false, false]);
+  assert.ok(connections.slice(3).every((connection) => connection.getTransceivers().every(({ sender, receiver }) => !sender.transform && !receiver.transform)));
+
+  await other.leave();
+  await assert.rejects(bob.joinRoom("secret", { settings: { encrypted: true } }), { code: "not_encrypted" });
+  await until(() => one.participants.size === 0);
+});
+
+test("a server that says that encryption is off gets nothing in plain, not even when it has lost the Room", async (t) => {
+  withEncryption(t);
+  const { server, alice, bob } = await people("alice", "bob");
+  const one = await alice.joinRoom("secret", { settings: { encrypted: true } });
+  await bob.joinRoom("secret");
+  server.rooms.say("secret", "room.settings", { settings: { ...one.settings, encrypted: false } }, "alice");
+  await until(() => one.isHalted);
+  server.rooms.say("secret", "room.ended", { reason: "failed" }, "alice");
+  server.rooms.say("secret", "room.settings", { settings: { ...one.settings, encrypted: true } }, "alice");
+  await until(() => one.settings.encrypted);
+  assert.deepEqual([one.isEncrypted, one.isHalted, connections.length], [false, true, 3]);
+  assert.ok(connections[0].closed);
+});
+
+test("what is sent in plain is not called encrypted, whatever the server says", async () => {
+  const { server, alice } = await people("alice");
+  const answer = server.rooms.answer.bind(server.rooms);
+  server.rooms.answer = (session, type, data) => {
+    const [kind, reply] = answer(session, type, data);
+    if (type === "room.join") reply.state = { ...reply.state, settings: { ...reply.state.settings, encrypted: true } };
+    return [kind, reply];
+  };
+  const room = await alice.joinRoom("secret");
+  assert.equal(room.isEncrypted, false);
+});
+
+test("a key that comes twice opens nothing again, and what somebody has announced stays", async (t) => {
+  const workers = withEncryption(t);
+  const { server, alice, bob } = await people("alice", "bob");
+  const one = await alice.joinRoom("secret", { settings: { encrypted: true } });
+  const other = await bob.joinRoom("secret");
+  const ofBob = () => workers[0].told.filter(({ type }) => type === "open").length;
+  await until(() => ofBob() === 1);
+  const [, { data }] = server.frames.find(([by, { type }]) => by === "bob" && type === "room.keys");
+  let refused = next(one, "error");
+  server.rooms.say("secret", "room.keys", { from: other.local.id, epoch: data.epoch, ciphertext: data.keys[0].ciphertext }, "alice");
+  assert.equal((await refused)[0].code, "bad_key");
+  assert.equal(ofBob(), 1);
+
+  // A server that puts a key of its own in the place of Bob's, under Bob's name.
+  const { state } = server.rooms.named("secret").participants.get(other.local.id);
+  refused = next(one, "error");
+  server.rooms.say("secret", "room.participant", { participant: { ...state, e2ee: { ...state.e2ee, key: one.participants.get(other.local.id).e2ee.device_key } } }, "alice");
+  assert.equal((await refused)[0].code, "bad_signature");
+  await until(() => workers[0].told.some(({ type, owner }) => type === "forget" && owner === other.local.id));
+});
+
+test("a Room that comes back after a crash is as encrypted as it was", async (t) => {
+  withEncryption(t);
+  const { server, alice, bob } = await people("alice", "bob");
+  const one = await alice.joinRoom("secret", { settings: { encrypted: true, role: "listener" } });
+  const other = await bob.joinRoom("secret");
+  server.crash();
+  await until(() => [one, other].every((room) => room.participants.size === 1 && room.id === server.rooms.named("secret")?.id));
+  assert.deepEqual([server.rooms.named("secret").settings.encrypted, server.rooms.named("secret").settings.role], [true, "listener"]);
+});
+
+test("who sends something in another's name gets no key", async (t) => {
+  const workers = withEncryption(t);
+  const { server, alice, bob } = await people("alice", "bob");
+  const answer = server.rooms.answer.bind(server.rooms);
+  server.rooms.answer = (session, type, data) => {
+    if (type === "room.announce" && session.user === "bob") data.e2ee.key = data.e2ee.key.replace(/.$/, (last) => (last === "A" ? "B" : "A"));
+    return answer(session, type, data);
+  };
+  const one = await alice.joinRoom("secret", { settings: { encrypted: true } });
+  const refused = next(one, "error");
+  await bob.joinRoom("secret");
+  assert.equal((await refused)[0].code, "bad_signature");
+  assert.ok(workers[0].told.every(({ type }) => type !== "open"));
+  assert.ok(!framesOf(server, "alice").includes("room.keys"));
+});
+
 test("leaving the page leaves the Room", async () => {
   const { server, alice, bob } = await people("alice", "bob");
   const one = await alice.joinRoom("weekly");
@@ -380,6 +537,45 @@ test("leaving the page leaves the Room", async () => {
   await until(() => one.participants.size === 0);
   assert.equal(server.rooms.named("weekly").participants.size, 1);
 });
+
+/** Stands for what browsers have to encrypt with; returns the workers, in the order they were made. */
+function withEncryption(t) {
+  const workers = [];
+  globalThis.Worker = class {
+    told = [];
+    isOver = false;
+    constructor() {
+      workers.push(this);
+    }
+    postMessage(message) {
+      this.told.push(message);
+    }
+    terminate() {
+      this.isOver = true;
+    }
+  };
+  globalThis.RTCRtpScriptTransform = class {
+    constructor(worker, options) {
+      Object.assign(this, { worker, options });
+    }
+  };
+  t.after(() => {
+    delete globalThis.Worker;
+    delete globalThis.RTCRtpScriptTransform;
+  });
+  return workers;
+}
+
+/** What a worker was told to seal with. */
+function sealsOf(worker) {
+  return worker.told.filter(({ type }) => type === "seal");
+}
+
+/** Whether a worker was told a key, if there is one already. */
+function opens(worker, key) {
+  const isIt = ({ type, kid, baseKey }) => type === "open" && kid === key.kid && String(baseKey) === String(key.baseKey);
+  return key !== undefined && worker.told.some(isIt);
+}
 
 async function people(...names) {
   const server = new FakeServer();

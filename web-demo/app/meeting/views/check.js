@@ -8,6 +8,7 @@ import { useSpeaker } from "../../sounds.js";
 import { store } from "../../state.js";
 import { avatar, setAvatar } from "../../views/avatar.js";
 import { DEVICE_KINDS, DEVICE_LABELS, deviceSelect, fillSelect } from "../../views/settings.js";
+import { toggle } from "../../views/toggle.js";
 
 /** @typedef {import("../meeting.js").Meeting} Meeting */
 /** @typedef {import("../../devices.js").DeviceKind} DeviceKind */
@@ -33,6 +34,14 @@ export function checkView() {
     Object.fromEntries(DEVICE_KINDS.map((kind) => [kind, deviceSelect(kind, "check")]))
   );
   for (const kind of DEVICE_KINDS) selects[kind].addEventListener("change", () => void choose(kind));
+  const encryption = toggle({
+    label: "End-to-end encrypted",
+    hint: "Only those inside can see and hear you; the server cannot. A meeting has it from its beginning or not at all.",
+    on: false,
+    test: "check-encrypted",
+    change: (on) => (meeting().wantsEncryption = on),
+  });
+  encryption.hidden = !("RTCRtpScriptTransform" in globalThis);
   const join = h("button", { class: "button primary wide", type: "submit", data: { test: "join" } }, "Join");
   const cancel = h(
     "button",
@@ -63,6 +72,7 @@ export function checkView() {
       ...DEVICE_KINDS.map((kind) =>
         h("div", { class: "device" }, h("label", { for: selects[kind].id }, DEVICE_LABELS[kind]), selects[kind]),
       ),
+      encryption,
       h("div", { class: "check-actions" }, join, cancel),
     ),
   );
@@ -87,6 +97,7 @@ export function checkView() {
     update(next) {
       if (next && next !== shown) {
         setText(title, `Ready for ${next.name}?`);
+        /** @type {HTMLInputElement} */ (encryption.querySelector("input")).checked = next.wantsEncryption;
         setTimeout(() => join.focus({ preventScroll: true }), 60);
       }
       shown = next;

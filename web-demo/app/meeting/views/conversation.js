@@ -8,6 +8,7 @@ import { makeMovable } from "../../views/tiles.js";
 import { people } from "../words.js";
 import { chatView } from "./chat.js";
 import { meetingControls } from "./controls.js";
+import { haltedView, shieldView } from "./encryption.js";
 import { peopleView } from "./people.js";
 import { selfStream, stageView } from "./stage.js";
 
@@ -23,6 +24,7 @@ export function conversationView() {
   const stage = stageView(current);
   const self = selfView();
   const notice = noticeView();
+  const halted = haltedView();
   const controls = meetingControls();
   const chat = chatView();
   const panel = peopleView();
@@ -30,7 +32,7 @@ export function conversationView() {
     "div",
     { class: "conversation", data: { test: "conversation" }, hidden: true },
     head.element,
-    h("div", { class: "meeting-pictures" }, stage.element, self.element, notice.element),
+    h("div", { class: "meeting-pictures" }, stage.element, self.element, notice.element, halted.element),
     controls.element,
     chat.element,
     panel.element,
@@ -42,6 +44,7 @@ export function conversationView() {
     update(meeting) {
       head.update(meeting);
       notice.update(meeting);
+      halted.update(meeting);
       if (!meeting?.room) {
         stage.clear();
         self.update(null);
@@ -72,6 +75,13 @@ function headView(pager) {
     icon("screen"),
     "You share your screen",
   );
+  const plain = h(
+    "span",
+    { class: "meeting-fact", hidden: true, data: { test: "not-encrypted" } },
+    icon("warning"),
+    "No longer encrypted",
+  );
+  const shield = shieldView();
   const link = h(
     "span",
     { class: "meeting-fact link", role: "status", hidden: true, data: { test: "meeting-link" } },
@@ -106,8 +116,9 @@ function headView(pager) {
     "header",
     { class: "meeting-head" },
     aside,
-    h("div", { class: "meeting-title" }, name, h("p", { class: "meeting-facts" }, time, count, lock, shares, link)),
+    h("div", { class: "meeting-title" }, name, h("p", { class: "meeting-facts" }, time, count, lock, plain, shares, link)),
     pager,
+    shield.element,
     copy,
   );
   /** @type {Meeting | null} */
@@ -126,6 +137,8 @@ function headView(pager) {
       setText(name, meeting.name);
       setText(count, people(meeting.room.participants.size + 1));
       lock.hidden = !meeting.room.settings.locked;
+      plain.hidden = !meeting.wasEncrypted || meeting.room.isEncrypted;
+      shield.update(meeting.room);
       shares.hidden = !meeting.own.screen;
       link.hidden = store.state.link === "connected";
       tick();
@@ -208,13 +221,14 @@ function noticeView() {
     /** @param {Meeting | null} meeting */
     update(meeting) {
       const state = meeting?.room?.connectionState;
-      const isLost = state !== undefined && state !== "connected";
+      const isHalted = Boolean(meeting?.room?.isHalted);
+      const isLost = state !== undefined && state !== "connected" && !isHalted;
       clearTimeout(timer);
       if (!isLost) lostAt = 0;
       else if (lostAt === 0) lostAt = performance.now();
       const isLate = isLost && performance.now() - lostAt >= PATIENCE_MS;
       if (isLost && !isLate) timer = window.setTimeout(() => store.state.meeting?.touch(), PATIENCE_MS);
-      const isAlone = meeting?.room?.participants.size === 0 && !isLost;
+      const isAlone = meeting?.room?.participants.size === 0 && !isLost && !isHalted;
       element.hidden = !isLate && !isAlone;
       setAttribute(element, "data-kind", isLate ? "lost" : "alone");
       again.hidden = !(isLate && state === "failed");

@@ -8,6 +8,7 @@ import { avatar, setAvatar } from "../../views/avatar.js";
 import { toggle } from "../../views/toggle.js";
 import { people, QUALITY_WORDS, ROLE_WORDS } from "../words.js";
 import { panelHead } from "./chat.js";
+import { askToSwitchOff } from "./encryption.js";
 
 /** @typedef {import("../meeting.js").Meeting} Meeting */
 /** @typedef {import("../../../client/index.js").Room} Room */
@@ -22,6 +23,7 @@ const SETTINGS = /** @type {const} */ ([
   ["lobby", "Lobby", "Guests wait until somebody lets them in."],
   ["locked", "Locked", "Nobody else may come in."],
   ["listeners", "Come in as listeners", "Who joins from now on cannot speak unless you let them."],
+  ["encrypted", "End-to-end encrypted", "Switched off it stays off. Everybody is told, and asked whether they go on."],
 ]);
 
 export function peopleView() {
@@ -121,10 +123,11 @@ function unmuted(room) {
 /** @param {(run: (room: Room) => Promise<unknown>) => void} command */
 function settingsView(command) {
   const switches = SETTINGS.map(([name, label, hint]) => {
-    const change = (/** @type {boolean} */ on) => {
+    const change = async (/** @type {boolean} */ on) => {
+      if (name === "encrypted" && !(await askToSwitchOff())) return store.state.meeting?.touch();
       command((room) => room.set(name === "listeners" ? { role: on ? "listener" : "speaker" } : { [name]: on }));
     };
-    return { name, element: toggle({ label, hint, on: false, test: `room-${name}`, change }) };
+    return { name, element: toggle({ label, hint, on: false, test: `room-${name}`, change: (on) => void change(on) }) };
   });
   return {
     element: h(
@@ -133,10 +136,18 @@ function settingsView(command) {
       ...switches.map((one) => one.element),
     ),
     /** @param {Room} room */
-    update({ settings }) {
-      const on = { lobby: settings.lobby, locked: settings.locked, listeners: settings.role === "listener" };
-      for (const { name, element } of switches)
+    update({ settings, isEncrypted }) {
+      const on = {
+        lobby: settings.lobby,
+        locked: settings.locked,
+        listeners: settings.role === "listener",
+        encrypted: isEncrypted,
+      };
+      for (const { name, element } of switches) {
         /** @type {HTMLInputElement} */ (element.querySelector("input")).checked = on[name];
+        // It can only be switched off.
+        if (name === "encrypted") element.hidden = !on.encrypted;
+      }
     },
   };
 }
