@@ -3,11 +3,9 @@
 
 import assert from 'node:assert/strict';
 
+import { enter, hears, isDrawn, meets, seesPictures } from './lib/meeting.mjs';
 import { story } from './lib/story.mjs';
 import { eventually } from './lib/wait.mjs';
-
-/** So many frames of a picture mean that it moves. */
-const FRAMES_MIN = 10;
 
 story('two Chromium and a Firefox in one Room: pictures and sound of everybody, chat, a screen, who leaves', {}, async (world) => {
   const chromium = await world.browser('chromium');
@@ -124,54 +122,3 @@ story('a server that crashes: everybody is in the Room again', {}, async (world)
     await person.readsThat('meeting-count', /^2 people$/);
   }
 });
-
-/** Signs in and goes into the meeting. */
-async function meets(world, browser, name) {
-  const person = await world.person(browser, name);
-  await enter(person);
-  await person.sees('conversation');
-  return person;
-}
-
-async function enter(person) {
-  await person.type('meeting-name', 'weekly');
-  await person.press('open-meeting');
-  await person.press('join');
-}
-
-/** Waits until at least so many pictures come in and move. */
-async function seesPictures(person, count) {
-  const before = await pictures(person);
-  await eventually(`${person.name} sees ${count} moving`, async () => {
-    const now = await pictures(person);
-    const moving = Object.keys(now).filter((id) => now[id] - (before[id] ?? 0) >= FRAMES_MIN);
-    return moving.length >= count || Promise.reject(new Error(JSON.stringify([before, now])));
-  });
-}
-
-/** Frames decoded so far, by stream. */
-function pictures(person) {
-  return person.page.evaluate(async () => {
-    const frames = {};
-    for (const [index, connection] of globalThis.keptConnections.entries()) {
-      if (connection.connectionState !== 'connected') continue;
-      for (const report of (await connection.getStats()).values()) {
-        if (report.type === 'inbound-rtp' && report.kind === 'video') frames[`${index} ${report.mid ?? report.id}`] = report.framesDecoded ?? 0;
-      }
-    }
-    return frames;
-  });
-}
-
-async function hears(person) {
-  const before = await energy(person);
-  await eventually(`${person.name} hears somebody`, async () => (await energy(person)) > before);
-}
-
-async function energy(person) {
-  return (await person.media()).reduce((sum, { audioEnergy }) => sum + audioEnergy, 0);
-}
-
-function isDrawn(person, test) {
-  return person.page.evaluate((name) => document.querySelector(`[data-test="${name}"]`)?.dataset.drawn === 'true', test);
-}
