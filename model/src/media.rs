@@ -38,6 +38,9 @@ pub enum MediaCommandKind {
         participant: ParticipantId,
         /// What they may send; enforced by packet.
         permissions: Permissions,
+        /// Whether what they send and receive is encrypted from end to end: then nothing is agreed on but VP8 and Opus, of which enough
+        /// stays in clear to be forwarded, for as long as they are there.
+        encrypted: bool,
         /// Their offer.
         offer: MediaOffer,
     },

@@ -188,6 +188,8 @@ pub(crate) struct Participant {
     /// The number of the transport-wide sequence number among the header extensions of what they send.
     pub(crate) sequence_id: Option<u8>,
     pub(crate) permissions: Permissions,
+    /// What they send and receive is encrypted from end to end.
+    pub(crate) encrypted: bool,
     pub(crate) wants: Wants,
     pub(crate) generation: u32,
     pub(crate) sections: Vec<Section>,
@@ -220,6 +222,7 @@ pub(crate) struct Newcomer {
     pub(crate) key: ParticipantKey,
     pub(crate) peer: Peer,
     pub(crate) permissions: Permissions,
+    pub(crate) encrypted: bool,
     pub(crate) generation: u32,
     pub(crate) ssrc: u32,
     pub(crate) bitrates: Bitrates,
@@ -247,6 +250,7 @@ impl Participant {
             ssrc_seen: 0,
             sequence_id: None,
             permissions: newcomer.permissions,
+            encrypted: newcomer.encrypted,
             wants: Wants {
                 automatic: true,
                 wishes: Vec::new(),

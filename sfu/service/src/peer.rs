@@ -156,20 +156,29 @@ pub(crate) struct AgreedSection {
 pub(crate) struct Peer {
     rtc: Rtc,
     keys: KeySlot,
+    codecs: &'static [(&'static str, Codec)],
     is_broken: bool,
 }
 
 impl Peer {
-    /// A Peer that can be reached at `addresses`, with the codecs of `offer` in its order.
+    /// A Peer that can be reached at `addresses`, with the codecs of `offer` in its order; where media is `encrypted` from end to end,
+    /// with those alone of which enough stays in clear.
     pub(crate) fn new(
         now: Instant,
         identity: &Identity,
         addresses: &[(Protocol, SocketAddr)],
         offer: &Offer<'_>,
+        encrypted: bool,
     ) -> Result<Self, Broken> {
         let keys = KeySlot::default();
+        let codecs = match encrypted {
+            true => &CODECS[..ENCRYPTED],
+            false => &CODECS[..],
+        };
+        // Redundant audio has headers of its own inside of what is encrypted.
+        let with_red = !encrypted;
         let rtc = fenced(|| {
-            let config = configuration(identity, offer);
+            let config = configuration(identity, offer, codecs, with_red);
             let mut rtc = keys::with_slot(&keys, || config.build(now));
             for (protocol, address) in addresses {
                 if let Some(candidate) = candidate(*protocol, *address) {
@@ -181,6 +190,7 @@ impl Peer {
         Ok(Self {
             rtc,
             keys,
+            codecs,
             is_broken: false,
         })
     }
@@ -195,7 +205,11 @@ impl Peer {
         offer: &Offer<'_>,
         refuses: impl Fn(&Section<'_>) -> bool,
     ) -> Result<Agreed, Result<MediaRefusal, Broken>> {
-        if offer.sections.iter().any(|section| !has_codec(section)) {
+        if offer
+            .sections
+            .iter()
+            .any(|section| !has_codec(section, self.codecs))
+        {
             return Err(Ok(MediaRefusal::NoCodec));
         }
         let text = offer.text(refuses);
@@ -328,7 +342,7 @@ fn candidate(protocol: Protocol, address: SocketAddr) -> Option<Candidate> {
         .ok()
 }
 
-/// The codecs, by how an offer calls them.
+/// The codecs, by how an offer calls them; first the [`ENCRYPTED`] ones that can be.
 const CODECS: [(&str, Codec); 5] = [
     ("opus/48000/2", Codec::Opus),
     ("vp8/90000", Codec::Vp8),
@@ -337,15 +351,23 @@ const CODECS: [(&str, Codec); 5] = [
     ("av1/90000", Codec::Av1),
 ];
 
+/// How many of [`CODECS`] can be forwarded while they are encrypted from end to end.
+const ENCRYPTED: usize = 2;
+
 /// What we call redundant audio (RFC 2198).
 const RED: &str = "red/48000/2";
 
-fn has_codec(section: &Section<'_>) -> bool {
-    let is_known = |name: &String| CODECS.iter().any(|(known, _)| known == name);
+fn has_codec(section: &Section<'_>, codecs: &[(&str, Codec)]) -> bool {
+    let is_known = |name: &String| codecs.iter().any(|(known, _)| known == name);
     section.kind == Kind::Application || section.codecs.iter().any(is_known)
 }
 
-fn configuration(identity: &Identity, offer: &Offer<'_>) -> RtcConfig {
+fn configuration(
+    identity: &Identity,
+    offer: &Offer<'_>,
+    codecs: &[(&str, Codec)],
+    with_red: bool,
+) -> RtcConfig {
     let mut config = RtcConfig::new()
         .set_crypto_provider(identity.crypto.clone())
         .set_dtls_cert(identity.certificate.clone())
@@ -370,14 +392,14 @@ fn configuration(identity: &Identity, offer: &Offer<'_>) -> RtcConfig {
         .flat_map(|section| &section.codecs)
         .map(String::as_str)
         .collect();
-    let mut known: Vec<(usize, Codec)> = CODECS
-        .into_iter()
+    let mut known: Vec<(usize, Codec)> = codecs
+        .iter()
         .filter_map(|(name, codec)| {
-            Some((names.iter().position(|offered| *offered == name)?, codec))
+            Some((names.iter().position(|offered| offered == name)?, *codec))
         })
         .collect();
     known.sort_unstable_by_key(|(at, _)| *at);
-    let with_red = names.contains(&RED);
+    let with_red = with_red && names.contains(&RED);
     for (_, codec) in known {
         config = match codec {
             Codec::Opus => config.enable_opus(true, with_red),
@@ -590,12 +612,17 @@ mod tests {
     const OFFER: &str = include_str!("../tests/chromium.sdp");
 
     fn peer(now: Instant, offer: &Offer<'_>) -> Peer {
+        peer_of(now, offer, false)
+    }
+
+    fn peer_of(now: Instant, offer: &Offer<'_>, encrypted: bool) -> Peer {
         let address = "192.0.2.1:10000".parse().unwrap();
         Peer::new(
             now,
             &Identity::new().unwrap(),
             &[(Protocol::Udp, address)],
             offer,
+            encrypted,
         )
         .unwrap()
     }
@@ -664,6 +691,40 @@ mod tests {
             .collect();
         assert_eq!(slots.len(), 2);
         assert!(slots.iter().all(|slot| !slot.sends));
+    }
+
+    #[test]
+    fn where_media_is_encrypted_only_vp8_and_opus_are_agreed_on() {
+        let offer = Offer::read(OFFER).unwrap();
+        let agreed = peer_of(Instant::now(), &offer, true)
+            .accept(&offer, |_| false)
+            .unwrap();
+        assert!(OFFER.contains("red/48000/2") && OFFER.contains("VP9/90000"));
+        let name = |line: &'_ str| line.split(' ').nth(1).map(str::to_owned);
+        let codecs: std::collections::BTreeSet<String> = agreed
+            .answer
+            .lines()
+            .filter(|line| line.starts_with("a=rtpmap:"))
+            .filter_map(name)
+            .collect();
+        assert_eq!(
+            codecs.iter().map(String::as_str).collect::<Vec<_>>(),
+            ["VP8/90000", "opus/48000/2", "rtx/90000"]
+        );
+        let formats = agreed.sections.iter().flat_map(|section| &section.formats);
+        for format in formats {
+            assert!(format.red.is_none(), "{format:?}");
+            assert!(
+                matches!(format.codec, Codec::Opus | Codec::Vp8),
+                "{format:?}"
+            );
+        }
+
+        // Nothing else is taken, not even where it comes alone.
+        let vp9 = OFFER.replace("VP8/90000", "VP7/90000");
+        let offer = Offer::read(&vp9).unwrap();
+        let refused = peer_of(Instant::now(), &offer, true).accept(&offer, |_| false);
+        assert_eq!(refused.err(), Some(Ok(MediaRefusal::NoCodec)));
     }
 
     #[test]

@@ -207,10 +207,16 @@ impl Rooms {
             MediaCommandKind::Join {
                 participant,
                 permissions,
+                encrypted,
                 offer,
             } => {
                 let generation = offer.generation;
-                let joined = self.join(now, account, room, participant, permissions, &offer);
+                let who = Who {
+                    id: participant,
+                    permissions,
+                    encrypted,
+                };
+                let joined = self.join(now, account, room, who, &offer);
                 self.answer(now, account, room, participant, generation, joined);
             }
             MediaCommandKind::Offer { participant, offer } => {
@@ -347,10 +353,10 @@ impl Rooms {
         now: Instant,
         account: AccountId,
         room: RoomId,
-        id: ParticipantId,
-        permissions: Permissions,
+        who: Who,
         offered: &MediaOffer,
     ) -> Result<(usize, String), MediaRefusal> {
+        let Who { id, encrypted, .. } = who;
         let offer = Offer::read(&offered.sdp)?;
         if let Some(index) = self.participant_by_id.get(&id).copied() {
             self.remove(index); // They begin anew.
@@ -366,7 +372,7 @@ impl Rooms {
             tracing::warn!(?broken, "Offer not carried out");
             MediaRefusal::BadSdp
         };
-        let peer = Peer::new(now, &self.identity, &addresses, &offer);
+        let peer = Peer::new(now, &self.identity, &addresses, &offer, encrypted);
         let mut peer = peer.map_err(|broken| self.count(broken)).map_err(fault)?;
         let agreed = peer.accept(&offer, |section| is_refused(section, &offered.tracks));
         let agreed = agreed.map_err(|error| match error {
@@ -401,7 +407,8 @@ impl Rooms {
             room: at,
             key,
             peer,
-            permissions,
+            permissions: who.permissions,
+            encrypted,
             generation: offered.generation,
             ssrc,
             bitrates: Bitrates {
@@ -646,6 +653,13 @@ impl Rooms {
     }
 }
 
+/// Who joins.
+struct Who {
+    id: ParticipantId,
+    permissions: Permissions,
+    encrypted: bool,
+}
+
 /// A section that sends something nobody has given a name.
 fn is_refused(section: &sdp::Section<'_>, tracks: &[TrackOffer]) -> bool {
     section.kind != sdp::Kind::Application
@@ -695,6 +709,7 @@ mod tests {
             kind: MediaCommandKind::Join {
                 participant: ParticipantId::from_u128(participant),
                 permissions: Role::Speaker.permissions(),
+                encrypted: false,
                 offer: offer(now),
             },
         };

@@ -111,7 +111,7 @@ impl Rooms {
                 formats: agreed.formats.clone(),
                 encodings: agreed.encodings.clone(),
                 nack: agreed.nack,
-                encrypted: false,
+                encrypted: participant.encrypted,
             },
         );
         let key = match published {

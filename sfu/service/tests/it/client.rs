@@ -49,6 +49,8 @@ pub(crate) struct Client {
     /// Whether cameras are offered in two encodings.
     pub(crate) has_simulcast: bool,
     pending: Option<SdpPendingOffer>,
+    /// The last one.
+    pub(crate) answer: String,
     pub(crate) is_connected: bool,
     pub(crate) received: Vec<RtpPacket>,
     pub(crate) asked: Vec<KeyframeRequest>,
@@ -84,6 +86,7 @@ impl Client {
             level: -30,
             has_simulcast: false,
             pending: None,
+            answer: String::new(),
             is_connected: false,
             received: Vec::new(),
             asked: Vec::new(),
@@ -173,6 +176,7 @@ impl Client {
     }
 
     pub(crate) fn accept(&mut self, answer: &str) {
+        answer.clone_into(&mut self.answer);
         let answer = SdpAnswer::from_sdp_string(answer).unwrap();
         let pending = self.pending.take().unwrap();
         self.rtc.sdp_api().accept_answer(pending, answer).unwrap();

@@ -25,6 +25,8 @@ pub(crate) struct Stage {
     events: mpsc::Receiver<MediaEvent>,
     pub(crate) heard: Vec<MediaEventKind>,
     pub(crate) clients: Vec<Client>,
+    /// Whether the Room is encrypted from end to end.
+    pub(crate) is_encrypted: bool,
 }
 
 impl Stage {
@@ -54,6 +56,7 @@ impl Stage {
             events,
             heard: Vec::new(),
             clients: Vec::new(),
+            is_encrypted: false,
         }
     }
 
@@ -92,6 +95,7 @@ impl Stage {
         self.command(MediaCommandKind::Join {
             participant: self.clients[place].id,
             permissions: Role::Speaker.permissions(),
+            encrypted: self.is_encrypted,
             offer,
         });
         self.answered(place);
@@ -110,6 +114,7 @@ impl Stage {
         self.command(MediaCommandKind::Join {
             participant,
             permissions,
+            encrypted: self.is_encrypted,
             offer,
         });
         self.next(|event| match event {

@@ -84,6 +84,34 @@ fn two_people_hear_and_see_each_other() {
 }
 
 #[test]
+fn encrypted_media_comes_in_codecs_that_can_be_forwarded() {
+    let mut stage = Stage::new();
+    stage.is_encrypted = true;
+    let alice = stage.join(&[Source::Microphone, Source::Camera], 0, 0);
+    let bob = stage.join(&[], 1, 1);
+    for place in [alice, bob] {
+        let answer = &stage.clients[place].answer;
+        let is_opaque = |codec: &&&str| answer.contains(&format!("{codec}/90000"));
+        assert!(answer.contains("VP8/90000") && answer.contains("opus/48000"));
+        assert_eq!(
+            ["VP9", "H264", "AV1", "H265"].iter().find(is_opaque),
+            None,
+            "{answer}"
+        );
+    }
+    for round in 0..20_u8 {
+        stage.clients[alice].send(0, VOICE, round == 0, 960);
+        stage.clients[alice].send_video(1, round.into(), round == 0, 2, round);
+        stage.rest(Duration::from_millis(20));
+    }
+    stage.run("all came", |stage| {
+        let client = &mut stage.clients[bob];
+        let (audio, video) = (client.audio_slots[0], client.video_slots[0]);
+        client.received_in(audio).len() >= 20 && client.received_in(video).len() >= 40
+    });
+}
+
+#[test]
 fn who_comes_later_is_told_what_is_in_their_slots() {
     let mut stage = Stage::new();
     let alice = stage.join(&[Source::Microphone, Source::Camera], 1, 1);

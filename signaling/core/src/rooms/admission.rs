@@ -341,6 +341,7 @@ impl Signaling {
             is_guest,
         };
         room.joining.insert(id, Joining { person, offer });
+        let encrypted = room.settings.encrypted;
 
         self.note_room(session, key.1);
         if has_waited {
@@ -352,6 +353,7 @@ impl Signaling {
             MediaCommandKind::Join {
                 participant: id,
                 permissions,
+                encrypted,
                 offer: media,
             },
         );

@@ -105,8 +105,18 @@ impl TestSignaling {
         let commands = std::mem::take(&mut self.media);
         let in_short = commands.iter().map(|command| match &command.kind {
             MediaCommandKind::Join {
-                permissions, offer, ..
-            } => format!("join {} {}", may(permissions), offer.tracks.len()),
+                permissions,
+                encrypted,
+                offer,
+                ..
+            } => {
+                let encrypted = if *encrypted { " encrypted" } else { "" };
+                format!(
+                    "join {} {}{encrypted}",
+                    may(permissions),
+                    offer.tracks.len()
+                )
+            }
             MediaCommandKind::Offer { offer, .. } => {
                 format!("offer {} {}", offer.generation, offer.tracks.len())
             }

@@ -509,15 +509,15 @@ fn encrypted(t: &mut TestSignaling) -> (Value, String) {
 
 #[test]
 fn into_an_encrypted_room_comes_who_encrypts() {
-    let mut t = TestSignaling::people(&["alice", "bob"]);
+    let mut t = TestSignaling::people(&["alice", "bob", "carol"]);
     let (begin, room) = encrypted(&mut t);
     assert_eq!(
         t.refused("bob", "room.join", join("weekly")),
         "room_encrypted"
     );
-    assert_eq!(t.told().len(), 1);
     let bob = t.ok("bob", "room.join", begin);
     assert_eq!(bob["state"]["settings"]["encrypted"], true);
+    assert_eq!(t.told(), ["join speak+video+share 2 encrypted"; 2]);
 
     t.hush();
     let set = |on: bool| json!({ "room": room, "encrypted": on });
@@ -525,6 +525,8 @@ fn into_an_encrypted_room_comes_who_encrypts() {
     t.ok("alice", "room.set", set(false));
     assert_eq!(t.heard("bob"), ["room.settings"]);
     assert_eq!(t.refused("alice", "room.set", set(true)), "forbidden");
+    t.join("carol");
+    assert_eq!(t.told(), ["join speak+video+share 2"]);
 }
 
 #[test]

@@ -265,6 +265,7 @@ impl World {
                     participant,
                     permissions,
                     offer,
+                    ..
                 } => {
                     let inside = Inside {
                         room: command.room,
