@@ -109,6 +109,44 @@ story('a locked meeting, a lobby, and a server without meetings', { server: fals
   await alice.seesNo('new-meeting');
 });
 
+story('an encrypted meeting: its words, and the question when it is no longer one', { server: false }, async (world) => {
+  const alice = await somebody(world, { at: '/?room=weekly&encrypted=1' });
+  await alice.sees('check-encrypted');
+  assert.ok(await alice.page.evaluate(() => document.querySelector('[data-test="check-encrypted"]').checked), 'the link says so');
+  await alice.press('join');
+  await alice.sees('encrypted');
+  await populate(alice, 'bob', 'carol');
+  await alice.press('encrypted');
+  await eventually('there are ten words', () => alice.page.evaluate(() => document.querySelectorAll('[data-test="meeting-code"] li').length === 10));
+  await looksRight(alice, 'meeting, the words');
+  await alice.page.keyboard.press('Escape');
+  await alice.seesNo('code-dialog');
+
+  await alice.press('meeting-people');
+  await alice.press('room-encrypted');
+  await alice.sees('switch-off-dialog');
+  await looksRight(alice, 'meeting, switching encryption off');
+  await alice.page.keyboard.press('Escape');
+  await alice.seesNo('switch-off-dialog');
+  await eventually('it is on as before', () => alice.page.evaluate(() => document.querySelector('[data-test="room-encrypted"]').checked));
+  await alice.press('close-people');
+
+  // Somebody else does it, or the server says so.
+  await alice.page.evaluate(() => {
+    const { settings } = memory.server.rooms.named('weekly');
+    settings.encrypted = false;
+    memory.server.rooms.say('weekly', 'room.settings', { settings });
+  });
+  await alice.sees('halted');
+  assert.ok(await alice.page.evaluate(() => memory.connections.every(({ closed }) => closed)), 'nothing is sent');
+  await looksRight(alice, 'meeting, halted');
+  await alice.press('go-on-unencrypted');
+  await alice.seesNo('halted');
+  await alice.sees('not-encrypted');
+  await looksRight(alice, 'meeting, no longer encrypted');
+  assert.equal(new URL(alice.page.url()).searchParams.get('encrypted'), null);
+});
+
 story('the keys of a meeting', { server: false }, async (world) => {
   const alice = await somebody(world, { at: '/?room=weekly' });
   await alice.sees('join');

@@ -277,7 +277,9 @@ export class Meeting {
       else if (what === "microphone")
         toast("You listen", "A moderator can let you speak. Raise your hand to ask.", { key: "listener" });
     });
-    room.on("halted", () => announce("The meeting is no longer encrypted. You are not seen or heard until you go on", "assertive"));
+    room.on("halted", () =>
+      announce("The meeting is no longer encrypted. You are not seen or heard until you go on", "assertive"),
+    );
     room.on("settings", () => {
       if (!this.wasEncrypted || room.isEncrypted) return;
       showInAddress(this.name, false);

@@ -52,8 +52,8 @@ function openCode() {
       !code
         ? "The browsers are agreeing on the words."
         : isAlone
-          ? "Nobody else is here yet. With each who comes or leaves the words are others."
-          : "Read them to one another. If all have the same ten, nobody is in between. With each who comes or leaves they are others.",
+          ? "Nobody else is here yet. The words change whenever somebody comes or leaves."
+          : "Read them to one another. If all have the same ten, nobody is in between. They change whenever somebody comes or leaves.",
     );
     const changed = changedDevices(room);
     setText(
@@ -71,7 +71,7 @@ function openCode() {
     list,
     hint,
     devices,
-    h("p", { class: "hint" }, "Not sealed are the chat, names, and who speaks when."),
+    h("p", { class: "hint" }, "The chat, names and who speaks when are not sealed."),
   ]);
   void closed.then(() => stop.forEach((off) => off()));
 }
@@ -85,10 +85,10 @@ export async function askToSwitchOff() {
       h(
         "div",
         { class: "dialog-actions" },
-        h("button", { class: "button", type: "button", on: { click: () => close() } }, "Keep it on"),
+        h("button", { class: "button primary", type: "button", on: { click: () => close() } }, "Keep it on"),
         h(
           "button",
-          { class: "button primary", type: "button", data: { test: "switch-off" }, on: { click: () => close("off") } },
+          { class: "button", type: "button", data: { test: "switch-off" }, on: { click: () => close("off") } },
           "Switch it off",
         ),
       ),
