@@ -77,7 +77,7 @@ impl Relay {
         if !config.listen_dtls.is_empty() {
             dtls::check(dtls.as_ref()).context("`listen_dtls` names an address")?;
         }
-        let cores = worker::cores();
+        let cores = sockets::thread::cores();
         let threads = match config.threads {
             0 => cores.len().max(1),
             threads => threads,

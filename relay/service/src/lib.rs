@@ -26,7 +26,6 @@ mod icmp;
 mod metrics;
 mod offload;
 mod outgoing;
-mod pace;
 mod ports;
 mod public_address;
 mod sender;

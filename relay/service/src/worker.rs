@@ -29,9 +29,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::icmp::{self, Said};
 use crate::outgoing::{Exit, Outgoing};
-use crate::pace::{NAP, Pace};
 use crate::udp;
 use sockets::burst::{Inbox, RECEIVED_MAX};
+use sockets::pace::{NAP, Pace};
+use sockets::thread::settle;
 
 /// How many sockets one call tells about.
 const EVENTS_MAX: usize = 256;
@@ -48,9 +49,6 @@ pub(crate) const HANDED_OVER_MAX: usize = 1024;
 
 /// How much one batch may hold, in bytes.
 const BATCH_LEN_MAX: usize = 256 * 1024;
-
-/// How exact a nap is, in nanoseconds.
-const TIMER_SLACK: u64 = 1_000;
 
 /// The waker's number among the sockets that are waited for.
 const WAKER: u64 = u64::MAX;
@@ -286,12 +284,7 @@ impl Worker {
     pub(crate) fn spawn(self, core: Option<usize>) -> io::Result<JoinHandle<()>> {
         let thread = std::thread::Builder::new().name(format!("relay-{}", self.number));
         thread.spawn(move || {
-            if let Some(core) = core
-                && let Err(error) = pin(core)
-            {
-                tracing::debug!(%error, core, "Relay thread not pinned");
-            }
-            nix::sys::prctl::set_timerslack(TIMER_SLACK).ok(); // Naps are longer.
+            settle(core);
             if let Err(error) = self.run() {
                 tracing::error!(error = format!("{error:#}"), "Relay thread stopped");
             }
@@ -643,20 +636,4 @@ impl Worker {
 /// A listener's place, or the [`RelayPort::index`], in a socket's number.
 fn place(token: u64) -> usize {
     (token % LISTENERS) as usize
-}
-
-/// Binds this thread to one core.
-fn pin(core: usize) -> nix::Result<()> {
-    let mut cores = nix::sched::CpuSet::new();
-    cores.set(core)?;
-    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &cores)
-}
-
-/// The cores this process may use.
-pub(crate) fn cores() -> Vec<usize> {
-    let cores = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0));
-    let usable = |cores: nix::sched::CpuSet| {
-        (0..nix::sched::CpuSet::count()).filter(move |core| cores.is_set(*core).unwrap_or(false))
-    };
-    cores.into_iter().flat_map(usable).collect()
 }

@@ -24,7 +24,7 @@ use crate::figures::Figures;
 use crate::outbox::Outbox;
 use crate::peer::Identity;
 use crate::rooms::{Rooms, Shared};
-use crate::shard::{self, Command, Shard, StreamEvent};
+use crate::shard::{Command, Shard, StreamEvent};
 use crate::waker::{self, Remote};
 use crate::{stream, udp};
 
@@ -62,7 +62,7 @@ impl Sfu {
     /// left out with a warning.
     pub fn start(config: &Config, start: Start) -> anyhow::Result<Handle> {
         config.validate()?;
-        let cores = shard::cores();
+        let cores = sockets::thread::cores();
         let threads = match config.threads {
             0 => cores.len().max(1),
             threads => threads,

@@ -208,6 +208,9 @@ impl Rooms {
             return self.figures.drop_packet(Drop::Srtp);
         };
         participant.heard_at = now;
+        if !participant.takes(now, len) {
+            return self.figures.drop_packet(Drop::IntakeFull);
+        }
         let (at, key) = (participant.room, participant.key);
         self.at_work = Some(at);
         for packet in Compound::parse(&bytes[..len]) {

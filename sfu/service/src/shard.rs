@@ -17,6 +17,8 @@ use anyhow::Context;
 use model::media::MediaCommand;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use sockets::burst::{Inbox, RECEIVED_MAX};
+use sockets::pace::{NAP, Pace};
+use sockets::thread::settle;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::figures::Figures;
@@ -75,6 +77,8 @@ pub(crate) struct Shard {
     inlet: Inlet<Command>,
     streams: Receiver<StreamEvent>,
     rooms: Rooms,
+    /// Datagrams of this turn.
+    received: usize,
 }
 
 impl Shard {
@@ -101,6 +105,7 @@ impl Shard {
             inlet,
             streams,
             rooms,
+            received: 0,
         })
     }
 
@@ -108,11 +113,7 @@ impl Shard {
     pub(crate) fn spawn(self, core: Option<usize>) -> io::Result<JoinHandle<()>> {
         let thread = std::thread::Builder::new().name(format!("sfu-{}", self.number));
         thread.spawn(move || {
-            if let Some(core) = core
-                && let Err(error) = pin(core)
-            {
-                tracing::debug!(%error, core, "SFU thread not pinned");
-            }
+            settle(core);
             if let Err(error) = self.run() {
                 tracing::error!(error = format!("{error:#}"), "SFU thread stopped");
             }
@@ -122,8 +123,14 @@ impl Shard {
     fn run(mut self) -> anyhow::Result<()> {
         let mut events = [EpollEvent::empty(); EVENTS_MAX];
         let mut inbox = Inbox::new();
+        let mut pace = Pace::new(Instant::now());
         loop {
-            let timeout = self.timeout(Instant::now());
+            let timeout = if pace.naps() {
+                EpollTimeout::ZERO
+            } else {
+                pace.rest();
+                self.timeout(Instant::now())
+            };
             let ready = match self.epoll.wait(&mut events, timeout) {
                 Ok(ready) => ready,
                 Err(nix::errno::Errno::EINTR) => continue,
@@ -138,8 +145,14 @@ impl Shard {
                 Ok(false) => return Ok(()),
                 Err(_) => self.rooms.recover(now),
             }
+            pace.count(now, std::mem::take(&mut self.received));
             self.rooms.figures.turns += 1;
             self.rooms.figures.busy_micros += u64::try_from(now.elapsed().as_micros()).unwrap_or(0);
+            // Under load what comes in the meantime is found at once, and leaves in fewer calls.
+            if ready == 0 && pace.naps() {
+                pace.rest();
+                std::thread::sleep(NAP);
+            }
         }
     }
 
@@ -198,6 +211,7 @@ impl Shard {
                     to: received.from,
                 };
                 for datagram in received.bytes.chunks_mut(received.segment) {
+                    self.received += 1;
                     self.rooms.handle_datagram(now, way, datagram);
                 }
             }
@@ -253,20 +267,4 @@ impl Shard {
         self.inlet.ring();
         true
     }
-}
-
-/// Binds this thread to one core.
-fn pin(core: usize) -> nix::Result<()> {
-    let mut cores = nix::sched::CpuSet::new();
-    cores.set(core)?;
-    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &cores)
-}
-
-/// The cores this process may use.
-pub(crate) fn cores() -> Vec<usize> {
-    let cores = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0));
-    let usable = |cores: nix::sched::CpuSet| {
-        (0..nix::sched::CpuSet::count()).filter(move |core| cores.is_set(*core).unwrap_or(false))
-    };
-    cores.into_iter().flat_map(usable).collect()
 }

@@ -11,7 +11,7 @@ const NAP_ABOVE_PER_SECOND: f64 = 5_000.0;
 
 /// How long a nap is. What comes meanwhile waits for half of it on average, which is to stay below
 /// 0.3 ms with all that is added by waking up.
-pub(crate) const NAP: Duration = Duration::from_micros(500);
+pub const NAP: Duration = Duration::from_micros(500);
 
 /// So many datagrams since the last rest are enough to go on without one: sockets hold little.
 const NAP_BELOW: usize = 32;
@@ -20,7 +20,8 @@ const NAP_BELOW: usize = 32;
 const RATE_WINDOW: Duration = Duration::from_millis(10);
 
 /// What a thread had to do of late.
-pub(crate) struct Pace {
+#[derive(Debug)]
+pub struct Pace {
     since: Instant,
     datagrams: usize,
     is_high: bool,
@@ -28,7 +29,9 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    pub(crate) fn new(now: Instant) -> Pace {
+    /// A thread that had nothing to do until `now`.
+    #[must_use]
+    pub fn new(now: Instant) -> Pace {
         Pace {
             since: now,
             datagrams: 0,
@@ -38,12 +41,13 @@ impl Pace {
     }
 
     /// Whether to nap once there is nothing to do, rather than wait for what comes next.
-    pub(crate) fn naps(&self) -> bool {
+    #[must_use]
+    pub fn naps(&self) -> bool {
         self.is_high && self.since_rest < NAP_BELOW
     }
 
     /// Adds what came at `now`. Told of nothing, it finds out that the load is over.
-    pub(crate) fn count(&mut self, now: Instant, datagrams: usize) {
+    pub fn count(&mut self, now: Instant, datagrams: usize) {
         self.datagrams += datagrams;
         self.since_rest += datagrams;
         let elapsed = now.saturating_duration_since(self.since);
@@ -56,7 +60,7 @@ impl Pace {
     }
 
     /// A rest begins, by a nap or by waiting.
-    pub(crate) fn rest(&mut self) {
+    pub fn rest(&mut self) {
         self.since_rest = 0;
     }
 }
