@@ -73,7 +73,7 @@ impl fmt::Display for RoomName {
 pub enum Role {
     /// Sees and hears.
     Listener,
-    /// Speaks, shows and shares, too.
+    /// Speaks, shows, shares and sends data, too.
     Speaker,
     /// Moderates, too.
     Moderator,
@@ -90,6 +90,9 @@ pub struct Permissions {
     pub share: bool,
     /// May mute and remove others, admit from the lobby, give roles and change the Room's settings.
     pub moderate: bool,
+    /// May send messages over data channels.
+    #[serde(default)]
+    pub data: bool,
 }
 
 impl Role {
@@ -102,6 +105,7 @@ impl Role {
             video: sends,
             share: sends,
             moderate: matches!(self, Self::Moderator),
+            data: sends,
         }
     }
 }
@@ -256,6 +260,7 @@ mod tests {
             video: false,
             share: false,
             moderate: false,
+            data: false,
         };
 
         assert!(speaks.may_send(Source::Microphone));

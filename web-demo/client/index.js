@@ -18,6 +18,8 @@ export { OffhookError } from "./errors.js";
  * @typedef {import("./room.js").Room} Room
  * @typedef {import("./room.js").RoomEvents} RoomEvents
  * @typedef {import("./room.js").JoinOptions} JoinOptions
+ * @typedef {import("./room-data.js").RoomData} RoomData
+ * @typedef {import("./room-data.js").DataMessage} DataMessage
  * @typedef {import("./room.js").Wish} Wish
  * @typedef {import("./participant.js").Participant} Participant
  * @typedef {import("./participant.js").RemoteParticipant} RemoteParticipant

@@ -58,7 +58,7 @@ export class Participant {
   /** @type {Role} */
   role = "speaker";
   /** @type {Permissions} */
-  permissions = { speak: true, video: true, share: true, moderate: false };
+  permissions = { speak: true, video: true, share: true, moderate: false, data: true };
   /** @type {number|null} milliseconds since 1970, while the hand is up */
   handAt = null;
   joinedAt = 0;

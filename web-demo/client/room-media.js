@@ -4,6 +4,7 @@ import { ConnectionReader } from "./stats.js";
 /**
  * @import { Encryption } from "./e2ee/encryption.js"
  * @import { LocalTrack } from "./participant.js"
+ * @import { RoomData } from "./room-data.js"
  * @import { MediaState, Source } from "./types.js"
  */
 
@@ -52,6 +53,7 @@ const UNKNOWN = new Set(["unknown_room", "not_in_room"]);
  * @property {Map<Source, LocalTrack>} locals what is sent
  * @property {Encryption|null} encryption of everything that is sent and received
  * @property {() => RTCConfiguration} configuration
+ * @property {RoomData|null} data what goes over data channels; null opens none
  * @property {(offer: Offer) => Promise<any>} offer sends a later offer; resolves with the answer once it was taken note of
  * @property {() => void} onChange the state changed
  * @property {() => void} onAudio there are more streams to play
@@ -95,6 +97,7 @@ export class RoomMedia {
     for (const source of SOURCES_ALWAYS) this.#addSection(source);
     this.#addSlots("audio", AUDIO_SLOTS);
     this.#addSlots("video", VIDEO_SLOTS);
+    options.data?.attach(this.#pc);
   }
 
   /** What to play, one stream for each audio slot; who is heard in them changes by itself. */
@@ -197,6 +200,7 @@ export class RoomMedia {
     this.#closed = true;
     for (const timer of Object.values(this.#timers)) clearTimeout(timer);
     this.#pc.onconnectionstatechange = null;
+    this.#options.data?.detach();
     this.#pc.close();
   }
 

@@ -1,12 +1,14 @@
 import { OffhookError } from "./errors.js";
 import { Emitter } from "./events.js";
 import { LocalParticipant, RemoteParticipant, RemoteTrack } from "./participant.js";
+import { RoomData } from "./room-data.js";
 import { RoomMedia } from "./room-media.js";
 
 /**
  * @import { Device } from "./device.js"
  * @import { Encryption } from "./e2ee/encryption.js"
  * @import { LocalTrack, Participant } from "./participant.js"
+ * @import { DataMessage } from "./room-data.js"
  * @import { Offer } from "./room-media.js"
  * @import { ChatMessage, Command, MediaState, Reaction, Role, RoomSettings, Waiting } from "./types.js"
  */
@@ -71,6 +73,8 @@ const LEFT_ALREADY = new Set(["unknown_room", "not_in_room", "closed", "network"
  * @property {[participant: Participant]} quality
  * @property {[message: ChatMessage]} chat
  * @property {[reaction: Reaction]} reaction
+ * @property {[message: DataMessage & {participant: Participant|null}]} data over `data`; `participant` is null when they have just left
+ * @property {[reason: string]} dataClosed reliable messages were lost: `too_slow`, `rate_limited`, `forbidden`, `bad_data`; `data.reopen()` goes on
  * @property {[waiting: Waiting[]]} lobby who waits for a moderator; only moderators hear of it
  * @property {[settings: RoomSettings]} settings
  * @property {[track: LocalTrack, by: Participant|null]} muted somebody else, or a lost permission, muted an own Track
@@ -109,6 +113,12 @@ export class Room extends Emitter {
   end = null;
   /** Whether encryption was switched off, and the person here has not said that they go on without. */
   isHalted = false;
+  /** Messages of the application to the others. */
+  data = new RoomData({
+    refusal: () => this.#refusesData(),
+    onMessage: (message) => this.emit("data", { ...message, participant: this.participant(message.from) }),
+    onClosed: (reason) => this.emit("dataClosed", reason),
+  });
 
   #context;
   #options;
@@ -385,6 +395,7 @@ export class Room extends Emitter {
       locals: this.local.tracks,
       encryption,
       configuration: this.#context.configuration,
+      data: encryption ? null : this.data,
       offer: async (/** @type {Offer} */ offer) => this.#took(media, offer, await this.#command("room.offer", offer)),
       onChange: () => this.#connectionChanged(media),
       onAudio: () => media === this.#media && this.emit("audio", media.audio),
@@ -740,6 +751,13 @@ export class Room extends Emitter {
       this.#wishesTold = "";
       if (!LEFT_ALREADY.has(error.code) && this.state === "joined") this.emit("error", error);
     });
+  }
+
+  /** Why nothing may be sent over data channels. */
+  #refusesData() {
+    if (this.state === "ended") return "wrong_phase";
+    if (this.isEncrypted || this.settings.encrypted) return "room_encrypted";
+    return this.state === "joined" && !this.local.permissions.data ? "forbidden" : null;
   }
 
   #closeMedia() {

@@ -14,7 +14,7 @@
 
 /** @typedef {"microphone"|"camera"|"screen"|"screen_audio"} Source where a Track comes from */
 /** @typedef {"listener"|"speaker"|"moderator"} Role */
-/** @typedef {{speak: boolean, video: boolean, share: boolean, moderate: boolean}} Permissions */
+/** @typedef {{speak: boolean, video: boolean, share: boolean, moderate: boolean, data: boolean}} Permissions */
 /** @typedef {"lost"|"poor"|"good"|"excellent"} Quality how well a Participant is connected */
 /** @typedef {{locked: boolean, lobby: boolean, role: Role, encrypted: boolean, metadata: string|null}} RoomSettings `role` is that of who comes in; `encrypted` can be switched off, not on */
 /** @typedef {{id: string, from: {participant: string, user: string, name: string}, text: string, at: number, to?: string[]}} ChatMessage */

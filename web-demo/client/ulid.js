@@ -24,6 +24,22 @@ export function ulid(now = Date.now()) {
   return time + lastDigits.map((digit) => ALPHABET[digit]).join("");
 }
 
+/** The 16 bytes of a ULID, as they travel where every byte counts. @param {string} text */
+export function ulidBytes(text) {
+  let number = [...text].reduce((sum, character) => sum * 32n + BigInt(ALPHABET.indexOf(character)), 0n);
+  const bytes = new Uint8Array(16);
+  for (let index = 15; index >= 0; index--, number >>= 8n) bytes[index] = Number(number & 255n);
+  return bytes;
+}
+
+/** The ULID of 16 bytes. @param {Uint8Array} bytes */
+export function ulidText(bytes) {
+  let number = bytes.reduce((sum, byte) => sum * 256n + BigInt(byte), 0n);
+  let text = "";
+  for (let index = 0; index < 26; index++, number >>= 5n) text = ALPHABET[Number(number & 31n)] + text;
+  return text;
+}
+
 /** @param {number[]} digits */
 function increment(digits) {
   for (let i = digits.length - 1; i >= 0; i--) {

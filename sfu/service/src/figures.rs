@@ -4,22 +4,22 @@ use metrics::{counter, gauge};
 use model::media::{GoneReason, MediaRefusal};
 
 macro_rules! causes {
-    ($($(#[doc = $doc:literal])* $name:ident = $label:literal,)*) => {
-        /// Why a packet went no further.
+    ($(#[doc = $what:literal])* $cause:ident { $($(#[doc = $doc:literal])* $name:ident = $label:literal,)* }) => {
+        $(#[doc = $what])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum Drop {
+        pub enum $cause {
             $($(#[doc = $doc])* $name,)*
         }
 
-        impl Drop {
+        impl $cause {
             /// All causes.
-            pub const ALL: [Drop; [$($label),*].len()] = [$(Drop::$name),*];
+            pub const ALL: [$cause; [$($label),*].len()] = [$($cause::$name),*];
 
             /// The cause as a label.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self {
-                    $(Drop::$name => $label,)*
+                    $($cause::$name => $label,)*
                 }
             }
         }
@@ -27,6 +27,8 @@ macro_rules! causes {
 }
 
 causes! {
+    /// Why a packet went no further.
+    Drop {
     /// Neither STUN, DTLS, RTP nor RTCP.
     Unreadable = "unreadable",
     /// From an address that no Participant has proved to have.
@@ -51,6 +53,29 @@ causes! {
     Late = "late",
     /// A socket had no room.
     SocketFull = "socket_full",
+    }
+}
+
+causes! {
+    /// Why a message of a data channel went no further.
+    DataDrop {
+    /// It can't be read.
+    Malformed = "malformed",
+    /// It came over a channel that is none of ours.
+    Channel = "channel",
+    /// Its sender may not send any.
+    NotPermitted = "not_permitted",
+    /// Its sender has sent too many, or too much.
+    RateLimited = "rate_limited",
+    /// More than may be passed on in a Room.
+    RoomFull = "room_full",
+    /// Its receiver takes in less than it is told.
+    Slow = "slow",
+    /// Its receiver is not there, or has no data channels.
+    Nobody = "nobody",
+    /// The reliable channel is closed.
+    Closed = "closed",
+    }
 }
 
 /// Counters and levels of a shard, or of all.
@@ -82,7 +107,12 @@ pub struct Figures {
     pub estimates_bps: u64,
     /// How many Participants can receive now less than 150 kbit/s, less than 500, less than 1500, and more.
     pub estimates: [usize; 4],
+    /// Messages of data channels that came in.
+    pub messages_in: u64,
+    /// Messages of data channels that were given to a receiver's channel.
+    pub messages_out: u64,
     dropped: [u64; Drop::ALL.len()],
+    messages_dropped: [u64; DataDrop::ALL.len()],
     refused: [u64; REFUSALS.len()],
     gone: [u64; GONE.len()],
 }
@@ -110,6 +140,12 @@ impl Figures {
         self.dropped[cause as usize]
     }
 
+    /// How many messages of data channels went no further, by cause.
+    #[must_use]
+    pub fn messages_dropped(&self, cause: DataDrop) -> u64 {
+        self.messages_dropped[cause as usize]
+    }
+
     /// How many offers were refused, by cause.
     #[must_use]
     pub fn refused(&self, refusal: MediaRefusal) -> u64 {
@@ -124,6 +160,10 @@ impl Figures {
 
     pub(crate) fn drop_packet(&mut self, cause: Drop) {
         self.dropped[cause as usize] += 1;
+    }
+
+    pub(crate) fn drop_message(&mut self, cause: DataDrop) {
+        self.messages_dropped[cause as usize] += 1;
     }
 
     /// Puts `count` in place of what was counted.
@@ -150,6 +190,7 @@ impl Figures {
             }
         };
         add(&mut self.dropped, &other.dropped);
+        add(&mut self.messages_dropped, &other.messages_dropped);
         add(&mut self.refused, &other.refused);
         add(&mut self.gone, &other.gone);
         self.rooms += other.rooms;
@@ -163,6 +204,8 @@ impl Figures {
         self.turns += other.turns;
         self.busy_micros += other.busy_micros;
         self.panics += other.panics;
+        self.messages_in += other.messages_in;
+        self.messages_out += other.messages_out;
         self.estimates_bps += other.estimates_bps;
         for (sum, count) in self.estimates.iter_mut().zip(other.estimates) {
             *sum += count;
@@ -195,6 +238,13 @@ impl Figures {
         for cause in Drop::ALL {
             counter!("sfu_dropped_total", "cause" => cause.name()).absolute(self.dropped(cause));
         }
+        for (direction, messages) in [("in", self.messages_in), ("out", self.messages_out)] {
+            counter!("sfu_messages_total", "direction" => direction).absolute(messages);
+        }
+        for cause in DataDrop::ALL {
+            let count = self.messages_dropped(cause);
+            counter!("sfu_messages_dropped_total", "cause" => cause.name()).absolute(count);
+        }
         for ((_, cause), count) in REFUSALS.iter().zip(self.refused) {
             counter!("sfu_offers_refused_total", "cause" => *cause).absolute(count);
         }
@@ -216,6 +266,7 @@ mod tests {
     fn shards_add_up_by_cause() {
         let mut one = Figures::default();
         one.drop_packet(Drop::Srtp);
+        one.drop_message(DataDrop::Slow);
         one.refuse(MediaRefusal::Full);
         one.give_up(GoneReason::Failed);
         let mut all = Figures::default();
@@ -223,10 +274,11 @@ mod tests {
         all.add(&one);
         let counts = [
             all.dropped(Drop::Srtp),
+            all.messages_dropped(DataDrop::Slow),
             all.refused(MediaRefusal::Full),
             all.gone(GoneReason::Failed),
         ];
-        assert_eq!(counts, [2, 2, 2]);
+        assert_eq!(counts, [2; 4]);
         assert_eq!(
             (all.dropped(Drop::Rtp), all.refused(MediaRefusal::BadSdp)),
             (0, 0)

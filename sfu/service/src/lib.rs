@@ -11,8 +11,11 @@
 //! A Room lives on one shard, so what happens to its packets takes no lock. The library negotiates; from the first byte of SRTP on
 //! all is ours. [`Sfu::start`] begins the threads, the [`Handle`] talks to them.
 
+mod bucket;
 mod choice;
 mod config;
+mod data;
+mod delivery;
 mod exit;
 mod figures;
 mod handle;
@@ -33,6 +36,6 @@ mod waker;
 mod wishes;
 
 pub use config::Config;
-pub use figures::{Drop, Figures};
+pub use figures::{DataDrop, Drop, Figures};
 pub use handle::{Handle, Sfu, Start};
 pub use sdp::{OFFER_LEN_MAX, SECTIONS_MAX};

@@ -62,7 +62,7 @@ impl Rooms {
         match kind {
             Some(DatagramKind::Rtp) => self.on_rtp(now, index, bytes),
             Some(DatagramKind::Rtcp) => self.on_rtcp(now, index, bytes),
-            Some(DatagramKind::Dtls) => self.give_peer(now, index, way, bytes),
+            Some(DatagramKind::Dtls) => self.on_dtls(now, index, way, bytes),
             Some(DatagramKind::Stun | DatagramKind::TurnChannel) | None => {
                 self.figures.drop_packet(Drop::Unreadable);
             }
@@ -126,13 +126,13 @@ impl Rooms {
             bytes,
         };
         match participant.peer.handle_datagram(now, &datagram) {
-            Ok(()) => self.poll_peer(index, Some(way)),
+            Ok(()) => self.poll_peer(now, index, Some(way)),
             Err(broken) => self.break_off(index, broken),
         }
     }
 
     /// Sends what the library has to say, and hears its news.
-    fn poll_peer(&mut self, index: usize, asked: Option<Way>) {
+    pub(crate) fn poll_peer(&mut self, now: Instant, index: usize, asked: Option<Way>) {
         let Some(participant) = self.participants.get_mut(index) else {
             return;
         };
@@ -158,6 +158,22 @@ impl Rooms {
             self.outbox.push(room.account, room.id, kind);
         }
         self.wait(index);
+        for (channel, is_binary, bytes) in polled.messages {
+            self.on_message(now, index, channel, is_binary, &bytes);
+        }
+        for channel in polled.opened {
+            self.on_open(index, channel);
+        }
+        self.tell_closed(index);
+    }
+
+    /// DTLS carries data channels, which are no way around what may be sent.
+    fn on_dtls(&mut self, now: Instant, index: usize, way: Way, bytes: &[u8]) {
+        let participant = &mut self.participants[index];
+        match participant.takes(now, bytes.len()) {
+            true => self.give_peer(now, index, way, bytes),
+            false => self.figures.drop_packet(Drop::IntakeFull),
+        }
     }
 
     fn on_rtp(&mut self, now: Instant, index: usize, bytes: &mut [u8]) {
@@ -284,7 +300,7 @@ impl Rooms {
                     participant.due = None;
                     if participant.peer_due.is_some_and(|at| at <= now) {
                         match participant.peer.handle_timeout(now) {
-                            Ok(()) => self.poll_peer(index, None),
+                            Ok(()) => self.poll_peer(now, index, None),
                             Err(broken) => self.break_off(index, broken),
                         }
                     }
@@ -369,6 +385,7 @@ impl Rooms {
 
     /// Ends a turn: hears the cores, and sends all there is.
     pub(crate) fn finish_turn(&mut self, now: Instant) {
+        self.send_messages(now);
         while let Some(at) = self.touched.pop() {
             if let Some(room) = self.rooms.get_mut(at) {
                 room.is_touched = false;

@@ -15,6 +15,8 @@ use sfu_rtp::extension::AbsSendTime;
 use sfu_rtp::rtcp::Builder;
 use sfu_rtp::srtp::{Inbound, Outbound};
 
+use crate::bucket::Bucket;
+use crate::data::Talk;
 use crate::exit::Exit;
 use crate::figures::{Drop, Figures};
 use crate::outgoing::Way;
@@ -123,37 +125,6 @@ pub(crate) struct Track {
     pub(crate) rids: Vec<String>,
 }
 
-/// How much may come in.
-#[derive(Debug)]
-struct Intake {
-    bytes_per_second: f64,
-    bytes: f64,
-    filled_at: Instant,
-}
-
-impl Intake {
-    fn new(now: Instant, limit: Bitrate) -> Self {
-        let bytes_per_second = limit.as_bps() as f64 / 8.0;
-        Self {
-            bytes_per_second,
-            bytes: bytes_per_second * INTAKE_BURST.as_secs_f64(),
-            filled_at: now,
-        }
-    }
-
-    fn takes(&mut self, now: Instant, len: usize) -> bool {
-        let passed = now.saturating_duration_since(self.filled_at).as_secs_f64();
-        let full = self.bytes_per_second * INTAKE_BURST.as_secs_f64();
-        self.bytes = (self.bytes + passed * self.bytes_per_second).min(full);
-        self.filled_at = now;
-        let takes = self.bytes >= len as f64;
-        if takes {
-            self.bytes -= len as f64;
-        }
-        takes
-    }
-}
-
 /// What each direction of a Participant may carry.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bitrates {
@@ -180,7 +151,8 @@ pub(crate) struct Participant {
     pub(crate) uplink: Uplink,
     down: Feedback,
     bitrates: Bitrates,
-    intake: Intake,
+    /// What may come in, in bytes.
+    intake: Bucket,
     /// What we are called in RTCP to them.
     pub(crate) ssrc: u32,
     /// What they sent last as.
@@ -191,6 +163,8 @@ pub(crate) struct Participant {
     /// What they send and receive is encrypted from end to end.
     pub(crate) encrypted: bool,
     pub(crate) wants: Wants,
+    /// What they say over data channels.
+    pub(crate) talk: Talk,
     pub(crate) generation: u32,
     pub(crate) sections: Vec<Section>,
     pub(crate) state: State,
@@ -213,6 +187,8 @@ pub(crate) struct Participant {
     pub(crate) due: Option<Instant>,
     /// Among those who have something to be sent.
     pub(crate) is_waiting: bool,
+    /// Among those whom something was told over data channels.
+    pub(crate) is_told: bool,
 }
 
 /// What makes a Participant.
@@ -245,7 +221,7 @@ impl Participant {
             uplink: uplink(now, agreed.up, bitrates),
             down: agreed.down,
             bitrates,
-            intake: Intake::new(now, bitrates.up),
+            intake: intake(now, bitrates.up),
             ssrc: newcomer.ssrc,
             ssrc_seen: 0,
             sequence_id: None,
@@ -255,6 +231,7 @@ impl Participant {
                 automatic: true,
                 wishes: Vec::new(),
             },
+            talk: Talk::new(now),
             generation: newcomer.generation,
             sections: Vec::new(),
             state: State::Connecting,
@@ -269,6 +246,7 @@ impl Participant {
             look_due: now,
             due: None,
             is_waiting: false,
+            is_told: false,
         };
         participant.follow(now, agreed);
         participant
@@ -312,7 +290,7 @@ impl Participant {
 
     /// Whether `len` more bytes may come in.
     pub(crate) fn takes(&mut self, now: Instant, len: usize) -> bool {
-        self.intake.takes(now, len)
+        self.intake.takes(now, len as f64)
     }
 
     /// Puts a packet into their queue; whether it has room.
@@ -457,6 +435,12 @@ impl Participant {
     }
 }
 
+fn intake(now: Instant, limit: Bitrate) -> Bucket {
+    let bytes_per_second = limit.as_bps() as f64 / 8.0;
+    let burst = bytes_per_second * INTAKE_BURST.as_secs_f64();
+    Bucket::new(now, bytes_per_second, burst)
+}
+
 fn downlink(now: Instant, feedback: Feedback, bitrates: Bitrates) -> Downlink<Forward> {
     let mut downlink = Downlink::new(now, feedback.into());
     downlink.set_max(bitrates.down);
@@ -468,20 +452,5 @@ fn uplink(now: Instant, feedback: Feedback, bitrates: Bitrates) -> Uplink {
         Feedback::Transport => Uplink::Arrivals(Arrivals::new(now)),
         Feedback::Estimate => Uplink::Ceiling(Remb::new(bitrates.up)),
         Feedback::None => Uplink::Reports,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_comes_in_is_bounded_over_time_and_not_at_once() {
-        let start = Instant::now();
-        let mut intake = Intake::new(start, Bitrate::kbps(800)); // 100 kB a second.
-        let taken = |intake: &mut Intake, now| (0..100).filter(|_| intake.takes(now, 1000)).count();
-        assert_eq!(taken(&mut intake, start), 50, "half a second at once");
-        assert_eq!(taken(&mut intake, start + Duration::from_millis(100)), 10);
-        assert_eq!(taken(&mut intake, start + Duration::from_secs(60)), 50);
     }
 }

@@ -18,7 +18,7 @@ use sfu_core::{Acks, Codec, EncodingConfig, Format};
 use sfu_rtp::extension::{ExtensionKind, ExtensionMap};
 use sfu_rtp::srtp::{Inbound, Outbound};
 use str0m::change::SdpOffer;
-use str0m::channel::ChannelId;
+use str0m::channel::{ChannelConfig, ChannelId, Reliability};
 use str0m::config::{CryptoProvider, DtlsCert, DtlsVersion};
 use str0m::format::PayloadParams;
 use str0m::media::{Media, Mid};
@@ -28,6 +28,7 @@ use str0m::rtp::{
 };
 use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig};
 
+use crate::data::{Lane, MESSAGE_LEN_MAX, WAITING_BYTES_MAX};
 use crate::keys::{self, KeySlot};
 use crate::sdp::{Kind, Offer, Section};
 
@@ -36,12 +37,6 @@ const REPORTS_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
 /// The most things the library says in one go; whoever makes it say more is broken.
 const OUTPUTS_MAX: usize = 1024;
-
-/// The longest message of a data channel, in bytes.
-pub(crate) const MESSAGE_LEN_MAX: u32 = 64 * 1024;
-
-/// How much may wait to be sent on the data channels of a Participant, in bytes.
-const CHANNELS_BUFFER_MAX: usize = 256 * 1024;
 
 /// The identity of this process toward all Participants, and the cryptography behind it.
 #[derive(Clone)]
@@ -81,8 +76,8 @@ pub(crate) struct Polled {
     pub(crate) connected: bool,
     /// The peer has closed DTLS.
     pub(crate) closed: bool,
-    /// Data channels that opened, with their labels.
-    pub(crate) opened: Vec<(ChannelId, String)>,
+    /// Data channels that opened.
+    pub(crate) opened: Vec<ChannelId>,
     /// What came over data channels; whether it is binary.
     pub(crate) messages: Vec<(ChannelId, bool, Vec<u8>)>,
 }
@@ -157,6 +152,9 @@ pub(crate) struct Peer {
     rtc: Rtc,
     keys: KeySlot,
     codecs: &'static [(&'static str, Codec)],
+    is_encrypted: bool,
+    /// Of each [`Lane`], once a section of data channels was offered.
+    channels: Option<[ChannelId; 2]>,
     is_broken: bool,
 }
 
@@ -191,6 +189,8 @@ impl Peer {
             rtc,
             keys,
             codecs,
+            is_encrypted: encrypted,
+            channels: None,
             is_broken: false,
         })
     }
@@ -221,8 +221,18 @@ impl Peer {
                 .ok()?;
             Some(agreed(rtc, offer, &answer.to_sdp_string()))
         });
+        let has_channels = offer
+            .sections
+            .iter()
+            .any(|section| section.kind == Kind::Application);
         match accepted {
-            Ok(Some(Some(agreed))) => Ok(agreed),
+            Ok(Some(Some(agreed))) => {
+                // What goes through here can be read here: there is no such way where all is encrypted.
+                if has_channels && self.channels.is_none() && !self.is_encrypted {
+                    self.channels = Some(self.call(open_lanes).map_err(Err)?);
+                }
+                Ok(agreed)
+            }
             Ok(Some(None)) => Err(Ok(MediaRefusal::NoCodec)),
             Ok(None) => Err(Ok(MediaRefusal::BadSdp)),
             Err(broken) => Err(Err(broken)),
@@ -272,7 +282,7 @@ impl Peer {
                 }
                 Ok(Output::Event(Event::Connected)) => polled.connected = true,
                 Ok(Output::Event(Event::Closed)) => polled.closed = true,
-                Ok(Output::Event(Event::ChannelOpen(id, label))) => polled.opened.push((id, label)),
+                Ok(Output::Event(Event::ChannelOpen(id, _))) => polled.opened.push(id),
                 Ok(Output::Event(Event::ChannelData(data))) => {
                     polled.messages.push((data.id, data.binary, data.data));
                 }
@@ -285,6 +295,57 @@ impl Peer {
         }
         tracing::warn!("The library says ever more, peer given up");
         Err(Broken::Panicked)
+    }
+
+    /// Which lane a data channel is; `None` of one that is none of ours.
+    pub(crate) fn lane(&self, channel: ChannelId) -> Option<Lane> {
+        let channels = self.channels?;
+        let of_lane = |(_, id): &(Lane, ChannelId)| *id == channel;
+        let (lane, _) = Lane::ALL.into_iter().zip(channels).find(of_lane)?;
+        Some(lane)
+    }
+
+    /// Puts a message into the queue of a lane, if it has room; what is to be sent for it comes by [`poll`](Self::poll).
+    pub(crate) fn write(&mut self, lane: Lane, bytes: &[u8]) -> Result<Written, Broken> {
+        self.write_within(lane, bytes, lane.waiting_bytes_max())
+    }
+
+    /// The same on the reliable lane, also behind what fills it.
+    pub(crate) fn write_last(&mut self, bytes: &[u8]) -> Result<Written, Broken> {
+        self.write_within(Lane::Reliable, bytes, WAITING_BYTES_MAX)
+    }
+
+    fn write_within(
+        &mut self,
+        lane: Lane,
+        bytes: &[u8],
+        waiting_max: usize,
+    ) -> Result<Written, Broken> {
+        let Some(channels) = self.channels else {
+            return Ok(Written::Absent);
+        };
+        let id = channels[usize::from(lane.stream())];
+        self.call(|rtc| {
+            let Some(mut channel) = rtc.channel(id) else {
+                return Written::Absent;
+            };
+            if channel.buffered_amount() + bytes.len() > waiting_max {
+                return Written::Full;
+            }
+            match channel.write(true, bytes) {
+                Ok(true) => Written::Taken,
+                Ok(false) => Written::Full,
+                Err(error) => {
+                    tracing::debug!(%error, "Message not taken");
+                    Written::Absent
+                }
+            }
+        })
+    }
+
+    /// Closes a data channel that is none of ours.
+    pub(crate) fn close_channel(&mut self, channel: ChannelId) -> Result<(), Broken> {
+        self.call(|rtc| rtc.direct_api().close_data_channel(channel))
     }
 
     /// The keys, once after DTLS is up.
@@ -306,6 +367,34 @@ impl Peer {
         self.is_broken = called.is_err();
         called
     }
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// It waits to be sent.
+    Taken,
+    /// Too much waits already.
+    Full,
+    /// There is no such channel, or not yet.
+    Absent,
+}
+
+/// The two lanes, which both sides know without a word.
+fn open_lanes(rtc: &mut Rtc) -> [ChannelId; 2] {
+    Lane::ALL.map(|lane| {
+        let reliability = match lane {
+            Lane::Reliable => Reliability::Reliable,
+            Lane::Lossy => Reliability::MaxRetransmits { retransmits: 0 },
+        };
+        rtc.direct_api().create_data_channel(ChannelConfig {
+            label: lane.label().to_owned(),
+            ordered: lane == Lane::Reliable,
+            reliability,
+            negotiated: Some(lane.stream()),
+            protocol: String::new(),
+        })
+    })
 }
 
 /// A datagram, and the two ends of its way; `to` is one of the Peer's addresses.
@@ -381,8 +470,8 @@ fn configuration(
         // It keeps no media.
         .set_send_buffer_audio(1)
         .set_send_buffer_video(1)
-        .set_sctp_max_message_size(MESSAGE_LEN_MAX)
-        .set_sctp_max_buffered_amount(CHANNELS_BUFFER_MAX)
+        .set_sctp_max_message_size(u32::try_from(MESSAGE_LEN_MAX).unwrap_or(u32::MAX))
+        .set_sctp_max_buffered_amount(WAITING_BYTES_MAX)
         .set_extension_map(extensions())
         .clear_codecs();
     // The answer has the order in which they are enabled, and whoever offers knows what it likes best.

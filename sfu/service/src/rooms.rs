@@ -28,7 +28,9 @@ use sfu_rtp::rtcp::NtpTime;
 use slab::Slab;
 use str0m::net::Protocol;
 
+use crate::bucket::Bucket;
 use crate::config::Config;
+use crate::data;
 use crate::exit::Exit;
 use crate::figures::Figures;
 use crate::outbox::Outbox;
@@ -105,6 +107,8 @@ pub(crate) struct Room {
     pub(crate) participants: usize,
     /// In the order in which they came.
     pub(crate) tracks: Vec<Track>,
+    /// What may be passed on over data channels.
+    pub(crate) deliveries: Bucket,
     /// What the timers remember.
     pub(crate) due: Option<Instant>,
     /// Among those whose core may have something to say.
@@ -148,6 +152,10 @@ pub(crate) struct Rooms {
     pub(crate) figures: Figures,
     /// Participants with something to be sent.
     pub(crate) waiting: Vec<usize>,
+    /// Participants whom something was told over data channels.
+    pub(crate) told: Vec<usize>,
+    /// A message as it is passed on; nothing between messages.
+    pub(crate) message: Vec<u8>,
     /// Rooms whose core may have something to say.
     pub(crate) touched: Vec<usize>,
     /// What a packet becomes; empty between packets.
@@ -189,6 +197,8 @@ impl Rooms {
             outbox,
             figures: Figures::default(),
             waiting: Vec::new(),
+            told: Vec::new(),
+            message: Vec::new(),
             touched: Vec::new(),
             forwards: Vec::new(),
             at_work: None,
@@ -343,6 +353,12 @@ impl Rooms {
         Some((Protocol::Tcp, *address))
     }
 
+    /// The place of a Participant of the Room at `at`.
+    pub(crate) fn find_in(&self, at: usize, id: ParticipantId) -> Option<usize> {
+        let index = *self.participant_by_id.get(&id)?;
+        (self.participants[index].room == at).then_some(index)
+    }
+
     fn find(&self, room: RoomId, participant: ParticipantId) -> Option<usize> {
         let index = *self.participant_by_id.get(&participant)?;
         (self.rooms[self.participants[index].room].id == room).then_some(index)
@@ -493,6 +509,7 @@ impl Rooms {
             places: Vec::new(),
             participants: 0,
             tracks: Vec::new(),
+            deliveries: data::deliveries(now),
             due: None,
             is_touched: false,
             is_new: false,
@@ -575,10 +592,13 @@ impl Rooms {
             self.close_if_empty(at);
         }
         self.waiting.clear();
+        self.told.clear();
         self.touched.clear();
         for (index, participant) in &mut self.participants {
             participant.is_waiting = true;
             self.waiting.push(index);
+            participant.is_told = true;
+            self.told.push(index);
             self.timers
                 .set(Timer::Participant(index), &mut participant.due, Some(now));
         }

@@ -14,6 +14,8 @@ export class FakeConnection {
   /** What `addIceCandidate` was called with. */
   candidates = [];
   closed = false;
+  /** @type {any[]} */
+  channels = [];
 
   #transceivers = [];
   #isNeeded = false;
@@ -47,6 +49,18 @@ export class FakeConnection {
     this.#transceivers.push(transceiver);
     this.need();
     return transceiver;
+  }
+
+  /** A channel that nobody hears; `say` lets something come by it. */
+  createDataChannel(label, init) {
+    const channel = { label, ...init, readyState: "connecting", bufferedAmount: 0, sent: [], send: (bytes) => void channel.sent.push(bytes) };
+    channel.open = () => {
+      channel.readyState = "open";
+      channel.onopen?.();
+    };
+    channel.say = (bytes) => channel.onmessage?.({ data: Uint8Array.from(bytes).buffer });
+    this.channels.push(channel);
+    return channel;
   }
 
   /** What a receiver has before anything comes in; a page brings tracks that show something. */

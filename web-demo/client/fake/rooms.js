@@ -4,9 +4,9 @@
 import { ulid } from "../ulid.js";
 
 const MAY = {
-  listener: { speak: false, video: false, share: false, moderate: false },
-  speaker: { speak: true, video: true, share: true, moderate: false },
-  moderator: { speak: true, video: true, share: true, moderate: true },
+  listener: { speak: false, video: false, share: false, moderate: false, data: false },
+  speaker: { speak: true, video: true, share: true, moderate: false, data: true },
+  moderator: { speak: true, video: true, share: true, moderate: true, data: true },
 };
 const MODERATED = new Set(["room.set", "room.admit", "room.role", "room.remove", "room.end"]);
 const AUDIO = new Set(["microphone", "screen_audio"]);

@@ -4,6 +4,7 @@ import { after, afterEach, before, beforeEach, test } from "node:test";
 import { OffhookClient } from "../client.js";
 import { FakeConnection } from "../fake/connection.js";
 import { FakeServer } from "../fake/server.js";
+import { ulidBytes } from "../ulid.js";
 
 // Rooms against the fake server. What media does with it is for real browsers to show.
 
@@ -295,6 +296,57 @@ test("speakers, quality, pauses, hands, reactions and chat arrive", async () => 
   assert.deepEqual(await reacted, [{ participant: bobThere, reaction: "👏" }]);
   assert.deepEqual(other.messages, one.messages);
   assert.deepEqual(one.messages[1].to, [one.local.id]);
+});
+
+test("messages name whom they are for and whom they are from", async () => {
+  const { alice, bob } = await people("alice", "bob");
+  const room = await alice.joinRoom("weekly");
+  await bob.joinRoom("weekly");
+  await until(() => room.participants.size === 1);
+  const [bobThere] = room.participants.values();
+  const [reliable, lossy] = connections[0].channels;
+  assert.deepEqual([reliable.negotiated, reliable.id, lossy.id, lossy.ordered, lossy.maxRetransmits], [true, 0, 1, false, 0]);
+
+  const early = room.data.send(Uint8Array.of(7));
+  assert.deepEqual(reliable.sent, []);
+  reliable.open();
+  lossy.open();
+  await early;
+  await room.data.send(Uint8Array.of(8).buffer, { to: [bobThere], reliable: false });
+  const id = [...ulidBytes(bobThere.id)];
+  assert.deepEqual([[...reliable.sent[0]], [...lossy.sent[0]]], [[1, 0, 7], [1, 1, ...id, 8]]);
+
+  const heard = [];
+  room.on("data", (message) => heard.push(message));
+  reliable.say([1, 0, ...id, 5, 6]);
+  lossy.say([1, 1, ...id]);
+  reliable.say([99]);
+  assert.deepEqual(heard, [
+    { from: bobThere.id, participant: bobThere, bytes: Uint8Array.of(5, 6), reliable: true, named: false },
+    { from: bobThere.id, participant: bobThere, bytes: new Uint8Array(), reliable: false, named: true },
+  ]);
+});
+
+test("reliable messages that were lost are told of, and go on when the page says so", async () => {
+  const { alice } = await people("alice");
+  const room = await alice.joinRoom("weekly");
+  const [reliable] = connections[0].channels;
+  reliable.open();
+  const reasons = [];
+  room.on("dataClosed", (reason) => reasons.push(reason));
+  reliable.say([2, 1]);
+  assert.deepEqual([reasons, room.data.closed], [["too_slow"], "too_slow"]);
+  await assert.rejects(room.data.send(new Uint8Array(1)), { code: "data_closed" });
+  await room.data.reopen();
+  await room.data.send(new Uint8Array(1));
+  assert.deepEqual(reliable.sent.map((sent) => [...sent]), [[3], [1, 0, 0]]);
+
+  await assert.rejects(room.data.send(new Uint8Array(16_385)), { code: "too_large" });
+  const sent = await Promise.allSettled(Array.from({ length: 200 }, () => room.data.send(new Uint8Array(1))));
+  assert.equal(sent.at(-1).reason.code, "rate_limited");
+  const waiting = assert.rejects(room.data.send(new Uint8Array(1), { reliable: false }), { code: "wrong_phase" });
+  await room.leave();
+  await waiting;
 });
 
 test("a lost socket changes nothing about the media, nor does anybody join twice", async () => {

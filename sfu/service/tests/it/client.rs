@@ -9,6 +9,7 @@ use model::id::{ParticipantId, TrackId};
 use model::media::{MediaOffer, TrackOffer};
 use model::room::Source;
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
+use str0m::channel::{ChannelConfig, ChannelId, Reliability};
 use str0m::format::Codec;
 use str0m::media::{
     Direction, KeyframeRequest, KeyframeRequestKind, MediaKind, Mid, Rid, Simulcast, SimulcastLayer,
@@ -48,6 +49,16 @@ pub(crate) struct Client {
     level: i8,
     /// Whether cameras are offered in two encodings.
     pub(crate) has_simulcast: bool,
+    /// Whether data channels are offered.
+    pub(crate) has_data: bool,
+    /// The reliable one and the lossy one, and then those of its own.
+    pub(crate) channels: Vec<ChannelId>,
+    /// What came over them, by their places.
+    pub(crate) messages: Vec<(usize, Vec<u8>)>,
+    /// Those that were closed.
+    pub(crate) closed: Vec<usize>,
+    /// Nothing of what comes is heard.
+    pub(crate) is_deaf: bool,
     pending: Option<SdpPendingOffer>,
     /// The last one.
     pub(crate) answer: String,
@@ -85,6 +96,11 @@ impl Client {
             generation: 0,
             level: -30,
             has_simulcast: false,
+            has_data: false,
+            channels: Vec::new(),
+            messages: Vec::new(),
+            closed: Vec::new(),
+            is_deaf: false,
             pending: None,
             answer: String::new(),
             is_connected: false,
@@ -147,8 +163,48 @@ impl Client {
                 }
             }
         }
+        if self.has_data && self.channels.is_empty() {
+            for (stream, ordered, reliability) in [
+                (0, true, Reliability::Reliable),
+                (1, false, Reliability::MaxRetransmits { retransmits: 0 }),
+            ] {
+                self.channels
+                    .push(changes.add_channel_with_config(ChannelConfig {
+                        ordered,
+                        reliability,
+                        negotiated: Some(stream),
+                        ..ChannelConfig::default()
+                    }));
+            }
+        }
         let made = changes.apply().unwrap();
         self.describe(made)
+    }
+
+    /// Opens one more data channel, in band.
+    pub(crate) fn open_channel(&mut self, label: &str) {
+        let config = ChannelConfig {
+            label: label.to_owned(),
+            ..ChannelConfig::default()
+        };
+        let id = self.rtc.direct_api().create_data_channel(config);
+        self.channels.push(id);
+    }
+
+    /// Whether a data channel is open.
+    pub(crate) fn is_open(&mut self, channel: usize) -> bool {
+        self.rtc.channel(self.channels[channel]).is_some()
+    }
+
+    /// Sends over a data channel that is open.
+    pub(crate) fn say(&mut self, channel: usize, is_binary: bool, bytes: &[u8]) {
+        let mut channel = self.rtc.channel(self.channels[channel]).unwrap();
+        assert!(channel.write(is_binary, bytes).unwrap(), "no room");
+        self.poll();
+    }
+
+    fn place(&self, channel: ChannelId) -> Option<usize> {
+        self.channels.iter().position(|known| *known == channel)
     }
 
     /// An offer that changes who sends in a section.
@@ -186,6 +242,9 @@ impl Client {
     pub(crate) fn turn(&mut self, now: Instant) {
         let mut buffer = [0; 2048];
         while let Ok((len, from)) = self.socket.recv_from(&mut buffer) {
+            if self.is_deaf {
+                continue;
+            }
             let datagram = &buffer[..len];
             remember(&mut self.datagrams, datagram);
             if is_rtp(datagram) && self.lose > 0 {
@@ -249,6 +308,14 @@ impl Client {
                 Output::Event(Event::Connected) => self.is_connected = true,
                 Output::Event(Event::RtpPacket(packet)) => self.received.push(packet),
                 Output::Event(Event::KeyframeRequest(request)) => self.asked.push(request),
+                Output::Event(Event::ChannelData(said)) => {
+                    let place = self.place(said.id).unwrap();
+                    self.messages.push((place, said.data));
+                }
+                Output::Event(Event::ChannelClose(id)) => {
+                    let place = self.place(id);
+                    self.closed.extend(place);
+                }
                 Output::Event(_) => {}
             }
         }
