@@ -674,6 +674,7 @@ impl Rooms {
 }
 
 /// Who joins.
+#[derive(Clone, Copy)]
 struct Who {
     id: ParticipantId,
     permissions: Permissions,
