@@ -27,6 +27,7 @@ const WISHES_DEFAULT = { automatic: true, wishes: /** @type {Wish[]} */ ([]) };
 const REJOINED = new Set(["failed", "moved"]);
 /** Errors of a join that a person would try again, too. */
 const PASSING = new Set(["internal", "rate_limited", "media_failed", "unknown_room", "not_in_room", "media_refused", "network"]);
+const SENDING = /** @type {const} */ (["speak", "video", "share"]);
 /** Answers to `leave` that say that we are gone already. */
 const LEFT_ALREADY = new Set(["unknown_room", "not_in_room", "closed", "network"]);
 
@@ -438,6 +439,7 @@ export class Room extends Emitter {
     return new Encryption({
       device: this.#context.device,
       command: (type, data) => this.#command(type, data),
+      maySend: () => SENDING.some((permission) => this.local.permissions[permission]),
       onDevice: (id, key) => void this.#recognise(id, key),
       onSpent: () => void this.#joinAgain(),
       onCode: () => {
@@ -694,6 +696,7 @@ export class Room extends Emitter {
    * left out so far, is offered again.
    */
   #obeyPermissions() {
+    this.#encryption?.permitted();
     const { speak, video, share } = this.local.permissions;
     const may = { microphone: speak, camera: video, screen: share, screen_audio: share };
     let isMore = false;

@@ -25,6 +25,7 @@ export function canEncrypt() {
  * @typedef {object} EncryptionOptions
  * @property {Device} device
  * @property {(type: string, data: Record<string, any>) => Promise<any>} command
+ * @property {() => boolean} maySend
  * @property {(participant: string, key: string) => void} onDevice somebody is there with this Device key
  * @property {() => void} onCode the words changed
  * @property {() => void} onSpent only another join helps
@@ -64,6 +65,8 @@ export class Encryption {
   #lead = undefined;
   /** Whether somebody came or left meanwhile. */
   #isStale = false;
+  /** Whether we have handed out no key, since we may send nothing: of hundreds who listen nobody needs one. */
+  #isSilent = false;
 
   /** @param {EncryptionOptions} options */
   constructor(options) {
@@ -131,6 +134,13 @@ export class Encryption {
     });
   }
 
+  /** What we may send has changed. */
+  permitted() {
+    if (this.#options.maySend()) this.#enqueue(async (keys) => {
+      if (this.#isSilent) await this.#renew(keys);
+    });
+  }
+
   /** A key of somebody else. @param {{from: string, epoch: number, ciphertext: string}} wrapped */
   handleKeys({ from, epoch, ciphertext }) {
     this.#enqueue(async (keys) => {
@@ -186,6 +196,8 @@ export class Encryption {
   /** Hands our key to all, and seals with it once they have it. @param {RoomKeys} keys */
   async #share(keys) {
     this.#isStale = false;
+    this.#isSilent = !this.#options.maySend();
+    if (this.#isSilent) return;
     const own = await keys.own();
     const { epoch, keys: wrapped } = await keys.wrapped();
     if (wrapped.length) await this.#say("room.keys", { epoch, keys: wrapped });

@@ -467,6 +467,20 @@ test("many who come and leave get new keys, though not one for each of them", as
   assert.ok(!opens(workers[3], sealsOf(workers[0]).at(-1)));
 });
 
+test("who may only listen hands out no key, until they may speak", async (t) => {
+  const workers = withEncryption(t);
+  const { server, alice, bob, carol } = await people("alice", "bob", "carol");
+  const one = await alice.joinRoom("secret", { settings: { encrypted: true, role: "listener" } });
+  const other = await bob.joinRoom("secret");
+  await carol.joinRoom("secret");
+  await until(() => workers.length === 3 && workers.slice(1).every((to) => opens(to, sealsOf(workers[0]).at(-1))));
+  assert.ok(!["bob", "carol"].some((user) => framesOf(server, user).includes("room.keys")));
+
+  await one.setRole(one.participants.get(other.local.id), "speaker");
+  await until(() => [workers[0], workers[2]].every((to) => opens(to, sealsOf(workers[1]).at(-1))));
+  assert.ok(!framesOf(server, "carol").includes("room.keys"));
+});
+
 test("a key that the server does not take is handed out all the same, later", async (t) => {
   const workers = withEncryption(t);
   const { server, alice, bob } = await people("alice", "bob");
