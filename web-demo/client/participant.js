@@ -93,7 +93,10 @@ export class Participant {
 export class RemoteParticipant extends Participant {
   /** @type {Map<string, RemoteTrack>} by id */
   tracks = new Map();
-  /** @type {"new"|"known"|"changed"|null} in an encrypted Room: whether their Device was met before, with the same key */
+  /**
+   * In an encrypted Room: whether their Device was met before, with the same key; `refused` has not signed what they announce.
+   * @type {"new"|"known"|"changed"|"refused"|null}
+   */
   device = null;
 
   /** @param {Source} source @returns {RemoteTrack|null} */

@@ -450,12 +450,12 @@ export class Room extends Emitter {
     });
   }
 
-  /** @param {string} id @param {string} key of their Device */
+  /** @param {string} id @param {string|null} key of their Device, if it can be trusted */
   async #recognise(id, key) {
     const participant = this.participants.get(id);
     if (!participant?.e2ee) return;
-    const { device } = participant.e2ee;
-    participant.device = await this.#context.device.recognise(`${this.#context.account()}/${participant.user}/${device}`, key);
+    const peer = `${this.#context.account()}/${participant.user}/${participant.e2ee.device}`;
+    participant.device = key === null ? "refused" : await this.#context.device.recognise(peer, key);
     this.emit("participantChanged", participant);
     this.#changed();
   }

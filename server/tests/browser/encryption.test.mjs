@@ -66,6 +66,9 @@ story('a tap on the server finds nothing of an encrypted meeting, and who was in
   await tap(spy);
   await spy.page.evaluate(joinWithoutKey, 'weekly');
   await alice.readsThat('toast', /cannot be trusted/);
+  await alice.press('meeting-people');
+  await alice.readsThat('participant-spy', /Not trusted/);
+  await alice.press('close-people');
   const before = await gather(spy);
 
   const carol = await world.person(await world.browser('firefox'), 'Carol');

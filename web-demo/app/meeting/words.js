@@ -63,6 +63,12 @@ export const QUALITY_WORDS = {
   excellent: "Good connection",
 };
 
+/** What is worth saying of somebody's Device in an encrypted meeting. @type {Record<string, string>} */
+export const DEVICE_WORDS = {
+  changed: "Another key than before",
+  refused: "Not trusted: sees and hears nothing of you",
+};
+
 /** @param {unknown} error @returns {Words} why a meeting was not joined */
 export function refusalWords(error) {
   const code = error && typeof error === "object" && "code" in error ? String(error.code) : "";

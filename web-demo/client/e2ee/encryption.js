@@ -26,7 +26,8 @@ export function canEncrypt() {
  * @property {Device} device
  * @property {(type: string, data: Record<string, any>) => Promise<any>} command
  * @property {() => boolean} maySend
- * @property {(participant: string, key: string) => void} onDevice somebody is there with this Device key
+ * @property {(participant: string, key: string|null) => void} onDevice somebody is there with this Device key; null: with one that
+ *   cannot be trusted
  * @property {() => void} onCode the words changed
  * @property {() => void} onSpent only another join helps
  * @property {(error: OffhookError) => void} onError somebody cannot be trusted, or nothing can be sealed
@@ -144,6 +145,8 @@ export class Encryption {
   /** A key of somebody else. @param {{from: string, epoch: number, ciphertext: string}} wrapped */
   handleKeys({ from, epoch, ciphertext }) {
     this.#enqueue(async (keys) => {
+      // Of somebody who cannot be trusted; that was told.
+      if (!keys.has(from)) return;
       const opened = await keys.unwrap(from, epoch, ciphertext);
       const kids = [...(this.#kids.get(from) ?? []), opened.kid];
       for (const kid of kids.splice(0, kids.length - KIDS_KEPT)) this.#worker.postMessage({ type: "forget", owner: from, kid });
@@ -176,6 +179,7 @@ export class Encryption {
     } catch (error) {
       // They get no key of ours, and theirs open nothing here.
       this.#drop(keys, id);
+      this.#options.onDevice(id, null);
       this.#options.onError(OffhookError.from(error, "bad_signature"));
       return false;
     }

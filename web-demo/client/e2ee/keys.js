@@ -99,6 +99,11 @@ export class RoomKeys {
     });
   }
 
+  /** Whether somebody was taken in. @param {string} participant */
+  has(participant) {
+    return this.#others.has(participant);
+  }
+
   /** @param {string} participant */
   remove(participant) {
     this.#others.delete(participant);

@@ -91,6 +91,14 @@ test("frames that were never sealed, or are cut, are dropped", async () => {
   assert.deepEqual(await opens("video", sealed), { frame: frame(0x10, 10) });
 });
 
+test("whatever comes in is a frame that was sealed, or dropped", async () => {
+  const { opens } = await pair();
+  for (let round = 0; round < 2000; round++) {
+    const bytes = crypto.getRandomValues(new Uint8Array(round % 64));
+    assert.ok("dropped" in (await opens(round % 2 ? "audio" : "video", bytes)), toHex(bytes));
+  }
+});
+
 test("a counter counts once, in any order within the window", () => {
   const window = new ReplayWindow();
   for (const counter of [5, 3, 4, 1027]) assert.equal(window.take(counter), true);

@@ -560,6 +560,8 @@ test("a key that comes twice opens nothing again, and what somebody has announce
   assert.equal((await refused)[0].code, "bad_key");
   assert.equal(ofBob(), 1);
 
+  assert.equal(one.participants.get(other.local.id).device, "new");
+
   // A server that puts a key of its own in the place of Bob's, under Bob's name.
   const { state } = server.rooms.named("secret").participants.get(other.local.id);
   refused = next(one, "error");
@@ -592,6 +594,7 @@ test("who sends something in another's name gets no key", async (t) => {
   assert.equal((await refused)[0].code, "bad_signature");
   assert.ok(workers[0].told.every(({ type }) => type !== "open"));
   assert.ok(!framesOf(server, "alice").includes("room.keys"));
+  assert.deepEqual([...one.participants.values()].map(({ device }) => device), ["refused"]);
 });
 
 test("leaving the page leaves the Room", async () => {

@@ -6,7 +6,7 @@ import { icon, setIcon } from "../../icons.js";
 import { store } from "../../state.js";
 import { avatar, setAvatar } from "../../views/avatar.js";
 import { toggle } from "../../views/toggle.js";
-import { people, QUALITY_WORDS, ROLE_WORDS } from "../words.js";
+import { DEVICE_WORDS, people, QUALITY_WORDS, ROLE_WORDS } from "../words.js";
 import { panelHead } from "./chat.js";
 import { askToSwitchOff } from "./encryption.js";
 
@@ -220,7 +220,13 @@ function personRow(first) {
       setText(name, isSelf ? `${next.name} (you)` : next.name);
       setText(
         detail,
-        [ROLE_WORDS[next.role], isWeak && next.quality && QUALITY_WORDS[next.quality]].filter(Boolean).join(" · "),
+        [
+          ROLE_WORDS[next.role],
+          isWeak && next.quality && QUALITY_WORDS[next.quality],
+          !isSelf && DEVICE_WORDS[/** @type {RemoteParticipant} */ (next).device ?? ""],
+        ]
+          .filter(Boolean)
+          .join(" · "),
       );
       setIcon(microphone, isHeard ? "mic" : "micOff");
       setIcon(camera, isSeen ? "video" : "videoOff");
