@@ -50,6 +50,15 @@ story('Chromium and Firefox see and hear each other and read the same words; who
   console.log(`Carol came late and saw 10 frames of both ${Math.round(performance.now() - joined)} ms after she pressed "Join"`);
   await hears(carol);
   await readTheSameWords(alice, bob, carol);
+
+  // A server that has forgotten the meeting brings nobody back in plain.
+  await world.server.kill();
+  await world.server.start();
+  for (const person of [alice, bob, carol]) {
+    await seesPictures(person, 2);
+    await person.sees('encrypted');
+  }
+  await readTheSameWords(alice, bob, carol);
   // The server has named the right sender of everything.
   assert.deepEqual((await keptDrops(alice)).filter((reason) => reason === 'mislabelled' || reason === 'forged'), []);
 });

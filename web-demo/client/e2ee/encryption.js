@@ -127,11 +127,14 @@ export class Encryption {
       const isFirst = !this.#isSettled;
       this.#isSettled = true;
       const isChanged = gone.length + come.length > 0;
-      if (isChanged || isFirst) void this.#spell(keys);
+      if (!isChanged && !isFirst) return;
+      // Words that are no longer right are shown to nobody.
+      this.#tellCode(null);
       // Those who were here before us may have the key we begin with. Of later ones, who left reads nothing from now on, and
       // who came nothing from before.
-      if (isFirst) await this.#share(keys);
-      else if (isChanged) await this.#renew(keys);
+      await (isFirst ? this.#share(keys) : this.#renew(keys));
+      // Only now: they take their time, and somebody waits for the key.
+      void this.#spell(keys);
     });
   }
 
@@ -226,20 +229,24 @@ export class Encryption {
     this.#kids.delete(id);
   }
 
-  /** Words that are no longer right are shown to nobody. @param {RoomKeys} keys */
+  /** @param {RoomKeys} keys */
   async #spell(keys) {
-    const turn = ++this.#spelling;
-    const { device, onCode, onError } = this.#options;
-    this.code = null;
-    onCode();
+    const turn = this.#spelling;
+    const { device, onError } = this.#options;
     try {
       const code = await keys.code(device.key, /** @type {Announcement} */ (this.#announcement));
-      if (this.#closed || turn !== this.#spelling) return;
-      this.code = code;
-      onCode();
+      if (turn === this.#spelling) this.#tellCode(code);
     } catch (error) {
       onError(OffhookError.from(error, "internal"));
     }
+  }
+
+  /** @param {string[]|null} code */
+  #tellCode(code) {
+    if (this.#closed) return;
+    this.#spelling++;
+    this.code = code;
+    this.#options.onCode();
   }
 
   /** Says it until it is taken: without it, somebody who left would go on reading. @param {string} type @param {Record<string, any>} data */
