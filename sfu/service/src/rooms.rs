@@ -477,6 +477,8 @@ impl Rooms {
             }
         };
         participant.generation = offered.generation;
+        // It may have something to do now: channels to open, or another way to find.
+        participant.peer_due = Some(now);
         if participant.ufrag != agreed.ufrag {
             self.participant_by_ufrag.remove(&participant.ufrag);
             self.shared.leave(&participant.ufrag);

@@ -32,6 +32,8 @@ pub(crate) struct Sent {
     next: [u64; 2],
     time: u32,
     has_simulcast: bool,
+    /// Its section is there and sends nothing.
+    pub(crate) is_idle: bool,
 }
 
 /// A client.
@@ -57,6 +59,8 @@ pub(crate) struct Client {
     pub(crate) messages: Vec<(usize, Vec<u8>)>,
     /// Those that were closed.
     pub(crate) closed: Vec<usize>,
+    /// The first sections of Tracks send nothing at first.
+    pub(crate) begins_idle: bool,
     /// Nothing of what comes is heard.
     pub(crate) is_deaf: bool,
     pending: Option<SdpPendingOffer>,
@@ -101,6 +105,7 @@ impl Client {
             messages: Vec::new(),
             closed: Vec::new(),
             is_deaf: false,
+            begins_idle: false,
             pending: None,
             answer: String::new(),
             is_connected: false,
@@ -143,7 +148,11 @@ impl Client {
                 }
                 simulcast
             });
-            let mid = changes.add_media(kind, Direction::SendOnly, None, None, simulcast);
+            let direction = match self.begins_idle {
+                true => Direction::Inactive,
+                false => Direction::SendOnly,
+            };
+            let mid = changes.add_media(kind, direction, None, None, simulcast);
             let number = self.id.as_u128() * 100 + self.tracks.len() as u128;
             self.tracks.push(Sent {
                 track: TrackId::from_u128(number),
@@ -152,6 +161,7 @@ impl Client {
                 next: [1000; 2],
                 time: 5000,
                 has_simulcast,
+                is_idle: self.begins_idle,
             });
         }
         for (count, is_audio) in [(audio_slots, true), (video_slots, false)] {
@@ -207,10 +217,32 @@ impl Client {
         self.channels.iter().position(|known| *known == channel)
     }
 
+    /// An offer with new credentials for ICE.
+    pub(crate) fn offer_restart(&mut self) -> MediaOffer {
+        let mut changes = self.rtc.sdp_api();
+        changes.ice_restart(true);
+        let made = changes.apply().unwrap();
+        self.describe(made)
+    }
+
+    /// Goes on from another address; the one before ends. What comes of it, an ICE restart has to tell.
+    pub(crate) fn move_away(&mut self) {
+        let before = Candidate::host(self.address, "udp").unwrap();
+        self.rtc.direct_api().invalidate_candidate(&before);
+        self.socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        self.socket.set_nonblocking(true).unwrap();
+        self.address = self.socket.local_addr().unwrap();
+        let candidate = Candidate::host(self.address, "udp").unwrap();
+        self.rtc.add_local_candidate(candidate);
+    }
+
     /// An offer that changes who sends in a section.
     pub(crate) fn offer_direction(&mut self, mid: Mid, direction: Direction) -> MediaOffer {
         let mut changes = self.rtc.sdp_api();
         changes.set_direction(mid, direction);
+        for sent in self.tracks.iter_mut().filter(|sent| sent.mid == mid) {
+            sent.is_idle = !direction.is_sending();
+        }
         let made = changes.apply().unwrap();
         self.describe(made)
     }
@@ -227,7 +259,12 @@ impl Client {
         MediaOffer {
             generation: self.generation,
             sdp: offer.to_sdp_string(),
-            tracks: self.tracks.iter().map(track).collect(),
+            tracks: self
+                .tracks
+                .iter()
+                .filter(|sent| !sent.is_idle)
+                .map(track)
+                .collect(),
         }
     }
 

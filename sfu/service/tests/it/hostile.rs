@@ -153,7 +153,7 @@ fn what_sends_without_a_name_is_not_taken() {
 }
 
 /// A Binding request as a browser sends it.
-fn binding(user: &str, password: &str) -> Vec<u8> {
+pub(crate) fn binding(user: &str, password: &str) -> Vec<u8> {
     let mut buffer = [0; 200];
     let writer = MessageWriter::new(&mut buffer, Class::Request, Method::BINDING, [7; 12]);
     let written = writer
@@ -167,7 +167,7 @@ fn binding(user: &str, password: &str) -> Vec<u8> {
     written.unwrap().to_vec()
 }
 
-fn value<'s>(sdp: &'s str, name: &str) -> &'s str {
+pub(crate) fn value<'s>(sdp: &'s str, name: &str) -> &'s str {
     let line = sdp.lines().find_map(|line| line.strip_prefix(name));
     line.unwrap_or_else(|| panic!("no {name}"))
 }

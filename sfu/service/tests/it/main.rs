@@ -6,6 +6,7 @@
 mod client;
 mod data;
 mod hostile;
+mod restart;
 mod stage;
 mod story;
 mod tcp;

@@ -144,6 +144,16 @@ impl Stage {
         self.answered(place);
     }
 
+    /// Restarts the ICE of a client, and waits for the answer.
+    pub(crate) fn restart(&mut self, place: usize) {
+        let offer = self.clients[place].offer_restart();
+        self.command(MediaCommandKind::Offer {
+            participant: self.clients[place].id,
+            offer,
+        });
+        self.answered(place);
+    }
+
     /// Changes who sends in a section of a client.
     pub(crate) fn turn_section(&mut self, place: usize, mid: Mid, direction: Direction) {
         let offer = self.clients[place].offer_direction(mid, direction);
