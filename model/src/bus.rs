@@ -157,6 +157,8 @@ pub enum Action {
         /// As the server sealed it.
         sealed: Box<str>,
     },
+    /// Tell the other Device in which Room to go on.
+    Upgrade,
     /// Tell the state.
     State,
     /// Pass a frame to the other Device.

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{CallId, DeviceId, UserId};
+use crate::room::RoomName;
 use crate::time::Timestamp;
 
 /// A Call after one of its transitions.
@@ -101,6 +102,9 @@ pub struct End {
     pub by: Option<UserId>,
     /// The Call that took over.
     pub into: Option<CallId>,
+    /// The Room where it goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub room: Option<RoomName>,
 }
 
 /// Why a Call ended.
@@ -125,6 +129,8 @@ pub enum EndReason {
     Transferred,
     /// Another Call took over, because both sides rang each other.
     Merged,
+    /// It goes on in a Room.
+    Upgraded,
     /// A Session ended and did not come back.
     Gone,
 }
@@ -133,8 +139,11 @@ impl EndReason {
     /// The number ITU-T Q.850 gives this reason.
     pub const fn cause(self) -> u8 {
         match self {
-            Self::Hangup | Self::Cancelled | Self::Transferred | Self::Merged => 16, // normal clearing
-            Self::Busy => 17,                                                        // user busy
+            // Normal clearing.
+            Self::Hangup | Self::Cancelled | Self::Transferred | Self::Merged | Self::Upgraded => {
+                16
+            }
+            Self::Busy => 17,        // user busy
             Self::Missed => 19,      // no answer from user
             Self::Unavailable => 20, // subscriber absent
             Self::Declined => 21,    // call rejected

@@ -6,10 +6,10 @@ use model::bus::{Action, Command, Origin};
 use model::record::Participant;
 use model::{
     AccountId, CallId, CallRecord, CallState, DeviceId, End, EndReason, MessageId, Millis, NodeId,
-    Phase, RecordChange, Timestamp, UserId,
+    Phase, RecordChange, RoomName, Timestamp, UserId,
 };
 use signaling_wire::room::RefusedMedia;
-use signaling_wire::{CallEvent, ErrorCode, ErrorData, ServerFrame};
+use signaling_wire::{CallEvent, ErrorCode, ErrorData, OkData, ServerFrame};
 
 use crate::io::Output;
 use crate::people::UserCall;
@@ -67,6 +67,8 @@ pub(crate) struct Refusal {
 pub(crate) enum Outcome {
     /// `{state, sealed}` of this Call.
     State(CallKey),
+    /// `{room}`.
+    Room(RoomName),
     /// `{}`.
     Empty,
     /// Answered later.
@@ -239,6 +241,7 @@ pub(crate) fn end(reason: EndReason, by: Option<&UserId>) -> End {
         cause: reason.cause(),
         by: by.cloned(),
         into: None,
+        room: None,
     }
 }
 
@@ -249,6 +252,10 @@ impl Signaling {
 
         match self.apply(node, account, command) {
             Ok(Outcome::Later) => {}
+            Ok(Outcome::Room(room)) => {
+                let data = ServerFrame::Ok(OkData::Upgraded { room }).data();
+                self.reply(node, account, session, id, true, &data);
+            }
             Ok(Outcome::Empty) => self.reply(node, account, session, id, true, "{}"),
             Ok(Outcome::State(key)) => {
                 let data = self
@@ -318,6 +325,7 @@ impl Signaling {
             Action::Hold { on } => self.on_hold(key, id, &origin, on),
             Action::TransferTo { to } => self.on_transfer_to(key, id, &origin, to),
             Action::TransferWith { with } => self.on_transfer_with(key, id, &origin, with),
+            Action::Upgrade => self.on_upgrade(key, &origin),
             Action::Relay(relay) => self.on_relay(key, &origin.user, origin.device, &relay),
             Action::Invite { .. } | Action::Sync { .. } | Action::State => Ok(Outcome::State(key)),
         }

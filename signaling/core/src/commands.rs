@@ -331,6 +331,10 @@ impl Signaling {
                     sealed: sync.sealed.into(),
                 },
             ),
+            ClientFrame::CallUpgrade(on) => {
+                self.ensure_may_upgrade(key, on.call)?;
+                (on.call, Action::Upgrade)
+            }
             ClientFrame::CallState(on) => (on.call, Action::State),
             ClientFrame::CallVerify(mut verify) => {
                 verify.from = Some(device);

@@ -166,6 +166,7 @@ const fn reason_label(reason: EndReason) -> &'static str {
         EndReason::Failed => "failed",
         EndReason::Transferred => "transferred",
         EndReason::Merged => "merged",
+        EndReason::Upgraded => "upgraded",
         EndReason::Gone => "gone",
     }
 }

@@ -101,6 +101,8 @@ client_frames! {
     CallHold(Hold) = "call.hold";
     /// Transfers a Call: blind with `to`, attended with `with`.
     CallTransfer(TransferRequest) = "call.transfer";
+    /// Takes both sides of a Call into a Room.
+    CallUpgrade(OnCall) = "call.upgrade";
     /// A step of the short code, relayed to the other Device.
     CallVerify(Verify) = "call.verify";
     /// What this Device sends now, relayed to the other Device.

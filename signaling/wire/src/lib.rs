@@ -27,7 +27,7 @@ pub use schema::{asyncapi, schema};
 pub use sdp::{Fingerprint, Fingerprints, SdpError};
 pub use server::{
     CallEvent, ErrorData, Goaway, HistoryNews, IceServer, Incoming, OkData, PresenceNews,
-    ServerFrame, ServerLimits, Update, UserPresence, Welcome,
+    ServerFrame, ServerLimits, Update, Upgraded, UserPresence, Welcome,
 };
 
 /// The WebSocket subprotocol.

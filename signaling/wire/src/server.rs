@@ -3,8 +3,8 @@
 use model::record::HistoryEntry;
 use model::room::{ParticipantState, RoomSettings};
 use model::{
-    AccountId, Availability, CallState, DeviceId, MessageId, ParticipantId, RoomId, SessionId,
-    Status, Timestamp, UserId,
+    AccountId, Availability, CallId, CallState, DeviceId, MessageId, ParticipantId, RoomId,
+    RoomName, SessionId, Status, Timestamp, UserId,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -71,6 +71,8 @@ server_frames! {
     CallIncoming(Box<Incoming>) = "call.incoming", true;
     /// A Call changed.
     CallUpdate(Box<Update>) = "call.update", true;
+    /// The Call goes on in a Room: `room.join` it.
+    CallUpgraded(Upgraded) = "call.upgraded", true;
     /// A step of the short code from the other Device.
     CallVerify(Verify) = "call.verify", true;
     /// What the other Device sends now.
@@ -254,6 +256,11 @@ pub enum OkData {
         /// When it was written.
         at: Timestamp,
     },
+    /// To `call.upgrade`.
+    Upgraded {
+        /// The Room.
+        room: RoomName,
+    },
     /// To every other command.
     Empty(Empty),
 }
@@ -338,6 +345,17 @@ pub struct Update {
     /// The Device that did it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<DeviceId>,
+}
+
+/// A Call goes on in a Room.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Upgraded {
+    /// The Call; it ends once both sides are in the Room.
+    pub call: CallId,
+    /// The Room.
+    pub room: RoomName,
+    /// The User who wants it.
+    pub by: UserId,
 }
 
 /// What happened to a Call.

@@ -20,7 +20,7 @@ use signaling_wire::room::{
 use signaling_wire::{
     CallEvent, Candidate, Candidates, ClientFrame, Empty, ErrorCode, ErrorData, Goaway, Head,
     HistoryNews, IceRestart, IceServer, Incoming, MediaSent, OkData, Picture, Sdp, ServerFrame,
-    ServerLimits, Update, UserPresence, Verify, Welcome, decode, encode, schema,
+    ServerLimits, Update, Upgraded, UserPresence, Verify, Welcome, decode, encode, schema,
 };
 
 const ID: &str = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
@@ -65,6 +65,7 @@ fn every_frame_of_a_client_is_read() {
         ("call.hangup", json!({ "call": ID, "cause": 16 })),
         ("call.hold", json!({ "call": ID, "on": true })),
         ("call.transfer", json!({ "call": ID, "to": "carol" })),
+        ("call.upgrade", json!({ "call": ID })),
         ("call.verify", json!({ "call": ID, "reveal": shown })),
         (
             "call.media",
@@ -336,6 +337,9 @@ fn each_answer_about_a_room_is_told_from_the_others() {
             id: ID.parse().unwrap(),
             at: Timestamp::from_millis(1),
         },
+        OkData::Upgraded {
+            room: "weekly".parse().unwrap(),
+        },
         OkData::Empty(Empty {}),
     ];
 
@@ -386,6 +390,11 @@ fn every_frame_of_the_server_is_written_as_it_is_read() {
             by: Some("bob".parse().unwrap()),
             device: Some(ID.parse().unwrap()),
         })),
+        ServerFrame::CallUpgraded(Upgraded {
+            call: ID.parse().unwrap(),
+            room: "weekly".parse().unwrap(),
+            by: "bob".parse().unwrap(),
+        }),
         ServerFrame::CallVerify(Verify {
             call: ID.parse().unwrap(),
             from: Some(ID.parse().unwrap()),

@@ -20,6 +20,7 @@ mod moderation;
 mod offers;
 mod talk;
 mod tell;
+mod upgrade;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

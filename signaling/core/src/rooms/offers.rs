@@ -327,6 +327,7 @@ impl Signaling {
             self.tell_lobby_to(key, id);
         }
         self.ensure_moderated(key);
+        self.end_upgraded_call(key);
     }
 
     /// The `ok` to `room.join`.

@@ -815,3 +815,54 @@ fn a_large_room_is_told_in_pages() {
     assert!(page["next"].is_null());
     assert_eq!(page["participants"][50]["user"], "zoe");
 }
+
+#[test]
+fn a_call_goes_on_in_a_room_once_both_are_there() {
+    let mut t = TestSignaling::people(&["alice", "alice2", "bob"]);
+    let call = t.talk("alice", "bob");
+    t.hush();
+    let upgrade = json!({ "call": call });
+    let room = t.ok("bob", "call.upgrade", upgrade.clone())["room"].clone();
+    assert_eq!(
+        t.take("alice", "call.upgraded").unwrap()["data"]["room"],
+        room
+    );
+    assert!(t.heard("alice2").is_empty(), "that Device takes no part");
+    assert_eq!(t.ok("bob", "call.upgrade", upgrade)["room"], room);
+
+    let name = room.as_str().unwrap();
+    t.ok("bob", "room.join", join(name));
+    t.ok("alice2", "room.join", join(name));
+    assert_eq!(
+        t.seen("bob", &call)["phase"],
+        "active",
+        "one side is missing"
+    );
+    t.ok("alice", "room.join", join(name));
+    assert_eq!(t.end("bob", &call), "upgraded -");
+    assert_eq!(t.seen("alice", &call)["end"]["room"], name);
+    assert_eq!(t.ended_records(), ["alice→bob Upgraded"]);
+    assert_eq!(
+        t.refused("bob", "call.upgrade", json!({ "call": call })),
+        "wrong_phase"
+    );
+}
+
+#[test]
+fn who_may_begin_no_room_takes_no_call_there() {
+    let mut t = TestSignaling::new();
+    t.device("bob").room_grants.create = false;
+    t.connect("alice");
+    t.connect("bob");
+    let call = t.talk("alice", "bob");
+    assert_eq!(
+        t.refused("bob", "call.upgrade", json!({ "call": call })),
+        "forbidden"
+    );
+    let now = t.now;
+    t.cores[0].handle_media_available(now, false);
+    assert_eq!(
+        t.refused("alice", "call.upgrade", json!({ "call": call })),
+        "media_refused"
+    );
+}
