@@ -11,7 +11,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::call::{Media, Phase};
+use crate::call::{Media, Phase, Place};
 use crate::id::{AccountId, CallId, DeviceId, MessageId, NodeId, SessionId, UserId};
 use crate::people::{Availability, Grants};
 use crate::time::{Millis, Timestamp};
@@ -159,6 +159,11 @@ pub enum Action {
     },
     /// Tell the other Device in which Room to go on.
     Upgrade,
+    /// The other side's media arrives there.
+    Moved {
+        /// Where.
+        to: Place,
+    },
     /// Tell the state.
     State,
     /// Pass a frame to the other Device.

@@ -40,6 +40,9 @@ pub struct CallState {
     pub transfer: Option<Transfer>,
     /// The Call this one continues, after a transfer.
     pub replaces: Option<CallId>,
+    /// The Room this one continues, where only two were left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_room: Option<RoomName>,
     /// How it ended.
     pub end: Option<End>,
 }
@@ -56,6 +59,16 @@ pub enum Phase {
     Active,
     /// Over.
     Ended,
+}
+
+/// Where the media of two people can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// In the Call: between the two Devices.
+    Call,
+    /// In a Room: through the SFU.
+    Room,
 }
 
 /// What a Call carries.

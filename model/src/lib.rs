@@ -11,7 +11,7 @@ pub mod record;
 pub mod room;
 pub mod time;
 
-pub use call::{CallState, End, EndReason, Media, Party, Phase, Transfer};
+pub use call::{CallState, End, EndReason, Media, Party, Phase, Place, Transfer};
 pub use id::{
     AccountId, ApiKeyId, CallId, DeviceId, MessageId, NodeId, ParticipantId, RoomId, SessionId,
     TrackId, UserId,

@@ -209,6 +209,9 @@ pub struct RoomSettings {
     /// Whether the media is encrypted from end to end; can be switched off, and not on again.
     #[serde(default)]
     pub encrypted: bool,
+    /// Whether it goes on as a Call when of three or more people two are left.
+    #[serde(default)]
+    pub back_to_call: bool,
     /// What the application says about the Room: at most [`METADATA_LEN_MAX`] bytes.
     pub metadata: Option<String>,
 }
@@ -220,6 +223,7 @@ impl Default for RoomSettings {
             lobby: false,
             role: Role::Speaker,
             encrypted: false,
+            back_to_call: false,
             metadata: None,
         }
     }

@@ -7,7 +7,8 @@ import { ConnectionReader } from "./stats.js";
 
 /**
  * @import { Device } from "./device.js"
- * @import { CallEnd, CallState, Command, Me, MediaKinds, MediaSent, MediaState, Person, Transfer } from "./types.js"
+ * @import { Room } from "./room.js"
+ * @import { CallEnd, CallState, Command, Me, MediaKinds, MediaSent, MediaState, Person, RoomSettings, Transfer } from "./types.js"
  */
 
 /** Q.850 causes of ends that are decided here. */
@@ -29,6 +30,7 @@ const OVER_ALREADY = new Set(["conflict", "wrong_phase", "unknown_call", "not_a_
  * @property {Command} command
  * @property {() => RTCConfiguration} configuration
  * @property {(error: OffhookError) => void} report
+ * @property {(call: Call, settings: Partial<RoomSettings>) => Promise<Room>} upgrade
  * @property {(call: Call) => void} ended
  */
 
@@ -52,6 +54,8 @@ export class Call extends Emitter {
   waiting = false;
   /** @type {string|null} the Call this one continues, after a transfer or merge */
   replaces = null;
+  /** @type {string|null} the name of the Room this one continues, where only two were left */
+  fromRoom = null;
   /** @type {Transfer|null} while a blind transfer rings */
   transferring = null;
   /** @type {MediaStream|null} */
@@ -177,6 +181,15 @@ export class Call extends Emitter {
     this.#applyReply(await this.#command("call.transfer", { with: other.id }));
   }
 
+  /**
+   * Goes on in a Room, where others can come in; the other side follows by itself, and nobody loses the other on the way.
+   * Resolves once this side is in it; the Call ends when both hear each other there.
+   * @param {Partial<RoomSettings>} [settings] of the Room
+   */
+  upgrade(settings = {}) {
+    return this.#context.upgrade(this, settings);
+  }
+
   /** Silences what the microphone sends, or lets it be heard again, by the track's `enabled`. @param {boolean} on */
   mute(on) {
     this.muted = on;
@@ -269,6 +282,21 @@ export class Call extends Emitter {
     }
   }
 
+  /** @internal What is sent, muted or not. */
+  get sent() {
+    return this.#peer.media.tracks;
+  }
+
+  /** @internal Whether sound or pictures of the other side came through. @param {"audio"|"video"} kind */
+  receives(kind) {
+    return this.#peer.receives(kind);
+  }
+
+  /** @internal The other side is heard elsewhere, or here again. @param {boolean} on */
+  silence(on) {
+    this.#peer.media.silence(on);
+  }
+
   /** @internal Takes over a state the server told. @param {CallState} state @param {string} sealed */
   apply(state, sealed) {
     if (this.#state && !isNewer(state, this.#state)) return;
@@ -281,6 +309,7 @@ export class Call extends Emitter {
     this.peer = { user: theirs.user, name: theirs.name ?? theirs.user };
     this.media = state.media;
     this.replaces = state.replaces;
+    this.fromRoom = state.from_room ?? null;
     this.transferring = state.transfer;
     this.answeredAt = state.answered_at;
     this.heldByMe = state.held_by.includes(mine.user);

@@ -6,7 +6,7 @@ import { Session } from "./session.js";
 import { ulid } from "./ulid.js";
 
 /**
- * @import { CallState, ConnectionState, HistoryEntry, Me, MediaKinds, Presence, Status, Welcome } from "./types.js"
+ * @import { CallState, ConnectionState, HistoryEntry, Invitation, Me, MediaKinds, Presence, RoomSettings, Status, Welcome } from "./types.js"
  * @import { Device } from "./device.js"
  * @import { JoinOptions, Room } from "./room.js"
  */
@@ -35,7 +35,9 @@ const LOST = new Set(["unknown_call", "not_a_party", "forged_snapshot", "wrong_p
  * @property {[state: ConnectionState, reason?: string]} stateChanged
  * @property {[presence: Presence]} presence
  * @property {[call: Call]} incoming
- * @property {[call: Call]} call a Call that nobody dialled here: made by a transfer or merge
+ * @property {[call: Call]} call a Call that nobody dialled here: made by a transfer or merge, or out of a Room
+ * @property {[call: Call, room: Room]} upgraded a Call goes on in a Room, whoever wished for it
+ * @property {[invitation: Invitation]} invited somebody would like this User to come into a Room
  * @property {[{entry?: HistoryEntry, missed: number}]} history
  * @property {[error: OffhookError]} error what no promise tells
  */
@@ -68,6 +70,8 @@ export class OffhookClient extends Emitter {
   #endedMs = 60_000;
   /** What the last Call that went into another one had sent. @type {{into: string, stream: MediaStream|null}|null} */
   #handedOver = null;
+  /** Calls on their way into a Room, by id. @type {Map<string, Promise<Room>>} */
+  #upgrades = new Map();
   /** @type {{users?: string[]}|null} */
   #presenceWatched = null;
   /** @type {{status?: Status, call_waiting?: boolean}} */
@@ -194,7 +198,13 @@ export class OffhookClient extends Emitter {
    * @param {JoinOptions} [options]
    * @returns {Promise<Room>}
    */
-  async joinRoom(name, { signal, ...options } = {}) {
+  async joinRoom(name, options = {}) {
+    const room = await this.#makeRoom(name, options);
+    return this.#join(room, options.signal);
+  }
+
+  /** @param {string} name @param {JoinOptions} options */
+  async #makeRoom(name, { signal, ...options }) {
     const { Room } = await import("./room.js");
     const device = this.#device;
     const isConnected = device !== null && (this.state === "connected" || this.state === "reconnecting");
@@ -212,6 +222,11 @@ export class OffhookClient extends Emitter {
     );
     this.rooms.add(room);
     this.#updateInCall();
+    return room;
+  }
+
+  /** @param {Room} room @param {AbortSignal} [signal] */
+  async #join(room, signal) {
     const abort = () => room.abandon("aborted");
     signal?.addEventListener("abort", abort);
     try {
@@ -241,6 +256,38 @@ export class OffhookClient extends Emitter {
   networkChanged(isNewNetwork) {
     this.#session?.probe();
     if (isNewNetwork) for (const media of [...this.calls.values(), ...this.rooms]) media.reconnect();
+  }
+
+  /** @param {Call} call @param {Partial<RoomSettings>} [settings] @returns {Promise<Room>} */
+  async #upgrade(call, settings) {
+    const { room } = await this.#command("call.upgrade", { call: call.id });
+    return this.#goOn(call, room, settings);
+  }
+
+  /** Both sides come here, and both may have wished for it. @param {Call} call @param {string} name @param {Partial<RoomSettings>} [settings] */
+  #goOn(call, name, settings) {
+    const under = this.#upgrades.get(call.id);
+    if (under) return under;
+    const going = this.#enter(call, name, settings);
+    this.#upgrades.set(call.id, going);
+    going.catch(() => this.#upgrades.delete(call.id));
+    return going;
+  }
+
+  /** @param {Call} call @param {string} name @param {Partial<RoomSettings>} [settings] */
+  async #enter(call, name, settings) {
+    const { Handover } = await import("./handover.js");
+    const { audio, video } = call.sent;
+    const room = await this.#makeRoom(name, { audio: call.muted ? null : audio, video, settings: { back_to_call: true, ...settings } });
+    const handover = new Handover({ call, room, to: "room", command: (type, data) => this.#command(type, data) });
+    handover.onMoved = () => this.emit("upgraded", call, room);
+    return this.#join(room);
+  }
+
+  /** @param {Call} call one that the last two of a Room go on in @param {Room} room */
+  async #comeBack(call, room) {
+    const { Handover } = await import("./handover.js");
+    new Handover({ call, room, to: "call", command: (type, data) => this.#command(type, data) });
   }
 
   /** @param {string} type @param {Record<string, any>} [data] @returns {Promise<any>} */
@@ -312,6 +359,14 @@ export class OffhookClient extends Emitter {
       case "ice.candidates":
       case "ice.restart":
         return this.calls.get(data.call)?.handle(type, data);
+      case "call.upgraded": {
+        const call = this.calls.get(data.call);
+        // Without it the Call goes on as it is.
+        if (call?.phase === "active") this.#goOn(call, data.room).catch((error) => this.emit("error", error));
+        return;
+      }
+      case "room.invited":
+        return this.emit("invited", { ...data, name: data.name ?? data.by });
       case "presence":
         return this.emit("presence", named(data));
       case "history":
@@ -357,9 +412,13 @@ export class OffhookClient extends Emitter {
       if (event === "adopted") this.#handBack(ended);
     } else if (event === "created" || event === "answered") {
       const call = this.#addState(state);
-      call.useStream(this.#streamFor(state));
+      const room = [...this.rooms].find(({ name }) => name === state.from_room);
+      // There the other side is heard until it is heard here.
+      if (room) call.silence(true);
+      call.useStream(room ? room.stream : this.#streamFor(state));
       call.apply(state, sealed);
       this.emit("call", call);
+      if (room) this.#comeBack(call, room).catch((error) => this.emit("error", error));
     } else {
       // Its media is gone with the page that had it; nobody should wait for it.
       this.#command("call.hangup", { call: state.call }).catch(() => {});
@@ -395,6 +454,7 @@ export class OffhookClient extends Emitter {
         command: (type, data) => this.#command(type, data),
         configuration: () => this.#configuration(),
         report: (error) => this.emit("error", error),
+        upgrade: (upgraded, settings) => this.#upgrade(upgraded, settings),
         ended: (ended) => this.#callEnded(ended),
       },
       described,
@@ -422,6 +482,7 @@ export class OffhookClient extends Emitter {
   /** @param {Call} call */
   #callEnded(call) {
     this.calls.delete(call.id);
+    this.#upgrades.delete(call.id);
     const now = Date.now();
     this.#ended.set(call, now);
     for (const [old, at] of this.#ended) if (at < now - this.#endedMs) this.#ended.delete(old);

@@ -32,4 +32,5 @@ export { OffhookError } from "./errors.js";
  * @typedef {import("./types.js").ChatMessage} ChatMessage
  * @typedef {import("./types.js").RoomSettings} RoomSettings
  * @typedef {import("./types.js").Waiting} Waiting
+ * @typedef {import("./types.js").Invitation} Invitation
  */

@@ -12,6 +12,19 @@ export class Media {
   remoteStream = new MediaStream();
   /** While a Call is held, nothing is sent and nothing is heard. */
   held = false;
+  /** Whether the other side is heard elsewhere meanwhile. */
+  #silent = false;
+
+  /** @param {boolean} on */
+  silence(on) {
+    this.#silent = on;
+    for (const track of this.remoteStream.getTracks()) this.#admit(track);
+  }
+
+  /** @param {MediaStreamTrack} track */
+  #admit(track) {
+    track.enabled = !this.held && !(this.#silent && track.kind === "audio");
+  }
 
   /** @param {MediaKind} kind A shared screen takes the place of the camera. */
   #wanted(kind) {
@@ -50,7 +63,7 @@ export class Media {
 
     for (const track of removed) this.remoteStream.removeTrack(track);
     for (const track of added) this.remoteStream.addTrack(track);
-    for (const track of received) track.enabled = !this.held;
+    for (const track of received) this.#admit(track);
     return added.length + removed.length > 0;
   }
 }

@@ -125,6 +125,12 @@ export class Peer {
     this.sendMedia();
   }
 
+  /** Whether sound or pictures of the other side came through. @param {"audio"|"video"} kind */
+  receives(kind) {
+    const receivers = this.#pc?.getReceivers?.() ?? [];
+    return receivers.some((receiver) => receiver.track.kind === kind && receiver.getSynchronizationSources().length > 0);
+  }
+
   /** @param {string} type @param {any} data */
   handle(type, data) {
     this.#enqueue(async (pc) => {

@@ -155,6 +155,12 @@ export class RoomMedia {
     if (slot) this.#options.encryption?.expect(slot.transceiver, owner);
   }
 
+  /** Whether anything came through. @param {MediaStream} stream that of a slot */
+  receives(stream) {
+    const slot = [...this.#slots.audio, ...this.#slots.video].find((one) => one.stream === stream);
+    return (slot?.transceiver.receiver.getSynchronizationSources().length ?? 0) > 0;
+  }
+
   /** What is sent in a section. @param {string} mid */
   sourceOf(mid) {
     return [...this.#sections].find(([, transceiver]) => transceiver.mid === mid)?.[0] ?? null;

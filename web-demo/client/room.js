@@ -81,8 +81,9 @@ const LEFT_ALREADY = new Set(["unknown_room", "not_in_room", "closed", "network"
  * @property {[track: LocalTrack, by: Participant|null]} muted somebody else, or a lost permission, muted an own Track
  * @property {[words: string[]|null]} code
  * @property {[room: Room]} halted encryption was switched off: nothing is sent or received until `goOnUnencrypted()`
+ * @property {[track: LocalTrack, by: Participant|null]} asked a moderator would like it to be unmuted
  * @property {[state: MediaState]} connection
- * @property {[end: {reason: string}]} ended
+ * @property {[end: {reason: string}]} ended `call`: the last two go on as a Call
  * @property {[error: OffhookError]} error what no promise tells
  */
 
@@ -98,7 +99,7 @@ export class Room extends Emitter {
   /** @type {RoomPhase} `waiting`: in the lobby, until a moderator opens */
   state = "joining";
   /** @type {RoomSettings} */
-  settings = { locked: false, lobby: false, role: "speaker", encrypted: false, metadata: null };
+  settings = { locked: false, lobby: false, role: "speaker", encrypted: false, back_to_call: false, metadata: null };
   /** @type {number|null} milliseconds since 1970 */
   createdAt = null;
   local = new LocalParticipant((track) => this.#sendLocal(track));
@@ -138,6 +139,8 @@ export class Room extends Emitter {
   #slots = new Map();
   /** Tracks whose stream the page was told. @type {Set<RemoteTrack>} */
   #subscribed = new Set();
+  /** Who is heard elsewhere. @type {string|null} */
+  #silenced = null;
   #wishes = WISHES_DEFAULT;
   #wishesTold = "";
   /** @type {Record<"want"|"join", ReturnType<typeof setTimeout>|undefined>} */
@@ -293,7 +296,45 @@ export class Room extends Emitter {
     return (await this.#media?.stats()) ?? null;
   }
 
+  /** Asks a moderator's question: would somebody unmute a Track? @param {RemoteTrack} track */
+  async askToUnmute(track) {
+    await this.#command("room.ask", { track: track.id });
+  }
+
+  /** Takes down the hand of somebody else; a moderator may. @param {Participant} participant */
+  async lowerHand(participant) {
+    await this.#command("room.hand", { up: false, participant: participant.id });
+  }
+
+  /** Asks a User of the Account to come in; rejects with `peer_gone` when they cannot be reached. @param {string} user */
+  async invite(user) {
+    await this.#command("room.invite", { user });
+  }
+
   // From here on: for the client, not for pages.
+
+  /** @internal What this side has open, for a Call that goes on from here. */
+  get stream() {
+    const stream = new MediaStream();
+    for (const { mediaTrack, muted, source } of this.local.tracks.values()) {
+      if (!mediaTrack || (source !== "microphone" && (source !== "camera" || muted))) continue;
+      // Here a muted microphone is not sent at all, there it is silent.
+      if (muted) mediaTrack.enabled = false;
+      stream.addTrack(mediaTrack);
+    }
+    return stream;
+  }
+
+  /** @internal Whether a Track came through. @param {RemoteTrack} track */
+  receives({ stream }) {
+    return Boolean(stream && this.#media?.receives(stream));
+  }
+
+  /** @internal Somebody is heard elsewhere; null: everybody is heard here. @param {string|null} user */
+  silence(user) {
+    this.#silenced = user;
+    this.#settleSound();
+  }
 
   /** @internal Resolves when the server has answered: in the Room, or in its lobby. */
   async join() {
@@ -373,6 +414,8 @@ export class Room extends Emitter {
         return this.#wasMuted(data);
       case "room.keys":
         return this.#encryption?.handleKeys(data);
+      case "room.asked":
+        return this.#wasAsked(data);
     }
     // Other types are of a later version, and nothing we could miss.
   }
@@ -584,6 +627,7 @@ export class Room extends Emitter {
       changed.push(track);
     }
     for (const track of changed) this.emit("trackUnsubscribed", track);
+    this.#settleSound(received);
     for (const [track, stream] of received) {
       if (track.stream === stream) continue;
       track.stream = stream;
@@ -592,6 +636,15 @@ export class Room extends Emitter {
       this.emit("trackSubscribed", track);
     }
     if (changed.length) this.#changed();
+  }
+
+  /** Lets everybody be heard but who is heard elsewhere. @param {Map<RemoteTrack, MediaStream>} [received] */
+  #settleSound(received = new Map([...this.#subscribed].map((track) => [track, /** @type {MediaStream} */ (track.stream)]))) {
+    const silent = [...received].filter(([{ kind, participant }]) => kind === "audio" && participant.user === this.#silenced);
+    const streams = silent.map(([, stream]) => stream);
+    for (const stream of this.audio) {
+      for (const track of stream.getTracks()) track.enabled = !streams.includes(stream);
+    }
   }
 
   /** @param {string} id @returns {RemoteTrack|null} */
@@ -691,6 +744,12 @@ export class Room extends Emitter {
     this.#changed();
   }
 
+  /** @param {{track: string, by: string}} data */
+  #wasAsked({ track: id, by }) {
+    const track = this.#ownTrack(id);
+    if (track?.muted) this.emit("asked", track, this.participant(by));
+  }
+
   /**
    * What may not be sent any more is not sent, whatever the server does with it. What may be sent now, and the server has
    * left out so far, is offered again.
@@ -718,6 +777,8 @@ export class Room extends Emitter {
       track.muted = true;
       throw new OffhookError("forbidden", `a ${this.local.role} may not send a ${track.source}`);
     }
+    // A Call that it is sent into, too, or was, silences it in this way.
+    if (track?.mediaTrack && !track.muted) track.mediaTrack.enabled = true;
     this.#changed();
     const sent = this.#media?.send();
     await Promise.all([sent, track && this.#tellMuted(track)]);

@@ -9,16 +9,17 @@
 /** @typedef {{audio: boolean, video: "camera"|"screen"|null}} MediaSent whether the microphone is on, and what the picture is */
 /** @typedef {{user: string, name: string}} Person */
 /** @typedef {{account: string, user: string, name: string}} Me */
-/** @typedef {{reason: string, cause: number, by: string|null, into: string|null}} CallEnd */
+/** @typedef {{reason: string, cause: number, by: string|null, into: string|null, room?: string}} CallEnd `into` is the Call, `room` the Room that goes on */
 /** @typedef {{by: string, to: string, call: string}} Transfer */
 
 /** @typedef {"microphone"|"camera"|"screen"|"screen_audio"} Source where a Track comes from */
 /** @typedef {"listener"|"speaker"|"moderator"} Role */
 /** @typedef {{speak: boolean, video: boolean, share: boolean, moderate: boolean, data: boolean}} Permissions */
 /** @typedef {"lost"|"poor"|"good"|"excellent"} Quality how well a Participant is connected */
-/** @typedef {{locked: boolean, lobby: boolean, role: Role, encrypted: boolean, metadata: string|null}} RoomSettings `role` is that of who comes in; `encrypted` can be switched off, not on */
+/** @typedef {{locked: boolean, lobby: boolean, role: Role, encrypted: boolean, back_to_call: boolean, metadata: string|null}} RoomSettings `role` is that of who comes in; `encrypted` can be switched off, not on; with `back_to_call` the last two go on as a Call */
 /** @typedef {{id: string, from: {participant: string, user: string, name: string}, text: string, at: number, to?: string[]}} ChatMessage */
 /** @typedef {{participant: import("./participant.js").Participant, reaction: string}} Reaction */
+/** @typedef {{room: string, by: string, name: string, participants: number}} Invitation `room` is a name for `joinRoom`; `by` the User, `name` theirs */
 /** @typedef {{waiting: string, user: string, name: string, at: number}} Waiting somebody in the lobby; `waiting` is what `admit` takes */
 
 /**
@@ -46,6 +47,7 @@
  * @property {string|null} commitment
  * @property {Transfer|null} transfer
  * @property {string|null} replaces
+ * @property {string} [from_room] the name of the Room it continues
  * @property {CallEnd|null} end
  */
 

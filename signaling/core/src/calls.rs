@@ -6,7 +6,7 @@ use model::bus::{Action, Command, Origin};
 use model::record::Participant;
 use model::{
     AccountId, CallId, CallRecord, CallState, DeviceId, End, EndReason, MessageId, Millis, NodeId,
-    Phase, RecordChange, RoomName, Timestamp, UserId,
+    Phase, Place, RecordChange, RoomName, Timestamp, UserId,
 };
 use signaling_wire::room::RefusedMedia;
 use signaling_wire::{CallEvent, ErrorCode, ErrorData, OkData, ServerFrame};
@@ -49,6 +49,8 @@ pub(crate) struct Call {
     pub(crate) absent: Vec<Absent>,
     /// The generation of the newest offer of the caller and of the callee.
     pub(crate) offers: [u64; 2],
+    /// Where the caller and the callee said last that the other's media arrives, while it moves.
+    pub(crate) moved: [Option<Place>; 2],
     pub(crate) armed: Armed,
 }
 
@@ -148,6 +150,7 @@ impl Call {
             came_back: false,
             absent: Vec::new(),
             offers: [0; 2],
+            moved: [None; 2],
             armed: Armed::default(),
         }
     }
@@ -326,6 +329,7 @@ impl Signaling {
             Action::TransferTo { to } => self.on_transfer_to(key, id, &origin, to),
             Action::TransferWith { with } => self.on_transfer_with(key, id, &origin, with),
             Action::Upgrade => self.on_upgrade(key, &origin),
+            Action::Moved { to } => self.on_moved(key, &origin, to),
             Action::Relay(relay) => self.on_relay(key, &origin.user, origin.device, &relay),
             Action::Invite { .. } | Action::Sync { .. } | Action::State => Ok(Outcome::State(key)),
         }

@@ -335,6 +335,7 @@ impl Signaling {
                 self.ensure_may_upgrade(key, on.call)?;
                 (on.call, Action::Upgrade)
             }
+            ClientFrame::CallMoved(moved) => (moved.call, Action::Moved { to: moved.to }),
             ClientFrame::CallState(on) => (on.call, Action::State),
             ClientFrame::CallVerify(mut verify) => {
                 verify.from = Some(device);

@@ -175,6 +175,7 @@ impl Signaling {
             commitment: invite.commitment,
             transfer: None,
             replaces,
+            from_room: None,
             end: None,
         };
 

@@ -84,7 +84,7 @@ impl Signaling {
         self.announce(key, CallEvent::Transferring, origin);
 
         if came_back.is_none() {
-            self.announce_created(new, &handed_over, &origin.user);
+            self.announce_created(new, &handed_over, Some(&origin.user));
             self.ring(new, None);
         } else {
             self.check_transfer(key);
@@ -143,6 +143,7 @@ impl Signaling {
             commitment: None,
             transfer: None,
             replaces: Some(key.1),
+            from_room: None,
             end: None,
         };
         self.insert_call(new, Call::new(state, self.now));
@@ -150,8 +151,8 @@ impl Signaling {
         self.record_call(new, RecordChange::CallAnswered);
         self.inherit_absence(new, key);
         self.inherit_absence(new, other);
-        self.announce_created(new, &caller, &origin.user);
-        self.announce_created(new, &callee, &origin.user);
+        self.announce_created(new, &caller, Some(&origin.user));
+        self.announce_created(new, &callee, Some(&origin.user));
         self.finish_attended(key, id, origin, other);
         Ok(Outcome::State(key))
     }
@@ -222,7 +223,7 @@ impl Signaling {
         if call.absent.len() < before
             && let Some(party) = call.state.party(&origin.user).cloned()
         {
-            self.announce_created(new, &party, &origin.user);
+            self.announce_created(new, &party, Some(&origin.user));
         }
     }
 
@@ -241,12 +242,17 @@ impl Signaling {
     }
 
     /// Tells a Device that it takes part in a Call it has not dialled.
-    fn announce_created(&mut self, key: CallKey, party: &model::Party, by: &UserId) {
+    pub(crate) fn announce_created(
+        &mut self,
+        key: CallKey,
+        party: &model::Party,
+        by: Option<&UserId>,
+    ) {
         let Some(call) = self.calls.get(&key) else {
             return;
         };
 
-        let data = update_data(&call.told, CallEvent::Created, Some(by), None);
+        let data = update_data(&call.told, CallEvent::Created, by, None);
         let to = Address {
             user: &party.user,
             device: party.device,

@@ -1,12 +1,13 @@
 //! What a client sends. The doc comments become the descriptions in the schema.
 
-use model::{Availability, CallId, DeviceId, Media, SessionId, UserId};
+use model::{Availability, CallId, DeviceId, Media, Place, SessionId, UserId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::room::{
-    OnRoom, RoomAdmit, RoomAnnounce, RoomChat, RoomHand, RoomJoin, RoomKeys, RoomList,
-    RoomMetadata, RoomMute, RoomOffer, RoomReact, RoomRemove, RoomRole, RoomSet, RoomWant,
+    OnRoom, RoomAdmit, RoomAnnounce, RoomAsk, RoomChat, RoomHand, RoomInvite, RoomJoin, RoomKeys,
+    RoomList, RoomMetadata, RoomMute, RoomOffer, RoomReact, RoomRemove, RoomRole, RoomSet,
+    RoomWant,
 };
 use crate::schema::FrameInfo;
 
@@ -103,6 +104,8 @@ client_frames! {
     CallTransfer(TransferRequest) = "call.transfer";
     /// Takes both sides of a Call into a Room.
     CallUpgrade(OnCall) = "call.upgrade";
+    /// Says that the other side's media arrives in the new place.
+    CallMoved(Moved) = "call.moved";
     /// A step of the short code, relayed to the other Device.
     CallVerify(Verify) = "call.verify";
     /// What this Device sends now, relayed to the other Device.
@@ -139,13 +142,17 @@ client_frames! {
     RoomSet(RoomSet) = "room.set";
     /// Lets people of the lobby in, or does not.
     RoomAdmit(RoomAdmit) = "room.admit";
+    /// Asks somebody to unmute a Track.
+    RoomAsk(RoomAsk) = "room.ask";
+    /// Invites a User into the Room.
+    RoomInvite(RoomInvite) = "room.invite";
     /// Gives a Participant another role.
     RoomRole(RoomRole) = "room.role";
     /// Removes a Participant.
     RoomRemove(RoomRemove) = "room.remove";
     /// Ends a Room for everybody.
     RoomEnd(OnRoom) = "room.end";
-    /// Raises the hand, or takes it down.
+    /// Raises the hand, or takes it down; a moderator those of others, too.
     RoomHand(RoomHand) = "room.hand";
     /// Shows a reaction.
     RoomReact(RoomReact) = "room.react";
@@ -308,6 +315,17 @@ pub struct OnCall {
 }
 
 impl Check for OnCall {}
+
+/// The other side's media arrives in another place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Moved {
+    /// The Call.
+    pub call: CallId,
+    /// Where it arrives.
+    pub to: Place,
+}
+
+impl Check for Moved {}
 
 /// A Call at the revision the client knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -15,7 +15,7 @@ mod server;
 
 pub use client::{
     Accept, Candidate, Candidates, ClientFrame, Decline, DeclineReason, DeviceInfo, Empty, Hangup,
-    Hello, HistoryList, Hold, IceRestart, Invite, MediaSent, OnCall, Picture, PresenceSet,
+    Hello, HistoryList, Hold, IceRestart, Invite, MediaSent, Moved, OnCall, Picture, PresenceSet,
     PresenceSubscribe, Resume, Sdp, Shown, Sync, TransferRequest, Verify,
 };
 pub use error::{CloseCode, DecodeError, ErrorCode};

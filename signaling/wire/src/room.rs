@@ -80,6 +80,9 @@ pub struct SettingsChange {
     /// Whether the media is encrypted from end to end: for who begins the Room; later it can only be switched off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encrypted: Option<bool>,
+    /// Whether it goes on as a Call when of three or more people two are left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub back_to_call: Option<bool>,
     /// What the application says about the Room: at most 4096 bytes; an empty text takes it away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<String>,
@@ -92,6 +95,7 @@ impl SettingsChange {
         settings.lobby = self.lobby.unwrap_or(settings.lobby);
         settings.role = self.role.unwrap_or(settings.role);
         settings.encrypted = self.encrypted.unwrap_or(settings.encrypted);
+        settings.back_to_call = self.back_to_call.unwrap_or(settings.back_to_call);
         if let Some(metadata) = self.metadata {
             settings.metadata = Some(metadata).filter(|text| !text.is_empty());
         }
@@ -164,6 +168,28 @@ pub struct RoomMute {
 }
 
 impl Check for RoomMute {}
+
+/// A wish that somebody unmutes a Track of theirs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RoomAsk {
+    /// The Room.
+    pub room: RoomId,
+    /// The Track: somebody else's that is muted.
+    pub track: TrackId,
+}
+
+impl Check for RoomAsk {}
+
+/// Whom to invite.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RoomInvite {
+    /// The Room.
+    pub room: RoomId,
+    /// The User.
+    pub user: UserId,
+}
+
+impl Check for RoomInvite {}
 
 /// What to see and hear; replaces all earlier wishes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -269,13 +295,16 @@ pub struct RoomRemove {
 
 impl Check for RoomRemove {}
 
-/// Whether the own hand is up.
+/// Whether a hand is up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RoomHand {
     /// The Room.
     pub room: RoomId,
     /// Whether it is.
     pub up: bool,
+    /// Whose, unless it is the own one: a moderator takes others down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub participant: Option<ParticipantId>,
 }
 
 impl Check for RoomHand {}
@@ -683,6 +712,22 @@ pub struct RoomMuted {
     pub by: ParticipantId,
 }
 
+/// A moderator would like one to unmute a Track.
+pub type RoomAsked = RoomMuted;
+
+/// Somebody would like one to come into a Room.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RoomInvited {
+    /// The Room's name, for `room.join`.
+    pub room: RoomName,
+    /// The User who invites.
+    pub by: UserId,
+    /// The User's name.
+    pub name: Option<String>,
+    /// How many are there.
+    pub participants: u32,
+}
+
 /// One is not in the Room any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RoomEnded {
@@ -706,6 +751,8 @@ pub enum RoomEndReason {
     Failed,
     /// The Room is elsewhere now: `room.join` again.
     Moved,
+    /// It goes on as a Call between the two who were left.
+    Call,
 }
 
 /// Why an offer is refused: what stands beside `media_refused`.

@@ -12,9 +12,10 @@ use serde::{Deserialize, Serialize};
 use crate::client::{Candidates, Empty, IceRestart, MediaSent, Sdp, Verify};
 use crate::error::ErrorCode;
 use crate::room::{
-    RefusedMedia, RoomAdmitted, RoomChatNews, RoomConnection, RoomDenied, RoomEnded, RoomJoined,
-    RoomKeysNews, RoomLayers, RoomLeft, RoomLobby, RoomMuted, RoomOffered, RoomParticipant,
-    RoomPaused, RoomQuality, RoomReaction, RoomSettingsNews, RoomSlots, RoomSpeakers,
+    RefusedMedia, RoomAdmitted, RoomAsked, RoomChatNews, RoomConnection, RoomDenied, RoomEnded,
+    RoomInvited, RoomJoined, RoomKeysNews, RoomLayers, RoomLeft, RoomLobby, RoomMuted, RoomOffered,
+    RoomParticipant, RoomPaused, RoomQuality, RoomReaction, RoomSettingsNews, RoomSlots,
+    RoomSpeakers,
 };
 use crate::schema::FrameInfo;
 
@@ -117,6 +118,10 @@ server_frames! {
     RoomReaction(RoomReaction) = "room.reaction", true;
     /// A moderator muted an own Track.
     RoomMuted(RoomMuted) = "room.muted", true;
+    /// A moderator would like one to unmute an own Track.
+    RoomAsked(RoomAsked) = "room.asked", true;
+    /// Somebody invites one into a Room.
+    RoomInvited(RoomInvited) = "room.invited", true;
     /// Another Participant's media key, in an encrypted Room.
     RoomKeys(RoomKeysNews) = "room.keys", true;
     /// One is not in the Room any more.
@@ -350,7 +355,7 @@ pub struct Update {
 /// A Call goes on in a Room.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Upgraded {
-    /// The Call; it ends once both sides are in the Room.
+    /// The Call; it ends once both sides say that the media arrives in the Room.
     pub call: CallId,
     /// The Room.
     pub room: RoomName,

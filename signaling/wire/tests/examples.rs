@@ -13,9 +13,9 @@ use model::{CallState, Media, Party, Phase, Role, Source, Status, Timestamp};
 use serde_json::{Value, json};
 use signaling_wire::room::{
     ChatAuthor, ChatMessage, DenyReason, LeaveReason, OnRoom, RefusedMedia, RoomChatNews,
-    RoomConnection, RoomDenied, RoomEndReason, RoomEnded, RoomJoined, RoomKeysNews, RoomLayers,
-    RoomLeft, RoomLobby, RoomMuted, RoomOffered, RoomParticipant, RoomPaused, RoomQuality,
-    RoomReaction, RoomSettingsNews, RoomSlots, RoomSpeakers, TrackTaken, Waiting,
+    RoomConnection, RoomDenied, RoomEndReason, RoomEnded, RoomInvited, RoomJoined, RoomKeysNews,
+    RoomLayers, RoomLeft, RoomLobby, RoomMuted, RoomOffered, RoomParticipant, RoomPaused,
+    RoomQuality, RoomReaction, RoomSettingsNews, RoomSlots, RoomSpeakers, TrackTaken, Waiting,
 };
 use signaling_wire::{
     CallEvent, Candidate, Candidates, ClientFrame, Empty, ErrorCode, ErrorData, Goaway, Head,
@@ -66,6 +66,7 @@ fn every_frame_of_a_client_is_read() {
         ("call.hold", json!({ "call": ID, "on": true })),
         ("call.transfer", json!({ "call": ID, "to": "carol" })),
         ("call.upgrade", json!({ "call": ID })),
+        ("call.moved", json!({ "call": ID, "to": "room" })),
         ("call.verify", json!({ "call": ID, "reveal": shown })),
         (
             "call.media",
@@ -98,6 +99,8 @@ fn every_frame_of_a_client_is_read() {
             "room.mute",
             json!({ "room": ID, "track": ID, "muted": true }),
         ),
+        ("room.ask", json!({ "room": ID, "track": ID })),
+        ("room.invite", json!({ "room": ID, "user": "zoe" })),
         (
             "room.want",
             json!({ "room": ID, "automatic": false,
@@ -534,6 +537,7 @@ fn state() -> CallState {
         commitment: None,
         transfer: None,
         replaces: None,
+        from_room: None,
         end: None,
     }
 }
@@ -617,6 +621,17 @@ fn room_frames() -> Vec<ServerFrame> {
             room,
             track: ID.parse().unwrap(),
             by: id(),
+        }),
+        ServerFrame::RoomAsked(RoomMuted {
+            room,
+            track: ID.parse().unwrap(),
+            by: id(),
+        }),
+        ServerFrame::RoomInvited(RoomInvited {
+            room: "weekly".parse().unwrap(),
+            by: "zoe".parse().unwrap(),
+            name: None,
+            participants: 2,
         }),
         ServerFrame::RoomKeys(RoomKeysNews {
             room,

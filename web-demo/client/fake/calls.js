@@ -11,6 +11,8 @@ export class Calls {
   #calls = new Map();
   /** The newest generation each Device has offered, by Call and Device. */
   #offers = new Map();
+  /** Which Devices say that they hear the other one in the new place, by Call and place. */
+  #moved = new Map();
 
   constructor(server) {
     this.#server = server;
@@ -120,11 +122,43 @@ export class Calls {
         this.#tell(call, data.on ? "held" : "resumed");
         return ok(call);
       }
+      case "call.upgrade": {
+        const room = call.from_room ?? `call-${call.call.toLowerCase()}`;
+        const target = this.#server.ofDevice(otherSide(call, user).device);
+        if (!target) return ["error", { code: "peer_gone", message: "the other Device has no Session" }];
+        this.#server.send(target, "call.upgraded", { call: call.call, room, by: user });
+        return ["ok", { room }];
+      }
+      case "call.moved":
+        this.#hasMoved(call, device.id, data.to);
+        return ["ok", {}];
       case "call.transfer":
         return data.to ? this.#transferBlind(call, user, data.to) : this.#transferAttended(call, user, data.with);
       default:
         return ["error", { code: "unknown_type", message: type }];
     }
+  }
+
+  #hasMoved(call, device, to) {
+    const key = `${call.call} ${to}`;
+    const moved = this.#moved.get(key) ?? new Set();
+    this.#moved.set(key, moved.add(device));
+    if (moved.size < 2) return;
+    if (to === "call") return this.#server.rooms.goOn(call.from_room);
+    this.#end(call, "upgraded", null);
+    call.end.room = call.from_room ?? `call-${call.call.toLowerCase()}`;
+  }
+
+  /** Two who are left in a Room go on as a Call. */
+  begin(caller, callee, room) {
+    const call = {
+      ...{ call: ulid(), rev: 1, epoch: 1, phase: "active", media: { audio: true, video: true } },
+      ...{ caller: party(caller.user, caller.device), callee: party(callee.user, callee.device), ringing: [], held_by: [] },
+      ...{ created_at: Date.now(), answered_at: Date.now(), ended_at: null, commitment: null, transfer: null, replaces: null },
+      ...{ from_room: room, end: null },
+    };
+    this.#calls.set(call.call, call);
+    this.#tell(call, "created");
   }
 
   #transferBlind(call, user, to) {

@@ -16,6 +16,8 @@ export class FakeConnection {
   closed = false;
   /** @type {any[]} */
   channels = [];
+  /** Whether anything comes in. */
+  carries = false;
 
   #transceivers = [];
   #isNeeded = false;
@@ -26,6 +28,10 @@ export class FakeConnection {
 
   getTransceivers() {
     return this.#transceivers;
+  }
+
+  getReceivers() {
+    return this.#transceivers.map(({ receiver }) => receiver);
   }
 
   getConfiguration() {
@@ -45,7 +51,7 @@ export class FakeConnection {
       getParameters: () => ({ encodings: encodings.map((encoding) => ({ ...encoding })) }),
       setParameters: async (parameters) => void parameters.encodings.forEach((encoding, index) => Object.assign(encodings[index], encoding)),
     };
-    const transceiver = { mid: null, receiver: { track: this.makeTrack(kind) }, sender, direction, currentDirection: null };
+    const transceiver = { mid: null, receiver: { track: this.makeTrack(kind), getSynchronizationSources: () => (this.carries ? [{}] : []) }, sender, direction, currentDirection: null };
     this.#transceivers.push(transceiver);
     this.need();
     return transceiver;
@@ -90,7 +96,7 @@ export class FakeConnection {
     if (type === "rollback") return this.#rollback();
     this.#transceivers.forEach((transceiver, index) => (transceiver.mid ??= String(index)));
     this.localDescription = { type, sdp: this.#sdp() };
-    if (type === "answer") this.#isNeeded = false;
+    if (type === "answer") this.#agree();
     this.#become(type === "offer" ? "have-local-offer" : "stable");
   }
 
@@ -98,10 +104,7 @@ export class FakeConnection {
     await null;
     if (type === "answer" && this.signalingState !== "have-local-offer") throw new DOMException("no offer", "InvalidStateError");
     this.remoteDescription = { type, sdp };
-    if (type === "answer") {
-      this.#isNeeded = false;
-      for (const transceiver of this.#transceivers) transceiver.currentDirection = transceiver.direction;
-    }
+    if (type === "answer") this.#agree();
     this.#become(type === "offer" ? "have-remote-offer" : "stable");
   }
 
@@ -118,6 +121,11 @@ export class FakeConnection {
       return `m=${track.kind} 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:${mid}\r\na=${direction}\r\n`;
     });
     return `v=0\r\na=fingerprint:${FakeConnection.fingerprint}\r\na=number:${++descriptions}\r\n${sections.join("")}`;
+  }
+
+  #agree() {
+    this.#isNeeded = false;
+    for (const transceiver of this.#transceivers) transceiver.currentDirection = transceiver.direction;
   }
 
   #rollback() {

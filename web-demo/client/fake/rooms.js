@@ -8,7 +8,7 @@ const MAY = {
   speaker: { speak: true, video: true, share: true, moderate: false, data: true },
   moderator: { speak: true, video: true, share: true, moderate: true, data: true },
 };
-const MODERATED = new Set(["room.set", "room.admit", "room.role", "room.remove", "room.end"]);
+const MODERATED = new Set(["room.ask", "room.set", "room.admit", "room.role", "room.remove", "room.end"]);
 const AUDIO = new Set(["microphone", "screen_audio"]);
 
 export class Rooms {
@@ -71,9 +71,23 @@ export class Rooms {
           if (to) this.#tell(room, to, "room.keys", { from: self.state.participant, epoch: data.epoch, ciphertext });
         }
         return ok();
-      case "room.hand":
-        self.state.hand_at = data.up ? Date.now() : null;
-        return this.#changed(room, self);
+      case "room.hand": {
+        const one = data.participant ? room.participants.get(data.participant) : self;
+        one.state.hand_at = data.up ? Date.now() : null;
+        return this.#changed(room, one);
+      }
+      case "room.ask": {
+        const owner = [...room.participants.values()].find(({ state }) => state.tracks.some(({ track }) => track === data.track));
+        this.#tell(room, owner, "room.asked", { track: data.track, by: self.state.participant });
+        return ok();
+      }
+      case "room.invite": {
+        const invited = this.#server.sessionsOf(data.user);
+        const { user: by, name } = self.state;
+        const news = { room: room.name, by, name, participants: room.participants.size };
+        for (const session of invited) this.#server.send(session, "room.invited", news);
+        return invited.length ? ok() : error("peer_gone");
+      }
       case "room.metadata":
         self.state.metadata = data.metadata;
         return this.#changed(room, self);
@@ -107,6 +121,13 @@ export class Rooms {
     self.state.tracks = tracks.map((source) => ({ track: ulid(), source, muted: muted.includes(source) }));
     this.#enter(room, self);
     return self.state;
+  }
+
+  /** The last two have gone on as a Call. */
+  goOn(name) {
+    const room = this.named(name);
+    for (const one of [...room.participants.values()]) this.#tell(room, one, "room.ended", { reason: "call" });
+    this.#rooms.delete(room.id);
   }
 
   /** Takes such a person away again. */
@@ -156,7 +177,7 @@ export class Rooms {
     const room = {
       id: ulid(),
       name,
-      settings: { locked: false, lobby: false, role: "speaker", encrypted: false, metadata: null, ...settings },
+      settings: { locked: false, lobby: false, role: "speaker", encrypted: false, back_to_call: false, metadata: null, ...settings },
       createdAt: Date.now(),
       participants: new Map(),
       waiting: new Map(),
@@ -225,6 +246,8 @@ export class Rooms {
     room.participants.delete(self.state.participant);
     this.#tellAll(room, "room.left", { participant: self.state.participant, reason });
     this.#tellSlots(room);
+    const left = [...room.participants.values()];
+    if (room.settings.back_to_call && left.length === 2) this.#server.calls.begin(left[0].session, left[1].session, room.name);
   }
 
   #mute(room, self, { track, muted }) {

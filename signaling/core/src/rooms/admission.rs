@@ -118,6 +118,13 @@ impl Room {
         self.standings.insert(user.clone(), standing);
     }
 
+    /// Lets a User in who has not been here, or may not come back by themselves.
+    pub(super) fn admit(&mut self, user: &UserId) {
+        if !matches!(self.standings.get(user), Some(Standing::Known(_))) {
+            self.set_standing(user, Standing::Admitted);
+        }
+    }
+
     fn door(&self, limits: &Limits) -> Door {
         Door {
             locked: self.settings.locked,

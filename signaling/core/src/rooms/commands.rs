@@ -62,6 +62,8 @@ impl Signaling {
             ClientFrame::RoomSet(set) => return self.on_room_set(key, id, set.change),
             ClientFrame::RoomChat(chat) => return self.on_room_chat(key, id, chat),
             ClientFrame::RoomMute(mute) => self.on_room_mute(key, id, mute)?,
+            ClientFrame::RoomAsk(ask) => self.on_room_ask(key, id, ask.track)?,
+            ClientFrame::RoomInvite(invite) => self.on_room_invite(key, id, &invite.user)?,
             ClientFrame::RoomWant(want) => self.on_room_want(key, id, want),
             ClientFrame::RoomAdmit(admit) => self.on_room_admit(key, id, &admit)?,
             ClientFrame::RoomRole(role) => self.on_room_role(key, id, role)?,
@@ -69,7 +71,7 @@ impl Signaling {
                 self.on_room_remove(key, id, remove.participant)?;
             }
             ClientFrame::RoomEnd(_) => self.on_room_end(key, id)?,
-            ClientFrame::RoomHand(hand) => self.on_room_hand(key, id, hand.up)?,
+            ClientFrame::RoomHand(hand) => self.on_room_hand(key, id, hand)?,
             ClientFrame::RoomReact(react) => self.on_room_react(key, id, react.reaction)?,
             ClientFrame::RoomMetadata(said) => self.on_room_metadata(key, id, said.metadata)?,
             ClientFrame::RoomAnnounce(announce) => {
@@ -148,6 +150,8 @@ fn room_of(content: &ClientFrame) -> Option<RoomId> {
     Some(match content {
         ClientFrame::RoomList(list) => list.room,
         ClientFrame::RoomMute(mute) => mute.room,
+        ClientFrame::RoomAsk(ask) => ask.room,
+        ClientFrame::RoomInvite(invite) => invite.room,
         ClientFrame::RoomWant(want) => want.room,
         ClientFrame::RoomSet(set) => set.room,
         ClientFrame::RoomAdmit(admit) => admit.room,

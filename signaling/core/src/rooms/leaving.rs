@@ -108,6 +108,7 @@ impl Signaling {
 
         if has_waited {
             self.tell_lobby(key);
+            self.consider_call(key);
         }
         for id in joining {
             if how == Leaving::SessionEnds {
@@ -169,6 +170,7 @@ impl Signaling {
         self.tell_room(key, &ServerFrame::RoomLeft(left), None);
         self.ensure_moderated(key);
         self.note_emptiness(key);
+        self.consider_call(key);
     }
 
     /// Where nobody moderates any more, the User who has been here the longest does.
@@ -211,6 +213,7 @@ impl Signaling {
         }
 
         self.expire_offers(key);
+        self.expire_going_back(key);
         let ends_at = self
             .rooms
             .get(key)

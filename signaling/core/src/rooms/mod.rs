@@ -37,6 +37,7 @@ use crate::sessions::SessionKey;
 use crate::signaling::Signaling;
 use crate::timers::{Armed, Timers};
 use admission::Standing;
+use upgrade::GoingBack;
 
 /// How long a Room without Participants is kept.
 const EMPTY_KEPT: Millis = Millis::from_secs(60);
@@ -79,6 +80,10 @@ pub(crate) struct Room {
     metadata_bytes: usize,
     /// Who speaks, the loudest first.
     speakers: Vec<ParticipantId>,
+    /// Whether more than two have been here at once, since two tried to go on as a Call last.
+    was_crowd: bool,
+    /// The Call in which the two who are left want to go on.
+    going_back: Option<GoingBack>,
     /// Since when nobody is here or joins.
     empty_since: Option<Timestamp>,
     armed: Armed,
@@ -233,6 +238,8 @@ impl Room {
             chat_bytes: 0,
             metadata_bytes: 0,
             speakers: Vec::new(),
+            was_crowd: false,
+            going_back: None,
             empty_since: None,
             armed: Armed::default(),
         }
@@ -246,7 +253,8 @@ impl Room {
             .values()
             .filter_map(|participant| participant.pending.as_ref())
             .map(|offer| offer.until);
-        joining.chain(pending).chain(ends_at).min()
+        let back = self.going_back.as_ref().map(|back| back.until);
+        joining.chain(pending).chain(ends_at).chain(back).min()
     }
 
     /// The Room for who joins it: its first Participants, and the last of them when there are more.

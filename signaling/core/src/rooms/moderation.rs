@@ -4,7 +4,7 @@ use model::media::MediaCommandKind;
 use model::{ParticipantId, Permissions, Role, TrackId};
 use signaling_wire::room::OnRoom;
 use signaling_wire::room::{
-    DenyReason, RoomAdmit, RoomDenied, RoomEndReason, RoomMute, RoomMuted, RoomRole,
+    DenyReason, RoomAdmit, RoomAsked, RoomDenied, RoomEndReason, RoomMute, RoomMuted, RoomRole,
     RoomSettingsNews, SettingsChange,
 };
 use signaling_wire::{ErrorCode, OkData, ServerFrame};
@@ -71,6 +71,37 @@ impl Signaling {
         Ok(())
     }
 
+    /// Asks somebody to unmute a Track: nobody but its owner does.
+    pub(super) fn on_room_ask(
+        &mut self,
+        key: RoomKey,
+        by: ParticipantId,
+        track: TrackId,
+    ) -> Result<(), Refusal> {
+        self.ensure_moderates(key, by)?;
+        let owner = self
+            .rooms
+            .get(key)
+            .and_then(|room| room.owners.get(&track).copied())
+            .filter(|owner| *owner != by)
+            .ok_or_else(|| Refusal::new(ErrorCode::NotInRoom, "no such track of somebody else"))?;
+        self.take_event(key, by)?;
+
+        let is_muted = self
+            .participant_mut(key, owner)
+            .and_then(|one| one.track_mut(track))
+            .is_some_and(|state| state.muted);
+        if is_muted {
+            let news = RoomAsked {
+                room: key.1,
+                track,
+                by,
+            };
+            self.tell_one(key, owner, &ServerFrame::RoomAsked(news));
+        }
+        Ok(())
+    }
+
     pub(super) fn on_room_set(
         &mut self,
         key: RoomKey,
@@ -99,6 +130,7 @@ impl Signaling {
         if before.lobby && !settings.lobby {
             self.let_in(key, |knock| !knock.is_outcast);
         }
+        self.consider_call(key);
         Ok(OkData::RoomSettings { settings })
     }
 
@@ -158,6 +190,7 @@ impl Signaling {
         }
         if !meant.is_empty() {
             self.tell_lobby(key);
+            self.consider_call(key);
         }
     }
 
@@ -257,7 +290,11 @@ impl Signaling {
         Ok(())
     }
 
-    fn ensure_moderates(&mut self, key: RoomKey, id: ParticipantId) -> Result<(), Refusal> {
+    pub(super) fn ensure_moderates(
+        &mut self,
+        key: RoomKey,
+        id: ParticipantId,
+    ) -> Result<(), Refusal> {
         let one = self
             .participant_mut(key, id)
             .ok_or_else(Refusal::not_in_room)?;

@@ -287,6 +287,7 @@ impl Signaling {
         self.silence(key, silenced);
         if is_news {
             self.tell_participant(key, id, None);
+            self.consider_call(key);
         }
     }
 
@@ -327,7 +328,7 @@ impl Signaling {
             self.tell_lobby_to(key, id);
         }
         self.ensure_moderated(key);
-        self.end_upgraded_call(key);
+        self.consider_call(key);
     }
 
     /// The `ok` to `room.join`.
@@ -443,6 +444,7 @@ impl Signaling {
         self.refuse_room(session, joining.person.command, told);
         self.forget_room(session, key);
         self.note_emptiness(key);
+        self.consider_call(key);
     }
 
     pub(super) fn drop_joining(&mut self, key: RoomKey, id: ParticipantId) -> Option<Joining> {

@@ -1,13 +1,16 @@
-//! What Participants tell one another: written words, hands, reactions, metadata.
+//! What Participants tell one another: written words, hands, reactions, metadata; and whom they invite.
 
 use std::collections::BTreeSet;
 
-use model::ParticipantId;
-use signaling_wire::room::{ChatAuthor, ChatMessage, RoomChat, RoomChatNews, RoomReaction};
+use model::{ParticipantId, UserId};
+use signaling_wire::room::{
+    ChatAuthor, ChatMessage, RoomChat, RoomChatNews, RoomHand, RoomInvited, RoomReaction,
+};
 use signaling_wire::{ErrorCode, OkData, ServerFrame};
 
 use super::admission::METADATA_BYTES_MAX;
-use super::{Room, RoomKey};
+use super::{Participant, Room, RoomKey};
+use crate::bus::Parcel;
 use crate::calls::Refusal;
 use crate::signaling::Signaling;
 
@@ -108,18 +111,83 @@ impl Signaling {
         &mut self,
         key: RoomKey,
         by: ParticipantId,
-        up: bool,
+        RoomHand {
+            up, participant, ..
+        }: RoomHand,
     ) -> Result<(), Refusal> {
+        let whose = participant.unwrap_or(by);
+        if whose != by {
+            self.ensure_moderates(key, by)?;
+            if up {
+                return Err(Refusal::new(
+                    ErrorCode::Forbidden,
+                    "nobody raises the hand of somebody else",
+                ));
+            }
+        }
         self.take_event(key, by)?;
         let now = self.now;
         let one = self
-            .participant_mut(key, by)
+            .participant_mut(key, whose)
             .ok_or_else(Refusal::not_in_room)?;
 
         let hand_at = &mut one.person.state.hand_at;
         if hand_at.is_some() != up {
             *hand_at = up.then_some(now);
-            self.tell_participant(key, by, None);
+            self.tell_participant(key, whose, None);
+        }
+        Ok(())
+    }
+
+    /// Asks a User of the Account to come in; whom a moderator invites need not wait, and finds a locked door open.
+    pub(super) fn on_room_invite(
+        &mut self,
+        key: RoomKey,
+        by: ParticipantId,
+        user: &UserId,
+    ) -> Result<(), Refusal> {
+        let room = self.rooms.get(key).ok_or_else(Refusal::not_in_room)?;
+        let one = room
+            .participants
+            .get(&by)
+            .ok_or_else(Refusal::not_in_room)?;
+        if one.person.is_guest {
+            return Err(Refusal::new(ErrorCode::Forbidden, "a guest invites nobody"));
+        }
+        let (moderates, author) = (one.permissions().moderate, &one.person.state);
+        let news = ServerFrame::RoomInvited(RoomInvited {
+            room: room.name.clone(),
+            by: author.user.clone(),
+            name: author.name.clone(),
+            participants: u32::try_from(room.participants.len()).unwrap_or(u32::MAX),
+        });
+        let is_here = |one: &Participant| one.person.state.user == *user;
+        if room.participants.values().any(is_here) {
+            return Err(Refusal::new(
+                ErrorCode::SelfCall,
+                "the user is in the room already",
+            ));
+        }
+        self.take_event(key, by)?;
+
+        let is_disturbed = self.reach(key.0, user).do_not_disturb;
+        let data = news.data();
+        let parcel = Parcel {
+            user,
+            device: None,
+            except: None,
+            kind: news.kind(),
+            data: &data,
+            call: None,
+        };
+        if is_disturbed || !self.deliver(key.0, &parcel) {
+            return Err(Refusal::new(
+                ErrorCode::PeerGone,
+                "no device of the user can be reached",
+            ));
+        }
+        if moderates && let Some(room) = self.rooms.get_mut(key) {
+            room.admit(user);
         }
         Ok(())
     }

@@ -155,6 +155,7 @@ impl Signaling {
     /// Tells a Session that is back what may have got lost with its socket.
     pub(crate) fn tell_fleeting_again(&mut self, session: SessionKey) {
         for key in self.rooms_of(session) {
+            self.consider_call(key);
             let Some(room) = self.rooms.get(key) else {
                 continue;
             };

@@ -21,3 +21,4 @@ mod rooms_moderated;
 mod rooms_property;
 mod sessions;
 mod transfers;
+mod upgrade;

@@ -429,6 +429,97 @@ fn what_is_sent_again_is_written_once() {
 }
 
 #[test]
+fn a_moderator_lowers_hands_and_raises_none() {
+    let (mut t, room) = TestSignaling::room(&["alice", "bob", "carol"]);
+    let bob = t.participant("bob", &room);
+    let hand = |up: bool, whose: &str| json!({ "room": room, "up": up, "participant": whose });
+    t.ok("bob", "room.hand", json!({ "room": room, "up": true }));
+    t.hush();
+
+    assert_eq!(
+        t.refused("carol", "room.hand", hand(false, &bob)),
+        "forbidden"
+    );
+    t.ok("alice", "room.hand", hand(false, &bob));
+    assert_eq!(
+        t.heard("bob"),
+        ["room.participant bob speaker microphone camera"]
+    );
+    assert_eq!(
+        t.refused("alice", "room.hand", hand(true, &bob)),
+        "forbidden"
+    );
+    let gone = t.new_call();
+    assert_eq!(
+        t.refused("alice", "room.hand", hand(false, &gone)),
+        "not_in_room"
+    );
+}
+
+#[test]
+fn a_moderator_asks_and_does_not_unmute() {
+    let (mut t, room) = TestSignaling::room(&["alice", "bob", "carol"]);
+    let track = t.track("bob", &room, "microphone");
+    let ask = json!({ "room": room, "track": track });
+    t.ok("alice", "room.ask", ask.clone());
+    assert!(t.take("bob", "room.asked").is_none(), "Bob is not muted");
+
+    let mute = json!({ "room": room, "track": track, "muted": true });
+    t.ok("alice", "room.mute", mute);
+    t.media.clear();
+    t.hush();
+    assert_eq!(t.refused("carol", "room.ask", ask.clone()), "forbidden");
+    t.ok("alice", "room.ask", ask);
+    let asked = t.take("bob", "room.asked").unwrap();
+    assert_eq!(asked["data"]["track"], track.as_str());
+    assert_eq!(t.heard("carol"), [""; 0]);
+    assert!(t.told().is_empty(), "he is as muted as before");
+
+    let own = t.track("alice", &room, "microphone");
+    let ask = json!({ "room": room, "track": own });
+    assert_eq!(t.refused("alice", "room.ask", ask), "not_in_room");
+}
+
+#[test]
+fn people_are_invited_and_a_moderators_guest_finds_the_door_open() {
+    let (mut t, room) = TestSignaling::room(&["alice", "bob"]);
+    t.device("gus").room_grants.guest = true;
+    for name in ["gus", "zoe", "zoe2"] {
+        t.connect(name);
+    }
+    let invite = |user: &str| json!({ "room": room, "user": user });
+    t.ok("alice", "room.set", json!({ "room": room, "locked": true }));
+    t.hush();
+
+    t.ok("bob", "room.invite", invite("zoe"));
+    for device in ["zoe", "zoe2"] {
+        let invited = t.take(device, "room.invited").unwrap()["data"].clone();
+        let (by, there) = (&invited["by"], &invited["participants"]);
+        assert_eq!((by, there), (&json!("bob"), &json!(2)));
+        assert_eq!(invited["room"], "weekly");
+    }
+    assert_eq!(t.refused("zoe", "room.join", join("weekly")), "room_locked");
+    t.ok("alice", "room.invite", invite("zoe"));
+    t.join("zoe");
+
+    assert_eq!(t.refused("bob", "room.invite", invite("zoe")), "self_call");
+    assert_eq!(
+        t.refused("bob", "room.invite", invite("nobody")),
+        "peer_gone"
+    );
+    t.ok("gus", "presence.set", json!({ "status": "do_not_disturb" }));
+    assert_eq!(
+        t.refused("alice", "room.invite", invite("gus")),
+        "peer_gone"
+    );
+    t.ok("gus", "presence.set", json!({ "status": "available" }));
+    t.ok("alice", "room.invite", invite("gus"));
+    t.join("gus");
+    t.connect("yan");
+    assert_eq!(t.refused("gus", "room.invite", invite("yan")), "forbidden");
+}
+
+#[test]
 fn hands_and_reactions_are_seen() {
     let (mut t, room) = TestSignaling::room(&["alice", "bob"]);
     t.ok("bob", "room.hand", json!({ "room": room, "up": true }));
