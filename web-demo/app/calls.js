@@ -159,6 +159,32 @@ export async function connectBoth(call, other) {
   await attempt(() => call.transferTo(other));
 }
 
+/** Calls that are on their way into a meeting, because somebody here wants more people in it. @type {WeakSet<Call>} */
+const growing = new WeakSet();
+
+/**
+ * Goes on as a meeting, with the same person and without hanging up, and asks who else shall come.
+ *
+ * @param {Call} call
+ */
+export async function addPeople(call) {
+  if (growing.has(call)) return;
+  growing.add(call);
+  announce("The call becomes a meeting");
+  try {
+    await call.upgrade();
+  } catch (error) {
+    growing.delete(call);
+    const words = errorWords(error);
+    toast(words.title, `${words.detail} The call goes on.`, { tone: "warning" });
+  }
+}
+
+/** Whether somebody here wanted the meeting a Call has become. @param {Call} call */
+export function wasGrownHere(call) {
+  return growing.has(call);
+}
+
 /**
  * Follows a Call from its first moment to its end.
  *
@@ -180,7 +206,8 @@ export function follow(call, stream) {
   let sharesScreen = false;
   call.on("changed", () => {
     takeOverTracks(call);
-    if (call.phase === "active" && !connected) {
+    // Out of a meeting nobody comes anew.
+    if (call.phase === "active" && !connected && !call.fromRoom) {
       connected = true;
       playCue("connected");
       announce(`Connected with ${call.peer.name}`, "assertive");
@@ -208,6 +235,12 @@ export function follow(call, stream) {
 export function adopt(call) {
   store.set({ currentId: call.id, outcome: null });
   follow(call, new MediaStream());
+  // One who is muted in a meeting sends nothing there; the call has the microphone all the same, silent.
+  const { microphone, isMicrophoneOn } = store.state.meeting?.own ?? {};
+  if (call.fromRoom && microphone && !call.localStream?.getAudioTracks().length) {
+    call.mute(!isMicrophoneOn);
+    void call.setTrack("audio", microphone);
+  }
   takeOverTracks(call);
 }
 
@@ -235,7 +268,10 @@ function onEnded(call) {
   const continued = left.find((other) => other.replaces === call.id || other.id === call.end?.into);
   const next = continued ?? onStage({ ...store.state, calls: left })[0] ?? null;
   store.set({ calls: left, currentId: wasOnStage ? (next?.id ?? null) : currentId });
-  release(call, call.end?.by !== me?.user && Boolean(call.end?.into));
+  release(call, call.end?.by !== me?.user && Boolean(call.end?.into ?? call.end?.room));
+  // It goes on as a meeting, or the meeting did not become a call after all.
+  const { meeting } = store.state;
+  if (call.end?.reason === "upgraded" || (call.fromRoom && meeting?.phase === "in" && meeting.name === call.fromRoom)) return;
   tellEnd(call, {
     stage: wasOnStage && !next,
     who: {

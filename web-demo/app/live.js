@@ -11,7 +11,7 @@ import { asksForEncryption, meetingOfAddress } from "./meeting/name.js";
 import { startRinging } from "./ringing.js";
 import { tokenOf } from "./session.js";
 import { listenForShortcuts } from "./shortcuts.js";
-import { unlockOnGesture } from "./sounds.js";
+import { playRingOnce, unlockOnGesture } from "./sounds.js";
 import { onStage, store } from "./state.js";
 import { recall, remember } from "./storage.js";
 import { mountHome } from "./views/home.js";
@@ -171,6 +171,20 @@ function listen() {
   });
   client.on("incoming", (call) => follow(call));
   client.on("call", (call) => adopt(call));
+  client.on("upgraded", (call, room) => void attempt(async () => {
+    const part = await import("./meeting/index.js");
+    await part.goOn(client, call, room);
+  }));
+  client.on("invited", ({ room, name, participants }) => {
+    if (store.state.meeting?.name === room) return;
+    playRingOnce();
+    const others = participants > 1 ? `${participants} people are there.` : "Nobody else is there yet.";
+    toast(`${name} invites you to a meeting`, others, {
+      key: `invited-${room}`,
+      stays: true,
+      action: { label: "Join", run: () => void openMeeting(room) },
+    });
+  });
   client.on("history", ({ entry, missed }) => {
     const { history } = store.state;
     const others = history.filter((other) => other.call !== entry?.call);

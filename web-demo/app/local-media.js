@@ -90,20 +90,28 @@ export function takeOverTracks(call) {
  * Closes the devices that no other Call uses.
  *
  * @param {Call} call one that ended
- * @param {boolean} continued whether a Call that may still be on its way goes on with the same tracks
+ * @param {boolean} continued whether a meeting, or a Call that may still be on its way goes on with the same tracks
  */
 export function release(call, continued) {
   const media = mediaByCall.get(call);
   if (!media) return;
-  media.screen?.stop();
+  // A meeting goes on with the screen, too; another Call does not.
+  if (!call.end?.room) media.screen?.stop();
   if (continued) setTimeout(() => stopUnused(media), HANDOVER_MS);
   else stopUnused(media);
 }
 
+/** What a meeting sends, which may be what a Call has sent. */
+function meetingTracks() {
+  const { microphone, camera, screen } = store.state.meeting?.own ?? {};
+  return [microphone, camera, ...(screen?.getTracks() ?? [])];
+}
+
 /** @param {LocalMedia} media */
 function stopUnused(media) {
-  const inUse = new Set(store.state.calls.flatMap((other) => mediaByCall.get(other)?.stream.getTracks() ?? []));
-  for (const track of media.stream.getTracks()) if (!inUse.has(track)) track.stop();
+  const inCalls = store.state.calls.flatMap((other) => mediaByCall.get(other)?.stream.getTracks() ?? []);
+  const inUse = new Set([...inCalls, ...meetingTracks()]);
+  for (const track of [...media.stream.getTracks(), media.screen]) if (!inUse.has(track)) track?.stop();
 }
 
 /** @param {Call} call */

@@ -22,6 +22,7 @@ export const SHORTCUTS = /** @type {[string, string][]} */ ([
   ["H", "Hold or resume"],
   ["N", "Switch to the other call"],
   ["T", "Transfer"],
+  ["P", "Add people"],
   ["I", "How this call is connected"],
   ["X", "Hang up"],
   ["/", "Search people"],
@@ -119,6 +120,8 @@ function commandFor(key, shift, rested) {
       return () => void calls.toggleHold(call);
     case "t":
       return () => openTransfer(call);
+    case "p":
+      return () => document.querySelector(/** @type {"button"} */ ("[data-test=add-people]:not([hidden])"))?.click();
     case "i":
       return () => store.set({ panelOpen: !store.state.panelOpen });
     case "n": {

@@ -1,5 +1,7 @@
 /** The part of the page that meetings need, loaded with the first one. */
 
+import { wasGrownHere } from "../calls.js";
+import { localMedia } from "../local-media.js";
 import { store } from "../state.js";
 import { Meeting } from "./meeting.js";
 import { mountMeeting } from "./views/frame.js";
@@ -24,4 +26,24 @@ export async function openMeeting(client, name, wantsEncryption) {
   }
   meeting?.close();
   store.set({ meeting: new Meeting(client, name, wantsEncryption), outcome: null });
+}
+
+/**
+ * A Call has become a meeting: shows it with what the Call had open, and asks who else shall come if that is what it is for.
+ *
+ * @param {import("../../client/index.js").OffhookClient} client
+ * @param {import("../../client/index.js").Call} call
+ * @param {import("../../client/index.js").Room} room
+ */
+export async function goOn(client, call, room) {
+  await (mounting ??= mountMeeting());
+  if (room.state === "ended") return;
+  const open = localMedia(call);
+  const [microphone = null] = open?.stream.getAudioTracks() ?? [];
+  store.state.meeting?.close();
+  const meeting = new Meeting(client, room.name, room.isEncrypted, false);
+  store.set({ meeting, outcome: null });
+  const media = { microphone, camera: open?.camera ?? null, screen: open?.screen ?? null, isMuted: call.muted };
+  meeting.takeOver(room, media);
+  if (wasGrownHere(call)) meeting.invite();
 }

@@ -13,6 +13,7 @@ import { store } from "../state.js";
 import { meetingLink, showInAddress } from "./name.js";
 import { OwnMedia } from "./own-media.js";
 import { SoundPlayer } from "./sound.js";
+import { openInvite } from "./views/invite.js";
 import { endWords, people, refusalWords } from "./words.js";
 
 /** @typedef {import("../../client/index.js").OffhookClient} OffhookClient */
@@ -64,13 +65,34 @@ export class Meeting {
   /** @type {AbortController | null} */
   #joining = null;
 
-  /** @param {OffhookClient} client @param {string} name @param {boolean} wantsEncryption as the link to it says */
-  constructor(client, name, wantsEncryption) {
+  /**
+   * @param {OffhookClient} client @param {string} name @param {boolean} wantsEncryption as the link to it says
+   * @param {boolean} [begins] at the device check
+   */
+  constructor(client, name, wantsEncryption, begins = true) {
     this.#client = client;
     this.name = name;
     this.wantsEncryption = wantsEncryption;
     showInAddress(name, wantsEncryption);
-    void this.own.start();
+    if (begins) void this.own.start();
+  }
+
+  /** What people call it: a Call that became a meeting has no name that anybody gave it. */
+  get title() {
+    return this.name.startsWith("call-") ? "Meeting" : this.name;
+  }
+
+  /**
+   * Goes on with a Call that has become a meeting.
+   *
+   * @param {Room} room @param {Parameters<OwnMedia["takeOver"]>[0]} open
+   */
+  takeOver(room, open) {
+    this.own.takeOver(open);
+    this.room = room;
+    this.own.use(room);
+    this.#follow(room);
+    this.#arrived();
   }
 
   get isModerator() {
@@ -218,6 +240,11 @@ export class Meeting {
     await attempt(() => room.react(reaction));
   }
 
+  /** Asks who else shall come. */
+  invite() {
+    openInvite(this);
+  }
+
   async copyLink() {
     const link = meetingLink(this.name, Boolean(this.room?.isEncrypted));
     try {
@@ -291,7 +318,13 @@ export class Meeting {
       if (state === "connected") announce("Connected to the meeting");
       else if (state === "reconnecting") announce("The connection to the meeting was lost", "assertive");
     });
+    room.on("asked", ({ source }, by) => {
+      if (source !== "microphone") return;
+      const action = { label: "Unmute", run: () => void attempt(() => this.own.isMicrophoneOn || this.own.toggleMicrophone()) };
+      toast(`${by?.name ?? "Somebody"} asks you to speak`, "You are muted.", { key: "asked", action });
+    });
     room.on("ended", ({ reason }) => {
+      if (reason === "call") return this.#becomeCall();
       if (reason !== "aborted")
         this.#end(endWords(reason), reason === "left" || reason === "ended" ? "ended" : "problem");
     });
@@ -318,6 +351,13 @@ export class Meeting {
       if (local.track("microphone")?.sent !== audio) await local.setMicrophone(audio ?? false);
       if (local.track("camera")?.sent !== video) await local.setCamera(video);
     });
+  }
+
+  /** Two are left, and go on as a Call with the same devices. */
+  #becomeCall() {
+    this.own.handOver();
+    announce("The meeting goes on as a call");
+    this.close();
   }
 
   /** @param {NonNullable<Meeting["over"]>} words @param {"ended" | "problem"} cue */

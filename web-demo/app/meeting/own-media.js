@@ -47,6 +47,30 @@ export class OwnMedia {
     await Promise.all([this.#open("microphone"), this.isCameraWanted && this.#open("camera")]);
   }
 
+  /**
+   * Goes on with what a Call had open.
+   *
+   * @param {{ microphone: MediaStreamTrack | null, camera: MediaStreamTrack | null, screen: MediaStreamTrack | null, isMuted: boolean }} open
+   */
+  takeOver({ microphone, camera, screen, isMuted }) {
+    this.microphone = microphone;
+    this.camera = camera;
+    this.isMicrophoneOn = microphone !== null && !isMuted;
+    this.isCameraWanted = camera !== null;
+    if (microphone) this.#watch("microphone", microphone);
+    if (camera) this.#watch("camera", camera);
+    if (screen) this.#watchScreen(new MediaStream([screen]));
+    this.#changed();
+  }
+
+  /** Lets go of everything without closing it: a Call goes on with it. */
+  handOver() {
+    this.#room = null;
+    this.#stopListening();
+    this.microphone = this.camera = this.screen = null;
+    this.close();
+  }
+
   /** What goes into a Room from its first moment. */
   get tracks() {
     return { audio: this.isMicrophoneOn ? this.microphone : null, video: this.camera };
@@ -93,9 +117,7 @@ export class OwnMedia {
     if (!stream) return;
     const [video] = stream.getVideoTracks();
     const [audio = null] = stream.getAudioTracks();
-    this.screen = stream;
-    // The browser has a "stop sharing" of its own.
-    video.addEventListener("ended", () => this.screen === stream && void this.stopScreen());
+    this.#watchScreen(stream);
     this.#changed();
     try {
       await this.#room?.local.setScreen(video, audio);
@@ -172,11 +194,22 @@ export class OwnMedia {
       if (this.#closed) return track.stop();
       this[device] = track;
       delete this.problems[device];
-      track.addEventListener("ended", () => this[device] === track && void this.#lost(device));
+      this.#watch(device, track);
     } catch (error) {
       this.problems[device] = error instanceof MediaProblem ? error.code : `failed-${device}`;
     }
     this.#changed();
+  }
+
+  /** @param {Device} device @param {MediaStreamTrack} track */
+  #watch(device, track) {
+    track.addEventListener("ended", () => this[device] === track && void this.#lost(device));
+  }
+
+  /** The browser has a "stop sharing" of its own. @param {MediaStream} stream */
+  #watchScreen(stream) {
+    this.screen = stream;
+    stream.getVideoTracks()[0]?.addEventListener("ended", () => this.screen === stream && void this.stopScreen());
   }
 
   /** @param {Device} device */

@@ -1,6 +1,6 @@
 /** The row of buttons under a Call. */
 
-import { currentActive, end, toggleHold } from "../calls.js";
+import { addPeople, currentActive, end, toggleHold } from "../calls.js";
 import { canShareScreen } from "../devices.js";
 import { h, setAttribute, setText } from "../dom.js";
 import { icon, setIcon } from "../icons.js";
@@ -21,6 +21,7 @@ export function controlsView() {
   const screen = control("screen", "screen", "S", withCall(toggleScreen));
   const hold = control("hold", "hold", "H", withCall(toggleHold));
   const transfer = control("transfer", "transfer", "T", withCall(openTransfer));
+  const add = control("add-people", "add", "P", withCall(addPeople));
   const info = control("connection-open", "info", "I", () => store.set({ panelOpen: !store.state.panelOpen }));
   const hangup = control("hangup", "hangup", "X", () => {
     const call = currentCall(store.state);
@@ -35,6 +36,7 @@ export function controlsView() {
     screen.element,
     hold.element,
     transfer.element,
+    add.element,
     info.element,
     hangup.element,
   );
@@ -55,9 +57,12 @@ export function controlsView() {
       screen.show("screen", media?.screen ? "Stop sharing" : "Share", Boolean(media?.screen));
       hold.show(call.heldByMe ? "resume" : "hold", call.heldByMe ? "Resume" : "Hold", call.heldByMe);
       transfer.show("transfer", "Transfer", false);
+      add.show("add", "Add people", null);
       info.show("info", "Details", panelOpen);
       hangup.show("hangup", active ? "Hang up" : "Cancel", null);
-      for (const one of [mute, camera, screen, hold, transfer, info]) one.element.hidden = !active;
+      for (const one of [mute, camera, screen, hold, transfer, add, info]) one.element.hidden = !active;
+      // Who is on hold hears nobody, in a meeting neither.
+      if (!store.state.hasMeetings || call.heldByMe || call.heldByPeer) add.element.hidden = true;
       if (!canShareScreen()) screen.element.hidden = true;
     },
   };

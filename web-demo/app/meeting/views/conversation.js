@@ -134,7 +134,7 @@ function headView(pager) {
     update(meeting) {
       shown = meeting;
       if (!meeting?.room) return;
-      setText(name, meeting.name);
+      setText(name, meeting.title);
       setText(count, people(meeting.room.participants.size + 1));
       lock.hidden = !meeting.room.settings.locked;
       plain.hidden = !meeting.wasEncrypted || meeting.room.isEncrypted;

@@ -57,6 +57,17 @@ export function peopleView() {
     icon("micOff"),
     "Mute everybody",
   );
+  const add = h(
+    "button",
+    {
+      class: "button small wide",
+      type: "button",
+      data: { test: "meeting-invite" },
+      on: { click: () => store.state.meeting?.invite() },
+    },
+    icon("add"),
+    "Add people",
+  );
   const title = h("h3", { id: "inside-title" });
   const list = h("ul", { class: "rows", "aria-labelledby": "inside-title", data: { test: "participants" } });
   const element = h(
@@ -69,6 +80,7 @@ export function peopleView() {
       lobby,
       title,
       list,
+      add,
       muteAll,
       settings.element,
     ),
@@ -283,6 +295,8 @@ function openPerson(person) {
       );
     return [
       microphone && !microphone.muted && action("mute-person", "micOff", "Mute", (room) => room.mute(microphone)),
+      microphone !== null && microphone.muted && action("ask-to-speak", "mic", "Ask to unmute", (room) => room.askToUnmute(microphone)),
+      remote.handAt !== null && action("lower-hand", "hand", "Lower the hand", (room) => room.lowerHand(remote)),
       camera &&
         !camera.muted &&
         action("stop-camera", "videoOff", "Switch the camera off", (room) => room.mute(camera)),
