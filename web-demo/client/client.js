@@ -346,6 +346,7 @@ export class OffhookClient extends Emitter {
 
   /** @param {string} type @param {any} data */
   #receive(type, data) {
+    if (type === "room.invited") return this.emit("invited", { ...data, name: data.name ?? data.by });
     if (type.startsWith("room.")) return [...this.rooms].find(({ id }) => id === data.room)?.handle(type, data);
     switch (type) {
       case "call.incoming":
@@ -365,8 +366,6 @@ export class OffhookClient extends Emitter {
         if (call?.phase === "active") this.#goOn(call, data.room).catch((error) => this.emit("error", error));
         return;
       }
-      case "room.invited":
-        return this.emit("invited", { ...data, name: data.name ?? data.by });
       case "presence":
         return this.emit("presence", named(data));
       case "history":

@@ -224,6 +224,7 @@ mod tests {
                 commitment: None,
                 transfer: None,
                 replaces: None,
+                from_room: None,
                 end: None,
             },
             changed_in: 1,
