@@ -138,7 +138,7 @@ fn two_who_are_left_go_on_as_a_call_which_the_first_of_them_makes() {
         assert_eq!(ended["data"]["reason"], "call");
         assert_eq!(t.seen(device, &call)["phase"], "active");
     }
-    assert_eq!(t.told(), ["leave", "end"]);
+    assert_eq!(t.told(), ["leave", "permit speak+video+share", "end"]);
     assert_eq!(
         t.refused("bob", "room.leave", json!({ "room": "x" })),
         "bad_data"
