@@ -171,10 +171,12 @@ function listen() {
   });
   client.on("incoming", (call) => follow(call));
   client.on("call", (call) => adopt(call));
-  client.on("upgraded", (call, room) => void attempt(async () => {
-    const part = await import("./meeting/index.js");
-    await part.goOn(client, call, room);
-  }));
+  client.on("upgrading", (call, room, waitFor) => {
+    waitFor(import("./meeting/index.js").then((part) => part.prepare(client, room)));
+  });
+  client.on("upgraded", (call, room) => {
+    void attempt(async () => (await import("./meeting/index.js")).goOn(call, room));
+  });
   client.on("invited", ({ room, name, participants }) => {
     if (store.state.meeting?.name === room) return;
     playRingOnce();

@@ -36,6 +36,8 @@ const LOST = new Set(["unknown_call", "not_a_party", "forged_snapshot", "wrong_p
  * @property {[presence: Presence]} presence
  * @property {[call: Call]} incoming
  * @property {[call: Call]} call a Call that nobody dialled here: made by a transfer or merge, or out of a Room
+ * @property {[call: Call, room: Room, waitFor: (ready: Promise<unknown>) => void]} upgrading a Call is about to go on in a Room: play
+ *   its `audio` now. `waitFor` takes a promise before which sound does not change place
  * @property {[call: Call, room: Room]} upgraded a Call goes on in a Room, whoever wished for it
  * @property {[invitation: Invitation]} invited somebody would like this User to come into a Room
  * @property {[{entry?: HistoryEntry, missed: number}]} history
@@ -281,6 +283,7 @@ export class OffhookClient extends Emitter {
     const room = await this.#makeRoom(name, { audio: call.muted ? null : audio, video, settings: { back_to_call: true, ...settings } });
     const handover = new Handover({ call, room, to: "room", command: (type, data) => this.#command(type, data) });
     handover.onMoved = () => this.emit("upgraded", call, room);
+    this.emit("upgrading", call, room, (ready) => handover.waitFor(ready));
     return this.#join(room);
   }
 

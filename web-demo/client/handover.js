@@ -29,6 +29,8 @@ export class Handover {
   #to;
   #command;
   #isOver = false;
+  /** Whether the page plays what comes from the new place. */
+  #isReady = true;
   #wasShown = false;
   /** Whether the new place is the one that is heard. */
   #isMoved = false;
@@ -50,6 +52,12 @@ export class Handover {
     this.#look();
   }
 
+  /** Nothing changes place before. @param {Promise<unknown>} ready */
+  waitFor(ready) {
+    this.#isReady = false;
+    ready.finally(() => (this.#isReady = true)).catch((error) => this.#room.emit("error", error));
+  }
+
   #look() {
     if (this.#isOver) return;
     setTimeout(() => this.#look(), LOOK_MS);
@@ -64,7 +72,7 @@ export class Handover {
       if (this.#isMoved) this.#move(false);
       if (this.#to === "room" && this.#room.state === "joined" && !this.#peer) this.#askAgain(now);
     } else if (!this.#isMoved) {
-      if (this.#since.arrived !== null && now - this.#since.arrived >= STEADY_MS) this.#move(true);
+      if (this.#isReady && this.#since.arrived !== null && now - this.#since.arrived >= STEADY_MS) this.#move(true);
     } else if (now - (told ?? 0) >= AGAIN_MS) this.#tell();
     // Where others are is where to look, however long the other side takes.
     if (this.#to === "room" && this.#room.participants.size > 1) this.#show();

@@ -73,13 +73,21 @@ export class Meeting {
     this.#client = client;
     this.name = name;
     this.wantsEncryption = wantsEncryption;
+    if (!begins) return;
     showInAddress(name, wantsEncryption);
-    if (begins) void this.own.start();
+    void this.own.start();
   }
 
   /** What people call it: a Call that became a meeting has no name that anybody gave it. */
   get title() {
     return this.name.startsWith("call-") ? "Meeting" : this.name;
+  }
+
+  /** Plays what comes from a Room that a Call is about to become. @param {Room} room */
+  hear(room) {
+    this.#sound.play(room.audio);
+    room.on("audio", (streams) => this.#sound.play(streams));
+    room.on("ended", () => this.#sound.close());
   }
 
   /**
@@ -88,6 +96,7 @@ export class Meeting {
    * @param {Room} room @param {Parameters<OwnMedia["takeOver"]>[0]} open
    */
   takeOver(room, open) {
+    showInAddress(this.name, room.isEncrypted);
     this.own.takeOver(open);
     this.room = room;
     this.own.use(room);

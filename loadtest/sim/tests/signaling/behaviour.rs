@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::device::{Device, Io, Plan};
+use crate::rooms;
 use crate::view::{Phase, View};
 
 /// Lets the person at `device` do something that fits what the Device knows.
@@ -45,6 +46,9 @@ pub fn act(device: &mut Device, users: &[String], io: &mut Io<'_>) {
 
 /// Does what the Device has planned for an incoming Call.
 pub fn carry_out(device: &mut Device, plan: &Plan, io: &mut Io<'_>) {
+    if plan.kind == "join" {
+        return rooms::join_again(device, &plan.call, io);
+    }
     let Some(view) = device.calls.get(&plan.call).map(|held| held.view.clone()) else {
         return;
     };
@@ -239,7 +243,7 @@ fn set_presence(device: &mut Device, io: &mut Io<'_>) {
 
 const FINGERPRINT: &str = "sha-256 00:11:22:33:44:55:66:77:88:99:aa:bb:cc:dd:ee:ff:00:11:22:33:44:55:66:77:88:99:aa:bb:cc:dd:ee:ff";
 
-fn sdp() -> Value {
+pub fn sdp() -> Value {
     let head = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n";
     let media = "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\nc=IN IP4 0.0.0.0\r\na=ice-ufrag:abcd\r\na=ice-pwd:0123456789012345678901\r\n";
     Value::String(format!(

@@ -10,6 +10,7 @@ use sim::{Network, NodeId, Rng, StreamId};
 
 use crate::behaviour;
 use crate::oracle::Oracle;
+use crate::rooms::{self, Rooms};
 use crate::text::{Trace, ulid};
 use crate::view::{Held, Phase, View};
 
@@ -78,6 +79,7 @@ pub struct Device {
     pub key: String,
     pub node: NodeId,
     pub calls: BTreeMap<String, Held>,
+    pub rooms: Rooms,
     pub waiting: Vec<Command>,
     pub plans: Vec<(Duration, Plan)>,
     /// Whether the Device tries to be connected at all.
@@ -116,6 +118,7 @@ impl Device {
             key,
             node,
             calls: BTreeMap::new(),
+            rooms: Rooms::default(),
             waiting: Vec::new(),
             plans: Vec::new(),
             wants_online: false,
@@ -346,6 +349,7 @@ impl Device {
         self.seen.clear();
         self.waiting.clear();
         self.calls.clear();
+        self.rooms.clear();
         self.plans.clear();
     }
 
@@ -392,7 +396,7 @@ impl Device {
         }
         match (kind.as_str(), frame["seq"].as_u64()) {
             ("ping", None) => self.transmit(json!({ "type": "pong", "id": io.ulid() }), io),
-            ("pong" | "ack", None) => {}
+            ("pong" | "ack" | "room.speakers" | "room.quality", None) => {}
             ("goaway", None) => self.reconnect_soon(io),
             ("error", None) => io.oracle.on_loose_error(&self.name, &frame),
             ("hello" | "welcome" | "ping" | "pong" | "ack" | "bye", Some(_)) => {
@@ -449,6 +453,7 @@ impl Device {
             .values()
             .map(|held| (held.view.call.clone(), held.sealed.clone()))
             .collect();
+        let lost = self.rooms.lose(&unanswered);
         io.oracle.on_handed_back(&self.name, &self.calls);
         for (call, sealed) in held {
             self.command("call.sync", json!({ "call": call, "sealed": sealed }), io);
@@ -456,6 +461,9 @@ impl Device {
         for command in unanswered {
             self.waiting.push(command.clone());
             self.send_reliable(&command, io);
+        }
+        for room in lost {
+            rooms::join_again(self, &room, io);
         }
     }
 
@@ -525,6 +533,9 @@ impl Device {
             };
             let command = self.waiting.remove(at);
             io.oracle.on_answer(&self.name, &command, kind, data);
+            if command.kind.starts_with("room.") {
+                return rooms::on_answer(self, &command, kind, data, io);
+            }
             self.on_state(&command.kind, data, io);
             if data["code"] == "conflict" {
                 self.plan_again(&command, io);
@@ -538,6 +549,7 @@ impl Device {
 
         match kind {
             "call.incoming" | "call.update" => self.on_state(kind, data, io),
+            kind if kind.starts_with("room.") => rooms::on_event(self, kind, data, io),
             "history" => io.oracle.on_history(&self.name, data),
             "presence" => {}
             "sdp.offer" | "sdp.answer" | "ice.candidates" | "ice.restart" | "call.verify" => {

@@ -31,6 +31,7 @@ mod device;
 mod mode;
 mod oracle;
 mod reference;
+mod rooms;
 mod store;
 mod system;
 mod text;
@@ -73,6 +74,16 @@ fn who_leaves_takes_no_call_along_for_ever() {
 #[test]
 fn in_a_storm_all_agree_in_the_end() {
     run_seeds(mode::STORM);
+}
+
+#[test]
+fn all_who_are_in_a_room_agree_on_it_in_the_end() {
+    run_seeds(mode::ROOMS);
+}
+
+#[test]
+fn all_who_are_in_a_room_agree_on_it_over_a_crash() {
+    run_seeds(mode::ROOMS_CRASH);
 }
 
 /// The seeds of one kind of trouble, over all processors.

@@ -14,6 +14,8 @@ pub struct Mode {
     pub leaves: bool,
     /// Whether several Devices of one User answer at the same moment.
     pub race: bool,
+    /// Whether people meet in Rooms.
+    pub rooms: bool,
     /// Whether every `hello` that asks to resume must be granted.
     pub always_resumes: bool,
     /// Whether a Device must see updates in order; over a crash an adopted state may be older for a moment.
@@ -29,6 +31,7 @@ const CALM: Mode = Mode {
     crashes: false,
     leaves: false,
     race: false,
+    rooms: false,
     always_resumes: true,
     ordered_updates: true,
     long_absences_over_crashes: false,
@@ -84,6 +87,20 @@ pub const STORM: Mode = Mode {
     ordered_updates: false,
     long_absences_over_crashes: true,
     ..CALM
+};
+
+/// People meet in Rooms while Sessions end and sockets die.
+pub const ROOMS: Mode = Mode {
+    name: "rooms",
+    rooms: true,
+    ..LEAVE
+};
+
+/// The same while the server crashes, too.
+pub const ROOMS_CRASH: Mode = Mode {
+    name: "rooms and crash",
+    rooms: true,
+    ..STORM
 };
 
 impl Mode {

@@ -15,10 +15,17 @@ use sim::{Event, Network, NodeId, StreamId};
 use crate::device::Wire;
 use crate::oracle::Oracle;
 use crate::reference::Reference;
+use crate::rooms::Media;
 use crate::store::Store;
 
 /// A timer of the server that answers query number `token - ANSWERS`; below that it is the core's own.
 const ANSWERS: u64 = 1 << 32;
+
+/// The timer at which the SFU says what it has to say.
+const MEDIA: u64 = 1 << 40;
+
+/// How long the SFU takes to answer.
+const MEDIA_LATENCY: Duration = Duration::from_millis(20);
 
 /// How long the store takes to answer.
 const STORE_LATENCY: Duration = Duration::from_millis(3);
@@ -39,6 +46,7 @@ pub struct System {
     devices: usize,
     reference: Reference,
     questions: BTreeMap<u64, Question>,
+    media: Media,
     armed: Option<Duration>,
     outputs_until_crash: Option<u64>,
 }
@@ -56,6 +64,7 @@ impl System {
             devices,
             reference: Reference::new(lenient),
             questions: BTreeMap::new(),
+            media: Media::default(),
             armed: None,
             outputs_until_crash: None,
         }
@@ -74,6 +83,7 @@ impl System {
         let secret = SealSecret::new([7; 32]);
         let mut core = Signaling::new(limits, ServerId::from_u128(1), &secret, self.seed);
         core.handle_start(Self::timestamp(net));
+        core.handle_media_available(Self::timestamp(net), true);
         self.core = Some(core);
         self.carry_out(net, oracle);
     }
@@ -85,6 +95,7 @@ impl System {
         self.left_at.clear();
         self.reference.forget();
         self.questions.clear();
+        self.media.news.clear();
         self.armed = None;
         self.outputs_until_crash = None;
     }
@@ -180,6 +191,11 @@ impl System {
                     core.handle_disconnect(now, ConnectionId(stream.0));
                 }
             }
+            Event::Timer { token: MEDIA, .. } => {
+                if let Some(news) = self.media.news.pop_front() {
+                    core.handle_media(now, news);
+                }
+            }
             Event::Timer { token, .. } if token >= ANSWERS => {
                 let query = token - ANSWERS;
                 if let Some(question) = self.questions.remove(&query) {
@@ -234,7 +250,11 @@ impl System {
                     net.set_timer(self.node, net.now() + STORE_LATENCY, ANSWERS + query.0);
                 }
                 Output::Publish { .. } => {} // there is no other node
-                Output::Media(_) => {}       // and no SFU
+                Output::Media(command) => {
+                    for _ in 0..self.media.handle(&command) {
+                        net.set_timer(self.node, net.now() + MEDIA_LATENCY, MEDIA);
+                    }
+                }
             }
         }
 

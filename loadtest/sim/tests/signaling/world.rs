@@ -8,6 +8,7 @@ use crate::behaviour;
 use crate::device::{Device, Io, Wire};
 use crate::mode::Mode;
 use crate::oracle::Oracle;
+use crate::rooms;
 use crate::system::System;
 use crate::text::{Trace, device_key, ulid};
 use crate::view::Phase;
@@ -112,6 +113,9 @@ impl World {
         self.each_device(behaviour::ask_state);
         self.run_for(Duration::from_secs(5));
         self.oracle.check_quiet();
+        self.oracle
+            .failures
+            .extend(rooms::check_quiet(&self.devices));
         self.check_waiting();
         if !self.oracle.failures.is_empty() {
             return;
@@ -119,6 +123,7 @@ impl World {
 
         // A Device may take part in several Calls, and a transfer may have begun meanwhile.
         self.each_device(behaviour::hang_up_all);
+        self.each_device(rooms::leave_all);
         self.run_for(Duration::from_secs(90));
         self.oracle.check_quiet();
         self.check_waiting();
@@ -277,7 +282,14 @@ impl World {
             });
         } else {
             let index = self.random_device();
-            self.with_device(index, behaviour::act);
+            let meets = self.mode.rooms && self.rng.percent(85);
+            self.with_device(index, |device, users, io| {
+                if meets {
+                    rooms::act(device, io);
+                } else {
+                    behaviour::act(device, users, io);
+                }
+            });
         }
         let pause = self.rng.millis(10..=900);
         self.net.set_timer(self.fate, self.net.now() + pause, TICK);
@@ -450,6 +462,7 @@ impl World {
         let counts = self.system.counts();
         let right = counts.sessions_connected == self.devices.len()
             && counts.sessions_detached == 0
+            && counts.rooms + counts.participants + counts.waiting == 0
             && counts.calls_ringing == 0
             && counts.calls_active == 0;
         if !right {
