@@ -287,9 +287,9 @@ export class Call extends Emitter {
     return this.#peer.media.tracks;
   }
 
-  /** @internal Whether sound or pictures of the other side came through. @param {"audio"|"video"} kind */
-  receives(kind) {
-    return this.#peer.receives(kind);
+  /** @internal When sound or pictures of the other side came through last; 0: never. @param {"audio"|"video"} kind */
+  arrivedAt(kind) {
+    return this.#peer.arrivedAt(kind);
   }
 
   /** @internal The other side is heard elsewhere, or here again. @param {boolean} on */

@@ -6,8 +6,9 @@
 
 /** How often it is looked whether media arrives. */
 const LOOK_MS = 20;
-/** For how long it has to have arrived, for a jitter buffer begins with some hiccups. */
-const STEADY_MS = 150;
+/** For how long it has to arrive without a pause, for a jitter buffer begins with some hiccups; and what counts as a pause. */
+const STEADY_MS = 300;
+const PAUSE_MS = { audio: 150, video: 1_000 };
 /** Who is connected and sends nothing after this sends nothing at all. */
 const PATIENCE_MS = 5_000;
 /** What a crash of the server may have swallowed is said again after this. */
@@ -38,6 +39,8 @@ export class Handover {
   #hasRoomLed = false;
   /** Times of `performance`, in ms. @type {Record<"connected"|"arrived"|"told", number|null>} */
   #since = { connected: null, arrived: null, told: null };
+  /** What arrived last, by Track or kind, and when that was seen first. @type {Map<string, {at: number, seen: number}>} */
+  #newest = new Map();
 
   /** @param {{call: Call, room: Room, to: "call"|"room", command: Command}} move */
   constructor({ call, room, to, command }) {
@@ -126,11 +129,22 @@ export class Handover {
     if (now - connected >= PATIENCE_MS) return true;
     if (this.#to === "room") {
       const sent = [...(this.#peer?.tracks.values() ?? [])].filter(({ muted, source }) => !muted && source !== "screen_audio");
-      return sent.every((track) => this.#room.receives(track));
+      return sent.map((track) => this.#flows(track.id, track.kind, this.#room.arrivedAt(track), now)).every(Boolean);
     }
     const { peerMedia } = this.#call;
     const kinds = /** @type {const} */ (["audio", "video"]).filter((kind) => peerMedia?.[kind]);
-    return peerMedia !== null && kinds.every((kind) => this.#call.receives(kind));
+    return peerMedia !== null && kinds.map((kind) => this.#flows(kind, kind, this.#call.arrivedAt(kind), now)).every(Boolean);
+  }
+
+  /**
+   * Whether something goes on arriving.
+   * @param {string} what @param {"audio"|"video"} kind @param {number} at when the newest of it arrived, by a clock of its own; 0: never
+   * @param {number} now
+   */
+  #flows(what, kind, at, now) {
+    const before = this.#newest.get(what);
+    if (at && at !== before?.at) this.#newest.set(what, { at, seen: now });
+    return now - (this.#newest.get(what)?.seen ?? -Infinity) < PAUSE_MS[kind];
   }
 
   /** The other side, in the Room. */

@@ -1,6 +1,7 @@
 import { checkSignature, fingerprintsOf, sdpText } from "./code.js";
 import { OffhookError } from "./errors.js";
 import { Media } from "./media.js";
+import { newestIn } from "./stats.js";
 
 /**
  * @import { Device } from "./device.js"
@@ -125,10 +126,10 @@ export class Peer {
     this.sendMedia();
   }
 
-  /** Whether sound or pictures of the other side came through. @param {"audio"|"video"} kind */
-  receives(kind) {
-    const receivers = this.#pc?.getReceivers?.() ?? [];
-    return receivers.some((receiver) => receiver.track.kind === kind && receiver.getSynchronizationSources().length > 0);
+  /** When sound or pictures of the other side came through last; 0: never. @param {"audio"|"video"} kind */
+  arrivedAt(kind) {
+    const receivers = this.#pc?.getReceivers() ?? [];
+    return Math.max(0, ...receivers.filter(({ track }) => track.kind === kind).map(newestIn));
   }
 
   /** @param {string} type @param {any} data */

@@ -1,5 +1,5 @@
 import { OffhookError } from "./errors.js";
-import { ConnectionReader } from "./stats.js";
+import { ConnectionReader, newestIn } from "./stats.js";
 
 /**
  * @import { Encryption } from "./e2ee/encryption.js"
@@ -155,10 +155,10 @@ export class RoomMedia {
     if (slot) this.#options.encryption?.expect(slot.transceiver, owner);
   }
 
-  /** Whether anything came through. @param {MediaStream} stream that of a slot */
-  receives(stream) {
+  /** When something came through last; 0: never. @param {MediaStream} stream that of a slot */
+  arrivedAt(stream) {
     const slot = [...this.#slots.audio, ...this.#slots.video].find((one) => one.stream === stream);
-    return (slot?.transceiver.receiver.getSynchronizationSources().length ?? 0) > 0;
+    return slot ? newestIn(slot.transceiver.receiver) : 0;
   }
 
   /** What is sent in a section. @param {string} mid */

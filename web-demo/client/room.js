@@ -325,9 +325,9 @@ export class Room extends Emitter {
     return stream;
   }
 
-  /** @internal Whether a Track came through. @param {RemoteTrack} track */
-  receives({ stream }) {
-    return Boolean(stream && this.#media?.receives(stream));
+  /** @internal When a Track came through last; 0: never. @param {RemoteTrack} track */
+  arrivedAt({ stream }) {
+    return (stream && this.#media?.arrivedAt(stream)) || 0;
   }
 
   /** @internal Somebody is heard elsewhere; null: everybody is heard here. @param {string|null} user */

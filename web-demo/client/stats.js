@@ -113,3 +113,8 @@ function codecsOf(streams, byId) {
 function sum(stats, field) {
   return stats.reduce((total, stat) => total + (stat[field] ?? 0), 0);
 }
+
+/** When something was decoded last; 0: never. @param {RTCRtpReceiver} receiver */
+export function newestIn(receiver) {
+  return Math.max(0, ...receiver.getSynchronizationSources().map(({ timestamp }) => timestamp));
+}

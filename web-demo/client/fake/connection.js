@@ -51,7 +51,7 @@ export class FakeConnection {
       getParameters: () => ({ encodings: encodings.map((encoding) => ({ ...encoding })) }),
       setParameters: async (parameters) => void parameters.encodings.forEach((encoding, index) => Object.assign(encodings[index], encoding)),
     };
-    const transceiver = { mid: null, receiver: { track: this.makeTrack(kind), getSynchronizationSources: () => (this.carries ? [{}] : []) }, sender, direction, currentDirection: null };
+    const transceiver = { mid: null, receiver: { track: this.makeTrack(kind), getSynchronizationSources: () => (this.carries ? [{ timestamp: performance.now() }] : []) }, sender, direction, currentDirection: null };
     this.#transceivers.push(transceiver);
     this.need();
     return transceiver;

@@ -141,7 +141,10 @@ impl Signaling {
         };
         room.set_standing(&state.user, standing);
         room.forget_metadata(state);
-        room.owners.retain(|_, owner| *owner != id);
+        for track in &state.tracks {
+            room.owners.remove(&track.track);
+        }
+        room.by_session.remove(&participant.person.session);
         room.speakers.retain(|speaker| *speaker != id);
 
         if how != Leaving::Lost {

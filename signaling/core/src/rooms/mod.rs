@@ -65,6 +65,8 @@ pub(crate) struct Room {
     created_at: Timestamp,
     /// Who is here. The ids are made when somebody joins, so this is the order in which they did.
     pub(crate) participants: BTreeMap<ParticipantId, Participant>,
+    /// The same by Session: a Session is in a Room once.
+    by_session: BTreeMap<SessionKey, ParticipantId>,
     /// Whose offer the SFU has not answered yet.
     joining: BTreeMap<ParticipantId, Joining>,
     /// Who waits in the lobby, the longest first.
@@ -230,6 +232,7 @@ impl Room {
             settings,
             created_at: now,
             participants: BTreeMap::new(),
+            by_session: BTreeMap::new(),
             joining: BTreeMap::new(),
             waiting: Vec::new(),
             standings: BTreeMap::new(),
@@ -287,9 +290,7 @@ impl Room {
 
     /// The Participant of a Session.
     fn of_session(&self, session: SessionKey) -> Option<ParticipantId> {
-        let theirs = |participant: &Participant| participant.person.session == session;
-        let found = self.participants.iter().find(|(_, one)| theirs(one));
-        found.map(|(id, _)| *id)
+        self.by_session.get(&session).copied()
     }
 
     fn moderators(&self) -> impl Iterator<Item = (ParticipantId, SessionKey)> {

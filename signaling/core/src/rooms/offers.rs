@@ -117,9 +117,11 @@ impl Participant {
 }
 
 impl Room {
-    /// Knows whose Tracks these are, and no others of theirs.
-    fn own(&mut self, owner: ParticipantId) {
-        self.owners.retain(|_, other| *other != owner);
+    /// Knows whose Tracks these are, instead of those they had `before`.
+    fn own(&mut self, owner: ParticipantId, before: &[TrackState]) {
+        for state in before {
+            self.owners.remove(&state.track);
+        }
         if let Some(participant) = self.participants.get(&owner) {
             let tracks = participant.person.state.tracks.iter();
             self.owners.extend(tracks.map(|state| (state.track, owner)));
@@ -279,9 +281,10 @@ impl Signaling {
             sdp,
         };
         participant.slots = slots;
+        let before = participant.person.state.tracks.clone();
         let (is_news, silenced) = participant.take_tracks(offer.tracks);
         let (session, answer) = (participant.person.session, participant.offered());
-        room.own(id);
+        room.own(id, &before);
 
         self.answer_room(session, offer.command, answer);
         self.silence(key, silenced);
@@ -317,9 +320,10 @@ impl Signaling {
         let Some(room) = self.rooms.get_mut(key) else {
             return;
         };
+        room.by_session.insert(participant.person.session, id);
         room.participants.insert(id, participant);
         room.set_standing(&user, Standing::Known(role));
-        room.own(id);
+        room.own(id, &[]);
 
         self.answer_joined(key, id, command);
         self.silence(key, silenced);
