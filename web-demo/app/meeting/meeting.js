@@ -35,7 +35,7 @@ export class Meeting {
   own = new OwnMedia(() => this.touch());
   /** Whether only an encrypted meeting will do; who begins one begins it so. */
   wantsEncryption;
-  /** Whether it has been encrypted, and is not for ever. */
+  /** Whether it has been encrypted from end to end, and may not be for ever. */
   wasEncrypted = false;
   /** What the person chose; a shared screen or a pin shows one tile large all the same. @type {"grid" | "speaker"} */
   layout = "grid";
@@ -97,6 +97,12 @@ export class Meeting {
    */
   takeOver(room, open) {
     showInAddress(this.name, room.isEncrypted);
+    // The Call was, from end to end.
+    this.wasEncrypted = true;
+    if (!room.isEncrypted) {
+      const detail = "A call is encrypted from end to end. This meeting is not: the server could look in from now on.";
+      toast("No longer encrypted", detail, { tone: "warning", key: "encryption" });
+    }
     this.own.takeOver(open);
     this.room = room;
     this.own.use(room);
@@ -316,8 +322,11 @@ export class Meeting {
     room.on("halted", () =>
       announce("The meeting is no longer encrypted. You are not seen or heard until you go on", "assertive"),
     );
+    let { isEncrypted } = room;
     room.on("settings", () => {
-      if (!this.wasEncrypted || room.isEncrypted) return;
+      const isOver = isEncrypted && !room.isEncrypted;
+      isEncrypted = room.isEncrypted;
+      if (!isOver) return;
       showInAddress(this.name, false);
       if (room.isHalted) return;
       const detail = "You have switched it off. The others are asked whether they go on.";
