@@ -133,7 +133,11 @@ impl Server {
                 let of_relay = public_ips.as_ref().unwrap_or(&config.relay.public_ips);
                 let settings = sfu::settings(config, of_relay)?;
                 let tcp = sfu::tcp_addresses(config, &settings, &addresses, plan.speaks_tls());
-                Some(sfu::start(&settings, tcp, signaling).await?)
+                let sfu = sfu::start(&settings, tcp, signaling).await?;
+                if let Some(relay) = &relay {
+                    relay.set_media_peers(sfu::media_peers(&sfu)).await;
+                }
+                Some(sfu)
             }
             _ => None,
         };

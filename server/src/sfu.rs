@@ -33,6 +33,13 @@ pub(crate) async fn start(
     Ok(handle)
 }
 
+/// Where the relay's clients may send media though it is this server: the SFU's ports, as they are and as clients are told them.
+pub(crate) fn media_peers(sfu: &sfu_service::Handle) -> Vec<SocketAddr> {
+    let (here, told) = (sfu.udp_addresses(), sfu.udp_addresses_told());
+    let elsewhere = told.iter().filter(|address| !here.contains(address));
+    here.iter().chain(elsewhere).copied().collect()
+}
+
 /// The settings that hold: what `[sfu]` does not say about addresses is as for the relay. `public_ips` are the relay's, as they
 /// were written or found.
 ///

@@ -74,6 +74,8 @@ impl Denial {
 pub enum Route {
     /// It is a live relayed address of this relay: hand the payload over in memory.
     Own,
+    /// To a media port of this process, which the kernel keeps inside this machine.
+    Media,
     /// Through the network.
     Network,
 }
@@ -83,6 +85,8 @@ pub enum Route {
 pub enum Rule<'p> {
     /// A live relayed address of this relay, as peers are told it.
     LiveRelayed,
+    /// A media port of the SFU in this process.
+    Media,
     /// An entry of the deny list.
     Denied(&'p Network),
     /// An entry of the allow list.
@@ -106,6 +110,7 @@ impl Rule<'_> {
     pub fn route(self) -> Result<Route, Denial> {
         match self {
             Rule::LiveRelayed => Ok(Route::Own),
+            Rule::Media => Ok(Route::Media),
             Rule::Allowed(_) | Rule::Public => Ok(Route::Network),
             Rule::Denied(_) => Err(Denial::DenyList),
             Rule::Own => Err(Denial::OwnAddress),
@@ -196,6 +201,8 @@ pub struct PeerPolicy {
     pub deny: Vec<Network>,
     /// Addresses of this server: reachable only where a live Allocation is behind them.
     pub own: Vec<IpAddr>,
+    /// UDP ports of this process that anybody may send media to; stronger than `deny`.
+    pub media: Vec<SocketAddr>,
 }
 
 impl PeerPolicy {
@@ -226,6 +233,9 @@ impl PeerPolicy {
         // given to peers in one form only.
         if own && ip == peer.ip() && is_live(peer) {
             return Rule::LiveRelayed;
+        }
+        if self.media.contains(&SocketAddr::new(ip, peer.port())) {
+            return Rule::Media;
         }
         let listed = |network: &Network| {
             network.contains_ip(ip) && network.port.is_none_or(|port| port == peer.port())
@@ -272,6 +282,9 @@ impl PeerPolicy {
         let canonical_ip = canonical(ip);
         if self.own.contains(&canonical_ip) && canonical_ip == ip {
             return Rule::LiveRelayed;
+        }
+        if self.media.iter().any(|media| media.ip() == canonical_ip) {
+            return Rule::Media;
         }
         let denied =
             |network: &Network| network.contains_ip(canonical_ip) && network.port.is_none();
@@ -520,6 +533,7 @@ mod tests {
             own: ["127.0.0.1", "198.51.100.9", "203.0.113.5"]
                 .map(|ip| ip.parse().unwrap())
                 .into(),
+            media: Vec::new(),
         };
         let live = |address: SocketAddr| address.port() == 50_000;
         let check = |peer: &str, expected: Result<Route, Denial>| {
@@ -562,6 +576,7 @@ mod tests {
             allow: networks("10.1.0.0/16 10.1.0.9:53"),
             deny: networks("10.1.2.0/24 9.9.9.9:5000"),
             own: vec!["203.0.113.5".parse().unwrap()],
+            media: Vec::new(),
         };
         let check = |peer: &str, expected: &str| {
             let peer: SocketAddr = peer.parse().unwrap();
@@ -588,6 +603,33 @@ mod tests {
         assert_eq!(by_ip("10.1.2.3"), Rule::Denied(&policy.deny[0]));
         assert_eq!(by_ip("10.1.0.9"), Rule::Allowed(&policy.allow[0]));
         assert_eq!(by_ip("::ffff:203.0.113.5"), Rule::Own);
+    }
+
+    #[test]
+    fn a_media_port_of_this_process_is_reached_and_nothing_beside_it() {
+        let policy = PeerPolicy {
+            deny: vec!["10.0.0.0/8".parse().unwrap()],
+            own: vec!["127.0.0.1".parse().unwrap()],
+            media: ["127.0.0.1:10000", "10.0.0.7:10001"]
+                .map(|media| media.parse().unwrap())
+                .to_vec(),
+            ..PeerPolicy::default()
+        };
+        let check = |peer: &str, expected: Result<Route, Denial>| {
+            let peer: SocketAddr = peer.parse().unwrap();
+            assert_eq!(policy.check(peer, |_| false), expected, "{peer}");
+        };
+        check("127.0.0.1:10000", Ok(Route::Media));
+        check("[::ffff:127.0.0.1]:10000", Ok(Route::Media));
+        check("10.0.0.7:10001", Ok(Route::Media));
+        check("127.0.0.1:10001", Err(Denial::OwnAddress));
+        check("10.0.0.7:10000", Err(Denial::DenyList));
+        check("10.0.0.8:10001", Err(Denial::DenyList));
+
+        // A Permission names no port; each datagram is asked about again.
+        let check_ip = |ip: &str| policy.check_ip(ip.parse().unwrap());
+        assert_eq!(check_ip("10.0.0.7"), Ok(()));
+        assert_eq!(check_ip("10.0.0.8"), Err(Denial::DenyList));
     }
 
     #[test]

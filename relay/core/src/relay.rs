@@ -414,12 +414,16 @@ impl Relay {
         let before = &self.config;
         let rates = |config: &Config| (config.limits.user_rates, config.limits.account_rates);
         let other_rates = rates(&config) != rates(before);
+        let media = before.peers.media.clone();
         self.config = Config {
             realm: before.realm.clone(),
             addresses: before.addresses.clone(),
             ..config
         };
-        self.config.peers = self.config.peer_policy();
+        self.config.peers = PeerPolicy {
+            media,
+            ..self.config.peer_policy()
+        };
         self.config.peers.own.extend(&self.former_ips);
         let limits = &self.config.limits;
         self.strangers
@@ -466,6 +470,12 @@ impl Relay {
             }
             stays
         });
+    }
+
+    /// Lets peers be reached at `media`, whatever lists and blocks say: UDP ports of this process. A [`Path`](crate::Path) has to be
+    /// given the new [`peers`](Self::peers).
+    pub fn set_media_peers(&mut self, media: Vec<SocketAddr>) {
+        self.config.peers.media = media;
     }
 
     /// Begins or ends draining: Allocations live on, new ones are sent to

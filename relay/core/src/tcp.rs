@@ -434,6 +434,10 @@ impl Relay {
             .peers
             .check(peer, |_| other.is_some())
             .map_err(Refusal::Forbidden)?;
+        // Media ports are UDP ports; what listens at the same numbers over TCP is something else.
+        if route == Route::Media {
+            return Err(Refusal::Forbidden(Denial::OwnAddress));
+        }
         Ok((route, other))
     }
 

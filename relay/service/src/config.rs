@@ -615,6 +615,7 @@ impl Config {
                     allow: networks(&self.peers_allow, "peers_allow")?,
                     deny: networks(&self.peers_deny, "peers_deny")?,
                     own,
+                    media: Vec::new(), // Told once there is an SFU.
                 },
                 alternates: Alternates {
                     servers: self.alternate_servers.clone(),

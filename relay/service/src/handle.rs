@@ -192,6 +192,7 @@ enum Command {
     Credentials(Credentials, Done),
     Reconfigure(Box<Settings>, Credentials, Done),
     PublicIps(Vec<IpAddr>, oneshot::Sender<Vec<IpAddr>>),
+    MediaPeers(Vec<SocketAddr>, Done),
     Draining(bool, Done),
 }
 
@@ -288,6 +289,13 @@ impl Handle {
         let unknown = answer.await.context("the relay has ended")?;
         ensure!(unknown.is_empty(), "can't relay on {unknown:?}");
         Ok(())
+    }
+
+    /// Lets clients reach `media` as peers, though they are addresses of this server, and whatever the lists of peers say: the UDP
+    /// ports at which the SFU of this process takes media, as clients are told them. What is sent there stays in this machine.
+    pub async fn set_media_peers(&self, media: Vec<SocketAddr>) {
+        let told = self.tell(|done| Command::MediaPeers(media, done));
+        told.await.ok(); // Without a relay nobody is relayed.
     }
 
     /// Has something changed, and waits until it holds.
@@ -563,6 +571,10 @@ async fn run(shard: Rc<Shard>, control: Control) -> anyhow::Result<()> {
             }
             Command::PublicIps(ips, reply) => {
                 reply.send(shard.set_public_ips(&ips)).ok();
+            }
+            Command::MediaPeers(media, done) => {
+                shard.set_media_peers(media);
+                done.send(()).ok();
             }
             Command::Draining(draining, done) => {
                 shard.set_draining(draining);

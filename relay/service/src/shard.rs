@@ -357,6 +357,12 @@ impl Shard {
         unknown
     }
 
+    /// Lets peers be reached at these UDP ports of this process.
+    pub(crate) fn set_media_peers(self: &Rc<Self>, media: Vec<SocketAddr>) {
+        self.relay.borrow_mut().set_media_peers(media);
+        self.tell_peers();
+    }
+
     /// Tells everybody which peers may be reached.
     fn tell_peers(self: &Rc<Self>) {
         let peers = self.relay.borrow().peers().clone();

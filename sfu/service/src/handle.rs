@@ -68,11 +68,13 @@ impl Sfu {
             threads => threads,
         };
         let sockets = bind(config, threads)?;
-        let addresses = sockets
+        let addresses: Vec<SocketAddr> = sockets
             .iter()
             .flatten()
             .map(|(address, _)| *address)
             .collect();
+        let told = |address: &SocketAddr| config.public(*address);
+        let addresses_told = addresses.iter().map(told).collect();
         let identity = Identity::new()?;
         let shared = Arc::new(Shared::default());
         let config = Arc::new(config.clone());
@@ -136,6 +138,7 @@ impl Sfu {
             stopped,
             shared,
             addresses,
+            addresses_told,
             streams,
         })
     }
@@ -149,6 +152,7 @@ pub struct Handle {
     stopped: CancellationToken,
     shared: Arc<Shared>,
     addresses: Vec<SocketAddr>,
+    addresses_told: Vec<SocketAddr>,
     streams: Vec<Remote<StreamEvent>>,
 }
 
@@ -157,6 +161,12 @@ impl Handle {
     #[must_use]
     pub fn udp_addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// The same as clients are told them: those of `sfu.public_ips` where that is set.
+    #[must_use]
+    pub fn udp_addresses_told(&self) -> &[SocketAddr] {
+        &self.addresses_told
     }
 
     /// A snapshot of the counters of all shards; all zero once the SFU has ended.
