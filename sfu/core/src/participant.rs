@@ -53,6 +53,8 @@ pub(crate) struct Participant {
     pub(crate) streams: Vec<Stream>,
     pub(crate) tracks: Vec<TrackKey>,
     pub(crate) slots: Vec<SlotKey>,
+    /// Voices that get no automatic slot of theirs.
+    pub(crate) hushed: Vec<TrackKey>,
     /// In the order of their SSRCs.
     pub(crate) slots_by_ssrc: Vec<(u32, SlotKey)>,
     /// What slots that have ended left behind.
@@ -82,6 +84,7 @@ impl Participant {
             streams: Vec::new(),
             tracks: Vec::new(),
             slots: Vec::new(),
+            hushed: Vec::new(),
             slots_by_ssrc: Vec::new(),
             ended: Vec::new(),
             clock: PublisherClock::default(),

@@ -7,7 +7,7 @@ use std::time::Instant;
 use model::id::TrackId;
 use model::media::{LayerWanted, MediaEventKind, Slot, TrackOffer};
 use rand::RngExt;
-use sfu_core::{EncodingConfig, Output, SlotConfig, TrackConfig, VOICES_MAX};
+use sfu_core::{EncodingConfig, Output, SlotConfig, TrackConfig, TrackKey, VOICES_MAX};
 
 use crate::participant::{Carried, Carrier, Participant, Section, Track};
 use crate::peer::{Agreed, AgreedSection};
@@ -194,6 +194,8 @@ impl Rooms {
                     && let Some(participant) = self.participants.get_mut(index)
                 {
                     fill(now, room, index, participant);
+                    let hushed = hushed(room, index, participant);
+                    room.core.hush(participant.key, hushed);
                     participant.choose_due = Some(now);
                 }
             }
@@ -373,6 +375,21 @@ fn fill(now: Instant, room: &mut Room, index: usize, participant: &mut Participa
             }
         }
     }
+}
+
+/// The voices a Participant does not want to hear.
+fn hushed(room: &Room, index: usize, participant: &Participant) -> Vec<TrackKey> {
+    let wants = &participant.wants;
+    if wants.automatic && wants.wishes.iter().all(|wish| wish.wanted) {
+        return Vec::new();
+    }
+    let wanted = wishes::wanted(&offered_to(room, index, true), wants);
+    let is_hushed = |track: &&Track| {
+        let is_wanted = wanted.iter().any(|wanted| wanted.track == track.id);
+        track.source.is_audio() && track.owner != index && !is_wanted
+    };
+    let tracks = room.tracks.iter().filter(is_hushed);
+    tracks.map(|track| track.key).collect()
 }
 
 /// How many audio and video slots a Participant should have in all.

@@ -26,6 +26,44 @@ impl Room {
         self.speakers.speaking()
     }
 
+    /// Says which voices a Participant does not want to hear in automatic slots, in place of what was said before: one that is in such
+    /// a slot leaves it, and others get the room.
+    pub fn hush(&mut self, subscriber: ParticipantKey, voices: Vec<TrackKey>) {
+        match self.participants.get_mut(subscriber) {
+            Some(to) if to.hushed != voices => to.hushed = voices,
+            _ => return,
+        }
+        let automatic: Vec<SlotKey> = self
+            .slots_of(subscriber)
+            .filter(|slot| slot.automatic)
+            .map(|slot| slot.key)
+            .collect();
+
+        for slot in automatic {
+            let voice = self.slots.get(slot).and_then(|slot| slot.track);
+            if voice.is_some_and(|voice| self.is_hushed(subscriber, voice)) {
+                self.unsubscribe(slot);
+                self.outputs.push_back(Output::SlotChanged {
+                    participant: subscriber,
+                    slot,
+                    track: None,
+                });
+            }
+            if self
+                .slots
+                .get(slot)
+                .is_some_and(|slot| slot.track.is_none())
+            {
+                self.fill(slot);
+            }
+        }
+    }
+
+    fn is_hushed(&self, subscriber: ParticipantKey, voice: TrackKey) -> bool {
+        let to = self.participants.get(subscriber);
+        to.is_some_and(|to| to.hushed.contains(&voice))
+    }
+
     /// Takes the level of an audio packet. Whether the voice is heard in automatic slots now; if only from now on, what it said
     /// just before is pushed to `forwards`.
     pub(super) fn hear(
@@ -102,7 +140,7 @@ impl Room {
         }
     }
 
-    /// Whether a voice is to be put into an automatic slot of a Participant: it is not their own, and in none of their slots.
+    /// Whether a voice is to be put into an automatic slot of a Participant: it is not their own, wanted, and in none of their slots.
     fn lacks(&self, subscriber: ParticipantKey, voice: TrackKey) -> bool {
         let is_own = self
             .tracks
@@ -110,7 +148,7 @@ impl Room {
             .is_none_or(|track| track.participant == subscriber);
         let mut slots = self.slots_of(subscriber);
 
-        !is_own && slots.all(|slot| slot.track != Some(voice))
+        !is_own && !self.is_hushed(subscriber, voice) && slots.all(|slot| slot.track != Some(voice))
     }
 
     /// An automatic slot that is empty, or else one whose voice isn't heard now.

@@ -303,6 +303,54 @@ fn only_what_is_wanted_is_sent() {
 }
 
 #[test]
+fn a_voice_that_is_not_wanted_is_not_heard_until_it_is() {
+    let mut stage = Stage::new();
+    let alice = stage.join(&[Source::Microphone], 0, 0);
+    let carol = stage.join(&[Source::Microphone], 0, 0);
+    let bob = stage.join(&[], 2, 0);
+    let (participant, track) = (stage.clients[bob].id, stage.clients[alice].tracks[0].track);
+    // Who is heard once they were heard again for a while.
+    let heard = |stage: &mut Stage| {
+        stage.clients[bob].received.clear();
+        for _ in 0..20 {
+            stage.clients[alice].send(0, &[VOICE, b"a"].concat(), false, 960);
+            stage.clients[carol].send(0, &[VOICE, b"c"].concat(), false, 960);
+            stage.rest(Duration::from_millis(10));
+        }
+        let received = &stage.clients[bob].received;
+        let is_heard = |name: u8| {
+            received
+                .iter()
+                .any(|packet| packet.payload.last() == Some(&name))
+        };
+        (is_heard(b'a'), is_heard(b'c'))
+    };
+    assert_eq!(heard(&mut stage), (true, true));
+    let want = |automatic: bool, wanted: bool| MediaCommandKind::Want {
+        participant,
+        automatic,
+        wishes: vec![Wish {
+            track,
+            wanted,
+            height: None,
+            pinned: false,
+            priority: 0,
+        }],
+    };
+    for (automatic, wanted, expected) in [
+        (true, false, (false, true)),
+        (true, true, (true, true)),
+        (false, true, (true, false)),
+        (false, false, (false, false)),
+        (true, true, (true, true)),
+    ] {
+        stage.command(want(automatic, wanted));
+        stage.rest(Duration::from_millis(50));
+        assert_eq!(heard(&mut stage), expected, "{automatic} {wanted}");
+    }
+}
+
+#[test]
 fn a_room_ends_with_its_last_participant() {
     let mut stage = Stage::new();
     let alice = stage.join(&[Source::Microphone], 1, 0);
