@@ -10,6 +10,7 @@ use clap::Args;
 use serde::Serialize;
 use tokio::sync::watch;
 
+use super::film::Film;
 use super::fleet::{BotTally, Fleet, Tally};
 use super::peer::State;
 use super::seat::{Meeting, Slots};
@@ -44,6 +45,12 @@ pub(crate) struct BotsArguments {
     /// What those who send have for a camera.
     #[arg(long, value_enum, default_value = "simulcast")]
     camera: CameraKind,
+    /// Pictures that an encoder made, which browsers decode: VP8 in IVF. They take the place of the camera.
+    #[arg(long)]
+    film: Option<PathBuf>,
+    /// Sound that an encoder made: Opus by 20 ms, in the frames of IVF (codec `OPUS`).
+    #[arg(long)]
+    sound: Option<PathBuf>,
     /// Slots for sound of each.
     #[arg(long, default_value_t = 4)]
     audio_slots: usize,
@@ -123,7 +130,11 @@ pub(crate) async fn run(arguments: &BotsArguments) -> anyhow::Result<()> {
         height: arguments.height,
         leaving,
     };
+    let film = arguments.film.as_deref().map(Film::pictures).transpose()?;
+    let sound = arguments.sound.as_deref().map(Film::sound).transpose()?;
+    let (film, sound) = (film.map(Arc::new), sound.map(Arc::new));
     let camera = match arguments.camera {
+        _ if film.is_some() => Kind::Film,
         CameraKind::Simulcast => Kind::Simulcast,
         CameraKind::Single => Kind::Camera,
         CameraKind::Thumbnail => Kind::Thumbnail,
@@ -142,6 +153,8 @@ pub(crate) async fn run(arguments: &BotsArguments) -> anyhow::Result<()> {
             sends,
             audio_slots: arguments.audio_slots,
             video_slots: arguments.video_slots,
+            film: film.clone(),
+            sound: sound.clone(),
         };
         let seat = meeting.join(&arguments.room, user, index, &role).await;
         seats.push(seat.with_context(|| format!("client {index} can't join"))?);

@@ -95,6 +95,7 @@ impl Ours {
                 sends: Vec::new(),
                 audio_slots: usize::from(media.is_audio()),
                 video_slots: usize::from(!media.is_audio()),
+                ..Role::default()
             };
             self.join(room, &role, count).await?;
             self.receivers += count;
@@ -108,6 +109,7 @@ impl Ours {
             sends: vec![media],
             audio_slots: 0,
             video_slots: count - 1,
+            ..Role::default()
         };
         self.rooms = 1;
         self.join(0, &role, count).await

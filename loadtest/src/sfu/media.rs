@@ -4,9 +4,13 @@
 //! video   VP8 descriptor │ frame header (first packet) │ filling │ magic, nanoseconds
 //! audio   table of contents of Opus                    │ filling │ magic, nanoseconds
 //! ```
+//!
+//! A camera that shows a [`Film`] sends its frames instead; only the last packet of each has a stamp, which no decoder reads.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
+
+use super::film::Film;
 
 /// How long a key frame is followed by others, unless one is asked for.
 const KEY_FRAME_EVERY: Duration = Duration::from_secs(4);
@@ -33,6 +37,12 @@ const OPUS_TOC: u8 = 0x78;
 const MAGIC: [u8; 8] = *b"offhook\0";
 
 const STAMP_LEN: usize = MAGIC.len() + 8;
+
+/// Bytes of the descriptor before each payload.
+const DESCRIPTOR_LEN: usize = 6;
+
+/// The level of a microphone into which somebody speaks has this bit (RFC 6464 §3).
+pub(crate) const VOICE: u8 = 0x80;
 
 /// The moment from which stamps count.
 static BEGINNING: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -67,6 +77,16 @@ pub(crate) struct Camera {
     is_key_frame: bool,
     key_frame_at: Option<Instant>,
     is_asked: bool,
+    film: Option<Shown>,
+}
+
+/// A film, and where it is.
+#[derive(Debug, Clone)]
+struct Shown {
+    film: Arc<Film>,
+    frame: usize,
+    /// Since the last frame.
+    beats: usize,
 }
 
 impl Camera {
@@ -85,6 +105,21 @@ impl Camera {
             is_key_frame: false,
             key_frame_at: None,
             is_asked: false,
+            film: None,
+        }
+    }
+
+    /// One that shows a film, in packets whose payload has at most `payload_len` bytes.
+    pub(crate) fn film(film: Arc<Film>, payload_len: usize) -> Self {
+        // Its first frame is the one behind the last, and due at once.
+        let shown = Shown {
+            frame: film.len() - 1,
+            beats: film.beats(),
+            film,
+        };
+        Self {
+            film: Some(shown),
+            ..Self::small((0, 0), 0, payload_len)
         }
     }
 
@@ -93,8 +128,23 @@ impl Camera {
         self.is_asked = true;
     }
 
-    /// Begins the next frame and returns how many packets it has.
+    /// Begins the next frame and returns how many packets it has; of a film that stands still, none.
     pub(crate) fn next_frame(&mut self, now: Instant) -> usize {
+        if let Some(shown) = &mut self.film {
+            shown.beats += 1;
+            if shown.beats <= shown.film.beats() {
+                return 0;
+            }
+            shown.beats = 1;
+            shown.frame = match self.is_asked {
+                true => 0, // The one key frame there is.
+                false => (shown.frame + 1) % shown.film.len(),
+            };
+            self.is_asked = false;
+            self.picture_id = (self.picture_id + 1) & 0x7FFF;
+            let len = shown.film.frame(shown.frame).len();
+            return len.div_ceil(self.payload_len - DESCRIPTOR_LEN);
+        }
         self.picture_id = (self.picture_id + 1) & 0x7FFF;
         self.is_key_frame = self.is_asked || self.key_frame_at.is_none_or(|at| at <= now);
         if self.is_key_frame {
@@ -112,6 +162,18 @@ impl Camera {
         let mut payload = Vec::with_capacity(self.payload_len);
         payload.extend([0x80 | u8::from(is_first) << 4, 0xE0, id_high, id_low]);
         payload.extend([id_low, 0x20]);
+        if let Some(shown) = &self.film {
+            let room = self.payload_len - DESCRIPTOR_LEN;
+            let frame = shown.film.frame(shown.frame);
+            let rest = frame.get(packet * room..).unwrap_or_default();
+            payload.extend(rest.iter().take(room));
+            // Behind a frame's end, where there is room.
+            if rest.len() + STAMP_LEN <= room {
+                payload.resize(payload.len() + STAMP_LEN, 0);
+                stamp(&mut payload, clock());
+            }
+            return payload;
+        }
         let [w0, w1] = self.size.0.to_le_bytes();
         let [h0, h1] = self.size.1.to_le_bytes();
         match (is_first, self.is_key_frame) {
@@ -136,7 +198,6 @@ pub(crate) fn speech() -> Vec<u8> {
 /// How loud the microphone with this number is at its packet number `packet`, as the header extension has it (RFC 6464): people
 /// speak for two seconds in twenty, one after the other, and the room is never quite still.
 pub(crate) fn level(number: usize, packet: u64) -> u8 {
-    const VOICE: u8 = 0x80;
     const TURN: u64 = 100;
     const TURNS: u64 = 10;
 
@@ -193,6 +254,39 @@ mod tests {
             "four seconds from the last one on"
         );
         assert!(is_key_frame(&mut camera, 6));
+    }
+
+    #[test]
+    fn a_film_is_cut_into_packets_and_begins_anew_for_who_asks() {
+        let frames: [&[u8]; 2] = [&[0x10; 250], &[0x11; 90]];
+        let film = Film::of_pictures(2, &frames.map(<[u8]>::to_vec));
+        let mut camera = Camera::film(Arc::new(film), 100 + DESCRIPTOR_LEN);
+        let now = Instant::now();
+        let show = |camera: &mut Camera| -> Vec<Vec<u8>> {
+            let count = camera.next_frame(now);
+            (0..count).map(|packet| camera.payload(packet)).collect()
+        };
+
+        let first = show(&mut camera);
+        let lens: Vec<usize> = first.iter().map(Vec::len).collect();
+        assert_eq!(lens, [106, 106, 50 + DESCRIPTOR_LEN + STAMP_LEN]);
+        let whole: Vec<u8> = first
+            .iter()
+            .flat_map(|payload| &payload[6..])
+            .copied()
+            .collect();
+        assert_eq!(whole[..250], [0x10; 250]);
+        assert!(age(&first[2], clock()).is_some() && age(&first[1], clock()).is_none());
+        let descriptor = vp8::Descriptor::parse(&first[0]).unwrap();
+        assert!(descriptor.is_key_frame && descriptor.is_start_of_picture());
+
+        assert!(show(&mut camera).is_empty(), "it stands for two beats");
+        let second = show(&mut camera);
+        assert_eq!(second.len(), 1, "no room for a stamp");
+        assert_eq!(second[0].len(), 90 + DESCRIPTOR_LEN);
+        camera.ask_for_key_frame();
+        assert!(show(&mut camera).is_empty());
+        assert_eq!(show(&mut camera).len(), 3);
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod abilities;
 pub(crate) mod bots;
 mod clients;
 mod contender;
+mod film;
 mod fleet;
 pub(crate) mod floor;
 mod janus;

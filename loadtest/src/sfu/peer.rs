@@ -111,7 +111,7 @@ impl Peer {
 
         let mut sent = Vec::new();
         for (number, kind) in role.sends.iter().enumerate() {
-            sent.push(add_track(&mut connection, number, *kind)?);
+            sent.push(add_track(&mut connection, number, *kind, role)?);
         }
         let slots = [
             (RtpCodecKind::Audio, role.audio_slots),
@@ -298,13 +298,18 @@ impl Peer {
             }
             sent.packets += 1;
             let level = media::level(number, sent.packets);
+            let speaks = level & media::VOICE != 0;
+            let payload = match &sent.sound {
+                Some(sound) => sound.payload(usize::try_from(sent.packets)?, speaks),
+                None => media::speech(),
+            };
             let timestamp = timestamp(sent.packets, 48 * 20);
             self.send(
                 now,
                 at,
                 0,
                 (OPUS, timestamp, false),
-                media::speech(),
+                payload,
                 |sent, header| {
                     if let Some(id) = sent.level_id {
                         header.set_extension(id, Bytes::copy_from_slice(&[level]))?;

@@ -253,7 +253,7 @@ impl Attendance {
 fn source(kind: Kind) -> &'static str {
     match kind {
         Kind::Microphone => "microphone",
-        Kind::Camera | Kind::Thumbnail | Kind::Simulcast => "camera",
+        Kind::Camera | Kind::Thumbnail | Kind::Simulcast | Kind::Film => "camera",
     }
 }
 

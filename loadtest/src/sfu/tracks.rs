@@ -1,5 +1,7 @@
 //! What a client sends: Tracks and their Layers.
 
+use std::sync::Arc;
+
 use rtc::media_stream::MediaStreamTrack;
 use rtc::peer_connection::RTCPeerConnection;
 use rtc::rtp_transceiver::rtp_sender::{
@@ -8,6 +10,7 @@ use rtc::rtp_transceiver::rtp_sender::{
 use rtc::rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit};
 
 use super::abilities::{opus, vp8};
+use super::film::Film;
 use super::media::{Camera, FRAME_PACKETS, VIDEO_PACKET_LEN};
 
 /// Bytes of a packet of video besides its payload: header, extensions.
@@ -21,6 +24,10 @@ pub(crate) struct Role {
     /// Sections that only receive, behind them.
     pub(crate) audio_slots: usize,
     pub(crate) video_slots: usize,
+    /// What a camera of [`Kind::Film`] shows.
+    pub(crate) film: Option<Arc<Film>>,
+    /// What microphones hear when somebody speaks; without it, what no encoder made.
+    pub(crate) sound: Option<Arc<Film>>,
 }
 
 /// A Track.
@@ -33,6 +40,8 @@ pub(crate) enum Kind {
     Thumbnail,
     /// Three Layers: 240, 480 and 1200 kbit/s.
     Simulcast,
+    /// What [`Role::film`] has.
+    Film,
 }
 
 impl Kind {
@@ -46,6 +55,7 @@ impl Kind {
             Kind::Microphone => &[("", (0, 0), 1)],
             Kind::Camera => &[("", (1280, 720), FRAME_PACKETS)],
             Kind::Thumbnail => &[("", (320, 180), 1)],
+            Kind::Film => &[("", (0, 0), 0)],
             Kind::Simulcast => &[
                 ("q", (320, 180), 1),
                 ("h", (640, 360), 2),
@@ -74,6 +84,8 @@ pub(super) struct Sent {
     pub(super) rid_id: Option<u8>,
     pub(super) level_id: Option<u8>,
     pub(super) packets: u64,
+    /// What a microphone hears.
+    pub(super) sound: Option<Arc<Film>>,
 }
 
 pub(super) struct SentLayer {
@@ -94,6 +106,7 @@ pub(super) fn add_track(
     connection: &mut RTCPeerConnection,
     number: usize,
     kind: Kind,
+    role: &Role,
 ) -> anyhow::Result<Sent> {
     let codec_kind = if kind.is_audio() {
         RtpCodecKind::Audio
@@ -121,7 +134,10 @@ pub(super) fn add_track(
             rid,
             ssrc,
             sequence: 1000,
-            camera: Camera::small(*size, *packets, kind.payload_len()),
+            camera: match &role.film {
+                Some(film) if kind == Kind::Film => Camera::film(film.clone(), kind.payload_len()),
+                _ => Camera::small(*size, *packets, kind.payload_len()),
+            },
             is_paused: false,
         });
     }
@@ -148,6 +164,7 @@ pub(super) fn add_track(
         rid_id: None,
         level_id: None,
         packets: 0,
+        sound: role.sound.clone(),
     })
 }
 

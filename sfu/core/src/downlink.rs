@@ -261,4 +261,36 @@ mod tests {
         downlink.set_max(Bitrate::kbps(500));
         assert_eq!(downlink.estimate(), Bitrate::kbps(500));
     }
+
+    #[test]
+    fn a_receiver_that_is_sent_little_and_says_so_is_not_sent_less() {
+        let mut now = start();
+        let mut downlink = Downlink::new(now, Acks::Remb);
+        let mut run = |downlink: &mut Downlink<()>, lost: u8, round_trip: Duration| {
+            for _ in 0..20 {
+                now += 100 * MS;
+                assert!(downlink.push(now, Class::Audio, 100, ()).is_ok());
+                downlink.handle_timeout(now);
+                while downlink.poll_send(now).is_some() {}
+            }
+            downlink.handle_report(now, lost, Some(round_trip));
+            downlink.handle_remb(now, Bitrate::kbps(30));
+            downlink.estimate()
+        };
+        let before = downlink.estimate();
+        assert!(run(&mut downlink, 0, 50 * MS) >= before);
+        assert_eq!(
+            run(&mut downlink, 40, 50 * MS),
+            Bitrate::kbps(30),
+            "much is lost"
+        );
+
+        let mut downlink = Downlink::new(start(), Acks::Remb);
+        assert!(run(&mut downlink, 0, 50 * MS) >= before);
+        assert_eq!(
+            run(&mut downlink, 0, 5000 * MS),
+            Bitrate::kbps(30),
+            "it has to wait"
+        );
+    }
 }

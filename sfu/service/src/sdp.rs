@@ -21,6 +21,12 @@ const FORMATS_MAX: usize = 64;
 /// The most encodings of a simulcast Track.
 const ENCODINGS_MAX: usize = 3;
 
+/// What the fingerprint is made with that DTLS is checked by: the one hash that all implementations have.
+const FINGERPRINT_HASH: &str = "sha-256";
+
+/// What others may be made with. They say the same of the same certificate, and are left out.
+const FINGERPRINT_HASHES: [&str; 3] = [FINGERPRINT_HASH, "sha-384", "sha-512"];
+
 /// The most SSRCs of a section: three encodings, each with RTX.
 const SSRCS_MAX: usize = 16;
 
@@ -67,8 +73,8 @@ impl<'a> Offer<'a> {
     ///
     /// # Errors
     ///
-    /// `TooManySections`; `WeakFingerprint` where one is not SHA-256 (RFC 8122 §5) or none is there; `BadSdp` for any other limit,
-    /// for a `mid` that is missing, repeated or can't be a header extension, and for what is not SDP.
+    /// `TooManySections`; `WeakFingerprint` where one is weaker than SHA-256 or none is SHA-256 (RFC 8122 §5), which alone is checked
+    /// then; `BadSdp` for any other limit, for a `mid` that is missing, repeated or can't be a header extension, and for what is not SDP.
     pub(crate) fn read(sdp: &'a str) -> Result<Self, MediaRefusal> {
         if sdp.len() > OFFER_LEN_MAX {
             return Err(match sdp.matches("\nm=").nth(SECTIONS_MAX) {
@@ -88,10 +94,13 @@ impl<'a> Offer<'a> {
             }
             if let Some(hash) = line.strip_prefix("a=fingerprint:") {
                 let hash = hash.split(' ').next().unwrap_or_default();
-                if !hash.eq_ignore_ascii_case("sha-256") {
+                if !FINGERPRINT_HASHES
+                    .iter()
+                    .any(|known| hash.eq_ignore_ascii_case(known))
+                {
                     return Err(MediaRefusal::WeakFingerprint);
                 }
-                fingerprints += 1;
+                fingerprints += usize::from(hash.eq_ignore_ascii_case(FINGERPRINT_HASH));
             }
             if let Some(media) = line.strip_prefix("m=") {
                 if sections.len() == SECTIONS_MAX {
@@ -251,7 +260,7 @@ fn direction(line: &str) -> Option<Direction> {
     Some(Direction { sends, receives })
 }
 
-/// Candidates are for agents that check them, and whoever sends as which SSRC is ours to know.
+/// Candidates are for agents that check them, whoever sends as which SSRC is ours to know, and one fingerprint is enough.
 fn is_left_out(line: &str) -> bool {
     const PREFIXES: [&str; 4] = [
         "a=candidate:",
@@ -259,7 +268,14 @@ fn is_left_out(line: &str) -> bool {
         "a=ssrc:",
         "a=ssrc-group:",
     ];
+    let is_other_fingerprint = |rest: &str| {
+        let hash = rest.split(' ').next().unwrap_or_default();
+        !hash.eq_ignore_ascii_case(FINGERPRINT_HASH)
+    };
     PREFIXES.iter().any(|prefix| line.starts_with(prefix))
+        || line
+            .strip_prefix("a=fingerprint:")
+            .is_some_and(is_other_fingerprint)
 }
 
 #[cfg(test)]
@@ -333,6 +349,20 @@ mod tests {
         assert_eq!(refusal(&format!("{sha1}{}", section("0", ""))), weak);
         let both = section("0", "a=fingerprint:sha-1 AB\r\n");
         assert_eq!(refusal(&format!("{HEAD}{both}")), weak);
+        let stronger = HEAD.replace("sha-256", "sha-512");
+        assert_eq!(refusal(&format!("{stronger}{}", section("0", ""))), weak);
+    }
+
+    #[test]
+    fn of_several_fingerprints_the_one_that_is_checked_is_passed_on() {
+        let several = section(
+            "0",
+            "a=fingerprint:sha-384 CD\r\na=fingerprint:SHA-512 EF\r\n",
+        );
+        let sdp = format!("{HEAD}{several}");
+        let text = Offer::read(&sdp).unwrap().text(|_| false);
+        assert!(text.contains("sha-256 AB"), "{text}");
+        assert!(!text.contains("384") && !text.contains("512"), "{text}");
     }
 
     #[test]

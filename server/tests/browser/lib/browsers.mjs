@@ -85,22 +85,22 @@ class Browser {
   }
 
   /**
-   * Opens `url` as somebody whom nobody knows yet. `options` go to Playwright's context (viewport, colorScheme, permissions …)
-   * and mean nothing to Firefox.
+   * Opens `url` as somebody whom nobody knows yet. `scripts` are functions that run in the page before its own. The other options
+   * go to Playwright's context (viewport, colorScheme, permissions …) and mean nothing to Firefox, except `viewport`.
    */
-  async person(url, options = {}) {
+  async person(url, { scripts = [], viewport = { width: 1280, height: 720 }, ...options } = {}) {
     let page;
     if (this.kind === 'chromium') {
-      const context = await this.browser.newContext({ viewport: { width: 1280, height: 720 }, ...options });
+      const context = await this.browser.newContext({ viewport, ...options });
       context.setDefaultTimeout(PATIENCE_MS);
       page = await context.newPage();
-      await page.addInitScript(keepConnections);
+      for (const script of [keepConnections, ...scripts]) await page.addInitScript(script);
     } else {
       const context = await this.browser.createBrowserContext();
       page = await context.newPage();
       page.setDefaultTimeout(PATIENCE_MS);
-      await page.setViewport({ width: 1280, height: 720 });
-      await page.evaluateOnNewDocument(keepConnections);
+      await page.setViewport(viewport);
+      for (const script of [keepConnections, ...scripts]) await page.evaluateOnNewDocument(script);
     }
     await page.goto(url);
     return new Person(this.kind, page);

@@ -303,7 +303,7 @@ impl ReportControl {
 
     /// The receiver has measured that this much fits: while hardly anything is lost, it may be sent at once.
     pub(super) fn handle_remb(&mut self, remb: Bitrate) {
-        if self.loss < REPORT_LOW {
+        if self.is_clean() {
             self.rate = self.rate.max(remb);
         } else {
             self.rate = self.rate.min(remb);
@@ -312,6 +312,11 @@ impl ReportControl {
 
     pub(super) fn loss(&self) -> f64 {
         self.loss
+    }
+
+    /// Whether hardly anything is lost.
+    pub(super) fn is_clean(&self) -> bool {
+        self.loss < REPORT_LOW
     }
 }
 

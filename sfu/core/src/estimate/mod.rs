@@ -87,6 +87,9 @@ const ROUND_TRIP_WEIGHT: u32 = 8;
 /// What a round trip is thought to be before one was measured.
 const ROUND_TRIP_FIRST: Duration = Duration::from_millis(200);
 
+/// A round trip that takes so much longer than the shortest had to wait in a queue.
+const ROUND_TRIP_QUEUED: Duration = Duration::from_millis(100);
+
 /// How a subscriber tells what it received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Acks {
@@ -115,6 +118,7 @@ pub(crate) struct Estimator {
     remb: Option<(Instant, Bitrate)>,
     prober: Prober,
     round_trip: Option<Duration>,
+    round_trip_min: Option<Duration>,
     max: Bitrate,
     /// What there should be room for.
     wanted: Bitrate,
@@ -144,6 +148,7 @@ impl Estimator {
             remb: None,
             prober: Prober::new(acks == Acks::Remb),
             round_trip: None,
+            round_trip_min: None,
             max: Bitrate::MAX,
             wanted: Bitrate::ZERO,
             unanswered_since: None,
@@ -254,8 +259,18 @@ impl Estimator {
     }
 
     /// Takes what the receiver estimates.
+    ///
+    /// It knows nothing but what arrived, and says little more than that (draft-ietf-rmcat-gcc-02 §5.5), some receivers of each
+    /// Track by itself: while there is less to send than would fit, and nothing is lost or has to wait, that is no reason to send
+    /// even less.
     pub(crate) fn handle_remb(&mut self, now: Instant, remb: Bitrate) {
         if self.acks == Acks::Remb {
+            let is_easy =
+                self.limited.is_limited() && self.reports.is_clean() && !self.has_long_trips();
+            let remb = match is_easy {
+                true => remb.max(self.estimate),
+                false => remb,
+            };
             self.remb = Some((now, remb));
             self.reports.handle_remb(remb);
             self.handle_answer(now);
@@ -406,7 +421,13 @@ impl Estimator {
         }
     }
 
+    fn has_long_trips(&self) -> bool {
+        let trips = self.round_trip.zip(self.round_trip_min);
+        trips.is_some_and(|(now, shortest)| now > shortest + ROUND_TRIP_QUEUED)
+    }
+
     fn measure_round_trip(&mut self, sample: Duration) {
+        self.round_trip_min = Some(self.round_trip_min.map_or(sample, |min| min.min(sample)));
         let round_trip = self.round_trip.map_or(sample, |mean| {
             (mean * (ROUND_TRIP_WEIGHT - 1) + sample) / ROUND_TRIP_WEIGHT
         });

@@ -22,8 +22,11 @@ import { QUALITY_WORDS, factWords } from "../words.js";
  * @property {string} [reaction]
  */
 
-/** The most of a camera's picture that may be cut off so that it fills its tile; of a screen nothing is. */
-const CROP_MAX = 0.5;
+/**
+ * The most of a camera's picture that may be cut off so that it fills its tile: a wide picture fills the upright tile of a phone,
+ * for people sit in the middle. Of a screen nothing is.
+ */
+const CROP_MAX = 0.6;
 
 /** @param {{ pin: () => void }} on */
 export function makeTile({ pin: togglePin }) {
