@@ -122,7 +122,7 @@ fn a_section_that_begins_to_send_is_heard_and_so_is_one_that_paused() {
 
     // And one that was never active before.
     let carol = stage.join_as(&[Source::Microphone], 0, 0, |client| {
-        client.begins_idle = true
+        client.begins_idle = true;
     });
     let mid = stage.clients[carol].tracks[0].mid;
     stage.turn_section(carol, mid, Direction::SendOnly);
