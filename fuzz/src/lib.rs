@@ -9,6 +9,7 @@ mod rtp;
 mod server;
 mod signaling;
 mod signaling_core;
+mod sip;
 mod stun_differential;
 
 /// Feeds `data` to the code under test.
@@ -27,6 +28,10 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("rtcp", rtp::rtcp),
     ("rtp_packet", rtp::rtp_packet),
     ("sdp_fingerprints", signaling::sdp_fingerprints),
+    ("sip_message", sip::sip_message),
+    ("sip_sdp", sip::sip_sdp),
+    ("sip_stream", sip::sip_stream),
+    ("sip_values", sip::sip_values),
     ("srtp_inbound", rtp::srtp_inbound),
     ("stun_differential", stun_differential::stun_differential),
     ("stun_message", relay::stun_message),
