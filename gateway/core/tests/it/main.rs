@@ -1,0 +1,4 @@
+//! Stories of the gateway's core in simulated time.
+
+mod transactions;
+mod world;
