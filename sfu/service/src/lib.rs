@@ -20,6 +20,8 @@ mod exit;
 mod figures;
 mod handle;
 mod keys;
+#[cfg(test)]
+mod oracle;
 mod outbox;
 mod outgoing;
 mod packets;
