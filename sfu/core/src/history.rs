@@ -41,15 +41,86 @@ pub(crate) struct Sent {
     pub(crate) len: u16,
 }
 
-#[derive(Debug, Clone, Copy)]
+/// What is kept of it: half a cache line, for one is written with each packet to each subscriber.
+#[derive(Debug, Clone, Copy, Default)]
 struct Entry {
-    sent: Sent,
+    /// The low half of the number: what is remembered at once is closer together.
+    sequence: u32,
+    timestamp: u32,
+    position: u32,
     /// In milliseconds since the stream began.
     at: u32,
     resent_at: u32,
+    picture_id: u16,
+    frame_number: u16,
+    len: u16,
+    tl0_picture_index: u8,
+    encoding: u8,
     resends: u8,
-    /// Its Track is in the slot no more.
-    is_gone: bool,
+    /// [`IS_THERE`] and the other bits below.
+    flags: u8,
+}
+
+const _: () = assert!(size_of::<Entry>() == 32);
+
+/// Anything was written here.
+const IS_THERE: u8 = 1;
+/// It has a payload.
+const HAS_PAYLOAD: u8 = 1 << 1;
+const MARKER: u8 = 1 << 2;
+/// Its Track is in the slot no more.
+const IS_GONE: u8 = 1 << 3;
+
+impl Entry {
+    fn new(sent: &Sent, at: u32) -> Self {
+        let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
+
+        Self {
+            sequence: low(sent.sequence),
+            timestamp: sent.timestamp,
+            position: sent.position.unwrap_or(0),
+            at,
+            resent_at: 0,
+            picture_id: sent.picture_id,
+            frame_number: sent.frame_number,
+            len: sent.len,
+            tl0_picture_index: sent.tl0_picture_index,
+            encoding: sent.encoding,
+            resends: 0,
+            flags: IS_THERE
+                | flag(sent.position.is_some(), HAS_PAYLOAD)
+                | flag(sent.marker, MARKER),
+        }
+    }
+
+    fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// Whether this is of the packet with that number.
+    fn is(&self, sequence: u64) -> bool {
+        self.has(IS_THERE) && self.sequence == low(sequence)
+    }
+
+    /// What was sent with the number `sequence`, which is its own.
+    fn sent(&self, sequence: u64) -> Sent {
+        Sent {
+            sequence,
+            timestamp: self.timestamp,
+            position: self.has(HAS_PAYLOAD).then_some(self.position),
+            encoding: self.encoding,
+            marker: self.has(MARKER),
+            picture_id: self.picture_id,
+            tl0_picture_index: self.tl0_picture_index,
+            frame_number: self.frame_number,
+            len: self.len,
+        }
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "only the low half is kept")]
+const fn low(sequence: u64) -> u32 {
+    sequence as u32
 }
 
 /// What became of a number that a subscriber misses.
@@ -83,7 +154,7 @@ pub(crate) enum Refused {
 pub(crate) struct History {
     began_at: Instant,
     /// At `sequence % len`, which is a power of two or 0.
-    entries: Vec<Option<Entry>>,
+    entries: Vec<Entry>,
     /// The newest number sent, and the oldest of which all is known.
     newest: Option<u64>,
     known_from: u64,
@@ -122,13 +193,7 @@ impl History {
 
         if sent.sequence >= self.known_from {
             let index = self.index(sent.sequence);
-            self.entries[index] = Some(Entry {
-                sent,
-                at,
-                resent_at: 0,
-                resends: 0,
-                is_gone: false,
-            });
+            self.entries[index] = Entry::new(&sent, at);
         }
     }
 
@@ -140,26 +205,24 @@ impl History {
         let now = self.millis(now);
         let round = u32::try_from(round.max(ROUND_MIN).as_millis()).unwrap_or(u32::MAX);
         let index = self.index(sequence);
-        let Some(entry) = self.entries[index]
-            .as_mut()
-            .filter(|entry| entry.sent.sequence == sequence)
-        else {
+        let entry = &mut self.entries[index];
+        if !entry.is(sequence) {
             return Found::Hole(sequence);
-        };
+        }
 
-        if entry.is_gone {
+        if entry.has(IS_GONE) {
             Found::Spent(Refused::Gone)
         } else if entry.resends >= RESENDS_MAX {
             Found::Spent(Refused::TooOften)
         } else if entry.resends > 0 && now.saturating_sub(entry.resent_at) < round {
             Found::Spent(Refused::TooSoon)
-        } else if self.budget < usize::from(entry.sent.len) {
+        } else if self.budget < usize::from(entry.len) {
             Found::Spent(Refused::Share)
         } else {
-            self.budget -= usize::from(entry.sent.len);
+            self.budget -= usize::from(entry.len);
             entry.resends += 1;
             entry.resent_at = now;
-            Found::Resend(entry.sent)
+            Found::Resend(entry.sent(sequence))
         }
     }
 
@@ -170,15 +233,18 @@ impl History {
         (self.known_from..=newest)
             .rev()
             .take(HISTORY_MIN)
-            .filter_map(|sequence| self.entries[self.index(sequence)].as_ref())
-            .find(|entry| !entry.is_gone && fits(&entry.sent))
-            .map(|entry| entry.sent)
+            .filter_map(|sequence| {
+                let entry = &self.entries[self.index(sequence)];
+                let is_known = entry.is(sequence) && !entry.has(IS_GONE);
+                is_known.then(|| entry.sent(sequence))
+            })
+            .find(fits)
     }
 
     /// The Track leaves the slot: what was sent of it can't be sent again.
     pub(crate) fn forget_payloads(&mut self) {
-        for entry in self.entries.iter_mut().flatten() {
-            entry.is_gone = true;
+        for entry in &mut self.entries {
+            entry.flags |= IS_GONE;
         }
     }
 
@@ -196,9 +262,8 @@ impl History {
     pub(crate) fn timestamp_near(&self, sequence: u64) -> u32 {
         let newest = self.newest.unwrap_or(sequence);
         let find = |sequence: u64| {
-            self.entries[self.index(sequence)]
-                .filter(|entry| entry.sent.sequence == sequence)
-                .map(|entry| entry.sent.timestamp)
+            let entry = &self.entries[self.index(sequence)];
+            entry.is(sequence).then_some(entry.timestamp)
         };
 
         (self.known_from..sequence)
@@ -216,21 +281,23 @@ impl History {
             return false;
         }
 
-        self.entries[self.index(newest)].is_some_and(|entry| {
-            entry.sent.sequence != newest
-                && u128::from(at.saturating_sub(entry.at)) < HISTORY_AGE.as_millis()
-        })
+        let entry = &self.entries[self.index(newest)];
+        entry.has(IS_THERE)
+            && !entry.is(newest)
+            && u128::from(at.saturating_sub(entry.at)) < HISTORY_AGE.as_millis()
     }
 
     fn grow(&mut self) {
         let len = (self.entries.len() * 2).clamp(HISTORY_MIN, HISTORY_MAX);
-        let before = std::mem::replace(&mut self.entries, vec![None; len]);
+        let before = std::mem::replace(&mut self.entries, vec![Entry::default(); len]);
 
-        for entry in before.into_iter().flatten() {
-            let index = self.index(entry.sent.sequence);
+        for entry in before.into_iter().filter(|entry| entry.has(IS_THERE)) {
+            let index = self.index(u64::from(entry.sequence));
+            let other = &self.entries[index];
             // Of two that meet, the younger is the one still known.
-            if self.entries[index].is_none_or(|other| other.sent.sequence < entry.sent.sequence) {
-                self.entries[index] = Some(entry);
+            let is_younger = entry.sequence.wrapping_sub(other.sequence).cast_signed() > 0;
+            if !other.has(IS_THERE) || is_younger {
+                self.entries[index] = entry;
             }
         }
     }
