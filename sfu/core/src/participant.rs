@@ -75,6 +75,8 @@ pub(crate) struct Participant {
     pub(crate) key_frames: Vec<(TrackKey, u8)>,
     /// Whether they are in the Room's list of those who have any of this.
     pub(crate) is_ready: bool,
+    /// Whether anything can be sent to them.
+    pub(crate) is_reachable: bool,
 }
 
 impl Participant {
@@ -97,6 +99,7 @@ impl Participant {
             nacks: Vec::new(),
             key_frames: Vec::new(),
             is_ready: false,
+            is_reachable: true,
         }
     }
 

@@ -185,6 +185,24 @@ impl Room {
         }
     }
 
+    /// Says whether anything can be sent to a Participant, as it can be to a new one. While nothing can, nothing is made for them, and
+    /// no key frame is asked for that would be gone when they come; then all they see begins with one.
+    pub fn set_reachable(&mut self, now: Instant, participant: ParticipantKey, is_reachable: bool) {
+        let Some(participant) = self.participants.get_mut(participant) else {
+            return;
+        };
+
+        participant.is_reachable = is_reachable;
+        let slots = participant.slots.clone();
+        for key in slots {
+            if let Some(slot) = self.slots.get_mut(key) {
+                slot.is_reachable = is_reachable;
+                slot.stop();
+            }
+            self.follow_wishes(now, key);
+        }
+    }
+
     /// Lets a Participant go, with their Tracks and slots.
     pub fn leave(&mut self, participant: ParticipantKey) {
         let Some(participant) = self.participants.remove(participant) else {
@@ -330,10 +348,12 @@ impl Room {
         let slot = self
             .slots
             .insert_with(|key| Slot::new(now, key, participant, header_len, config));
-        if let Some(ended) = subscriber.take_ended(ssrc)
-            && let Some(slot) = self.slots.get_mut(slot)
-        {
-            slot.go_on(ended);
+        let ended = subscriber.take_ended(ssrc);
+        if let Some(slot) = self.slots.get_mut(slot) {
+            slot.is_reachable = subscriber.is_reachable;
+            if let Some(ended) = ended {
+                slot.go_on(ended);
+            }
         }
         subscriber.slots.push(slot);
         subscriber.slots_by_ssrc.insert(index, (ssrc, slot));

@@ -57,6 +57,8 @@ pub(crate) struct Slot {
     /// The bytes of a header with the extensions of this leg.
     pub(crate) header_len: u16,
 
+    /// Whether anything can be sent to the subscriber.
+    pub(crate) is_reachable: bool,
     pub(crate) track: Option<TrackKey>,
     /// How the subscriber knows the Track's format.
     pub(crate) format: Option<Format>,
@@ -152,6 +154,7 @@ impl Slot {
             rtx_ssrc: config.rtx_ssrc,
             formats: config.formats,
             header_len,
+            is_reachable: true,
             track: None,
             format: None,
             wanted: None,
@@ -233,7 +236,7 @@ impl Slot {
 
     /// The encoding a key frame of which is needed, if any; `top` tells what the encodings have.
     pub(crate) fn key_frame_needed(&self, top: impl Fn(u8) -> Detail) -> Option<u8> {
-        let wanted = self.wanted.filter(|_| !self.audio)?;
+        let wanted = self.wanted.filter(|_| !self.audio && self.is_reachable)?;
         let lacks_detail =
             || self.detail.spatial < wanted.spatial.min(top(wanted.encoding).spatial);
 
@@ -259,7 +262,7 @@ impl Slot {
     /// Takes a packet of the slot's Track; gives what goes out for it.
     #[inline]
     pub(crate) fn handle(&mut self, now: Instant, offered: &Offered<'_>) -> Option<Forward> {
-        if self.automatic && !offered.is_heard {
+        if !self.is_reachable || (self.automatic && !offered.is_heard) {
             self.stop();
             return None;
         }

@@ -22,6 +22,12 @@ const OVERHEAD: f64 = 1.06;
 /// of one Layer would not begin at all.
 const UNMEASURED: Duration = Duration::from_secs(8);
 
+/// How long nothing visible is paused after all that is smallest no longer fits, unless far less than it does: the estimate errs, and a
+/// picture that stops for its wave is worse than one that waits.
+const SHORT_MAX: Duration = Duration::from_secs(4);
+const FAR_SHORT: f64 = 0.5;
+const FAR_SHORT_MAX: Duration = Duration::from_secs(1);
+
 /// A picture in a slot, as it can be had.
 struct Choice {
     /// The place of its section.
@@ -82,13 +88,13 @@ pub(crate) fn choose(
         .update(now, participant.downlink.estimate(), cost);
     let chosen = layers::allocate(&wishes, audio, budget, None);
 
-    let is_unmeasured = now.saturating_duration_since(participant.joined_at) < UNMEASURED;
+    let is_borne = bears(now, participant, &choices, &wishes, &chosen, audio);
     let mut news = Vec::new();
     for (choice, chosen) in choices.iter().zip(chosen) {
         let Some(carrier) = &mut participant.sections[choice.section].slot else {
             continue;
         };
-        let chosen = chosen.or((is_unmeasured && choice.height != Some(0)).then_some(0));
+        let chosen = chosen.or((is_borne && choice.height != Some(0)).then_some(0));
         let layer = chosen.map(|at| choice.layers[at]);
         core.set_layer(now, carrier.key, layer);
         let is_paused = layer.is_none() && choice.height != Some(0);
@@ -98,6 +104,46 @@ pub(crate) fn choose(
         }
     }
     news
+}
+
+/// Whether what is visible goes out though it does not fit: soon after joining, and for a while after it last did.
+fn bears(
+    now: Instant,
+    participant: &mut Participant,
+    choices: &[Choice],
+    wishes: &[Wish<'_>],
+    chosen: &[Option<usize>],
+    audio: Bitrate,
+) -> bool {
+    let is_visible = |choice: &&Choice| choice.height != Some(0);
+    let is_short = choices
+        .iter()
+        .zip(chosen)
+        .any(|(choice, chosen)| is_visible(&choice) && chosen.is_none());
+    if !is_short {
+        participant.short_since = None;
+        return true;
+    }
+    if now.saturating_duration_since(participant.joined_at) < UNMEASURED {
+        return true;
+    }
+    // What was given up once comes back when it fits.
+    let is_given_up = |choice: &Choice| {
+        let slot = participant.sections[choice.section].slot.as_ref();
+        slot.is_some_and(|carrier| carrier.is_paused)
+    };
+    if choices.iter().any(is_given_up) {
+        return false;
+    }
+    let smallest: Vec<_> = choices
+        .iter()
+        .map(|choice| is_visible(&choice).then_some(0))
+        .collect();
+    let needed = layers::cost(wishes, &smallest) + audio;
+    let is_far = participant.downlink.estimate() < needed.scaled(FAR_SHORT);
+    let since = *participant.short_since.get_or_insert(now);
+    let patience = if is_far { FAR_SHORT_MAX } else { SHORT_MAX };
+    now.saturating_duration_since(since) < patience
 }
 
 /// The pictures in the slots of a Participant of which anything comes.

@@ -23,7 +23,7 @@ use sfu_rtp::{DatagramKind, classify};
 use crate::choice::choose;
 use crate::figures::Drop;
 use crate::outgoing::Way;
-use crate::participant::{State, Uplink};
+use crate::participant::{Participant, State, Uplink};
 use crate::peer::Datagram;
 use crate::rooms::Rooms;
 use crate::timers::Timer;
@@ -383,9 +383,29 @@ impl Rooms {
         self.outbox.push(room.account, room.id, kind);
     }
 
+    /// Tells the cores who can be reached from now on: what they see begins with the answer to that.
+    fn reach(&mut self, now: Instant) {
+        for place in 0..self.waiting.len() {
+            let participant = self.participants.get_mut(self.waiting[place]);
+            let is_new = |participant: &&mut Participant| {
+                !participant.is_reached && participant.can_be_reached()
+            };
+            if let Some(participant) = participant.filter(is_new) {
+                participant.is_reached = true;
+                let at = participant.room;
+                self.at_work = Some(at);
+                self.rooms[at]
+                    .core
+                    .set_reachable(now, participant.key, true);
+                self.touch(at);
+            }
+        }
+    }
+
     /// Ends a turn: hears the cores, and sends all there is.
     pub(crate) fn finish_turn(&mut self, now: Instant) {
         self.send_messages(now);
+        self.reach(now);
         while let Some(at) = self.touched.pop() {
             if let Some(room) = self.rooms.get_mut(at) {
                 room.is_touched = false;

@@ -189,6 +189,10 @@ pub(crate) struct Participant {
     pub(crate) is_waiting: bool,
     /// Among those whom something was told over data channels.
     pub(crate) is_told: bool,
+    /// The core knows that they can be sent something.
+    pub(crate) is_reached: bool,
+    /// Since when something they should see does not fit.
+    pub(crate) short_since: Option<Instant>,
 }
 
 /// What makes a Participant.
@@ -247,6 +251,8 @@ impl Participant {
             due: None,
             is_waiting: false,
             is_told: false,
+            is_reached: false,
+            short_since: None,
         };
         participant.follow(now, agreed);
         participant
@@ -293,11 +299,15 @@ impl Participant {
         self.intake.takes(now, len as f64)
     }
 
+    /// Whether there are keys and an address to send media with.
+    pub(crate) fn can_be_reached(&self) -> bool {
+        self.keys.is_some() && self.way.is_some()
+    }
+
     /// Puts a packet into their queue; whether it has room.
     pub(crate) fn push(&mut self, now: Instant, forward: Forward) -> bool {
-        // Who can't be reached yet is sent nothing late.
-        self.keys.is_none()
-            || self.way.is_none()
+        // Who can't be reached is sent nothing late.
+        !self.can_be_reached()
             || self
                 .downlink
                 .push(now, forward.class(), forward.wire_len(), forward)

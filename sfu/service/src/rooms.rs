@@ -418,6 +418,7 @@ impl Rooms {
             self.close_if_empty(at);
             return Err(MediaRefusal::Full);
         };
+        self.rooms[at].core.set_reachable(now, key, false);
         let newcomer = Newcomer {
             id,
             room: at,

@@ -45,6 +45,36 @@ fn everybody_gets_the_packet_in_their_own_numbers() {
 }
 
 #[test]
+fn whoever_comes_late_begins_with_a_key_frame_of_their_own() {
+    let mut stage = Stage::new();
+    let (alice, bob) = (stage.join(), stage.join());
+    let track = stage.publish_camera(alice);
+    stage.send(alice, &Vp8::picture(1, true).packet());
+
+    // Bob is not connected yet: a key frame would be gone when he is.
+    stage.room.set_reachable(stage.now, bob, false);
+    let slot = stage.slot(bob, false);
+    stage.subscribe(slot, track).unwrap();
+    stage.advance(Duration::from_millis(300));
+    assert_eq!(stage.room.stats().key_frames_asked, 0);
+    assert!(
+        stage
+            .send(alice, &Vp8::picture(2, true).packet())
+            .is_empty()
+    );
+
+    stage.room.set_reachable(stage.now, bob, true);
+    assert_eq!(stage.room.stats().key_frames_asked, 1);
+    assert!(
+        stage
+            .send(alice, &Vp8::picture(3, false).packet())
+            .is_empty()
+    );
+    let out = stage.send(alice, &Vp8::picture(4, true).packet());
+    assert_eq!(out[0].sequence(), 1000);
+}
+
+#[test]
 fn a_picture_that_is_not_a_key_frame_is_no_beginning() {
     let mut stage = Stage::new();
     let (alice, bob) = (stage.join(), stage.join());
