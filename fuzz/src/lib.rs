@@ -11,6 +11,7 @@ mod signaling;
 mod signaling_core;
 mod sip;
 mod stun_differential;
+mod whip;
 
 /// Feeds `data` to the code under test.
 pub type Target = fn(&[u8]);
@@ -36,6 +37,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("stun_differential", stun_differential::stun_differential),
     ("stun_message", relay::stun_message),
     ("turn_stream", relay::turn_stream),
+    ("whip_bodies", whip::whip_bodies),
 ];
 
 /// The target called `name`.

@@ -166,6 +166,7 @@ impl World {
             grants: Grants::default(),
             room_grants: RoomGrants::default(),
             expired: false,
+            attended: true,
             device: device_info(who),
             resume,
             address: None,

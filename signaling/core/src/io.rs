@@ -34,6 +34,9 @@ pub struct VerifiedHello {
     pub expired: bool,
     /// The Device.
     pub device: DeviceInfo,
+    /// Whether a person is there. An encoder or a viewer over HTTP is in Rooms alone: it is not rung, makes nobody present, waits
+    /// in no lobby and comes to moderate by no rule.
+    pub attended: bool,
     /// The Session to resume.
     pub resume: Option<Resume>,
     /// A hash of the address the socket came from, for its limit; `None` when it cannot be told (behind an unknown

@@ -12,6 +12,8 @@ pub struct Limits {
     pub sessions_per_user_max: u32,
     /// How many Sessions one Account may have.
     pub sessions_per_account_max: u32,
+    /// How many encoders and viewers over HTTP (WHIP, WHEP) one Account may have.
+    pub unattended_per_account_max: u32,
     /// How many Calls one User may take part in.
     pub calls_per_user_max: u32,
     /// Commands per second of one Session, in the long run.
@@ -64,6 +66,7 @@ impl Default for Limits {
         Self {
             sessions_per_user_max: 16,
             sessions_per_account_max: 50_000,
+            unattended_per_account_max: 1_000,
             calls_per_user_max: 8,
             commands_per_second: 50,
             commands_burst: 200,

@@ -17,7 +17,10 @@ use crate::signaling::Signaling;
 /// An Account with something going on.
 pub(crate) struct Account {
     pub(crate) users: BTreeMap<UserId, User>,
+    /// How many Sessions there are, attended or not.
     pub(crate) sessions: u32,
+    /// Sessions nobody attends; those of people are with their Users.
+    pub(crate) unattended: BTreeSet<SessionKey>,
     pub(crate) commands: Bucket,
     /// Sessions that follow everybody.
     pub(crate) followers: BTreeSet<SessionKey>,
@@ -220,19 +223,25 @@ impl Signaling {
 
     /// The User, remembered from now on.
     pub(crate) fn user_entry(&mut self, account: AccountId, user: &UserId) -> &mut User {
+        let (now, burst) = (self.now, self.limits.invites_per_user_burst);
+
+        self.account_entry(account)
+            .users
+            .entry(user.clone())
+            .or_insert_with(|| User::new(now, burst))
+    }
+
+    /// The Account, remembered from now on.
+    fn account_entry(&mut self, account: AccountId) -> &mut Account {
         let (now, limits) = (self.now, &self.limits);
-        let account = self.accounts.entry(account).or_insert_with(|| Account {
+        self.accounts.entry(account).or_insert_with(|| Account {
             users: BTreeMap::new(),
             sessions: 0,
+            unattended: BTreeSet::new(),
             commands: Bucket::full(now, limits.commands_per_account_burst),
             followers: BTreeSet::new(),
             followers_by_user: BTreeMap::new(),
-        });
-
-        account
-            .users
-            .entry(user.clone())
-            .or_insert_with(|| User::new(now, limits.invites_per_user_burst))
+        })
     }
 
     /// The Devices of a User with a Session anywhere.
@@ -280,6 +289,7 @@ impl Signaling {
         let name = session.name.clone();
         let grants = session.room_grants.as_deref();
         let is_guest = grants.is_some_and(|grants| grants.guest);
+        let is_attended = session.is_attended;
 
         if self
             .accounts
@@ -289,6 +299,12 @@ impl Signaling {
             self.publish(account, Target::Account, Body::Hello);
         }
 
+        if !is_attended {
+            let account = self.account_entry(account);
+            account.sessions += 1;
+            account.unattended.insert(key);
+            return;
+        }
         let entry = self.user_entry(account, &user);
         entry.sessions.push(key);
         entry.name = name;
@@ -306,6 +322,10 @@ impl Signaling {
         self.unfollow(key, session.account, &session.follows);
         if let Some(account) = self.accounts.get_mut(&session.account) {
             account.sessions -= 1;
+            account.unattended.remove(&key);
+        }
+        if !session.is_attended {
+            return self.forget_account_if_idle(session.account);
         }
 
         let entry = self.user_entry(session.account, &session.user);

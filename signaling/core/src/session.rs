@@ -37,6 +37,8 @@ pub(crate) struct Session {
     pub(crate) room_grants: Option<Box<RoomGrants>>,
     /// The Rooms it is in, joins, or waits to be let in.
     pub(crate) rooms: Vec<RoomId>,
+    /// Whether a person is there; see [`VerifiedHello::attended`](crate::VerifiedHello::attended).
+    pub(crate) is_attended: bool,
     /// The API key behind its newest token.
     pub(crate) api_key: ApiKeyId,
     /// The WebSocket; `None` while the client is away.

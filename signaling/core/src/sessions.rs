@@ -197,12 +197,15 @@ impl Signaling {
             return false; // it takes the old one's place
         }
 
-        let of_user = account
-            .users
-            .get(&hello.user)
-            .map_or(0, |user| user.sessions.len());
-        of_user >= self.limits.sessions_per_user_max as usize
-            || account.sessions >= self.limits.sessions_per_account_max
+        let is_crowd = if hello.attended {
+            let of_user = account.users.get(&hello.user);
+            let of_user = of_user.map_or(0, |user| user.sessions.len());
+            of_user >= self.limits.sessions_per_user_max as usize
+        } else {
+            // A token may be that of many viewers.
+            account.unattended.len() >= self.limits.unattended_per_account_max as usize
+        };
+        is_crowd || account.sessions >= self.limits.sessions_per_account_max
     }
 
     fn begin(&mut self, connection: ConnectionId, mut hello: VerifiedHello) {
@@ -229,6 +232,7 @@ impl Signaling {
             grants: hello.grants,
             room_grants: unless_default(&hello.room_grants),
             rooms: Vec::new(),
+            is_attended: hello.attended,
             api_key: hello.api_key,
             connection: None,
             detached_at: now,
@@ -247,7 +251,7 @@ impl Signaling {
         let key = self.sessions.insert(session);
 
         // Guests come and go: the directory is of those who belong here.
-        if !hello.room_grants.guest {
+        if !hello.room_grants.guest && hello.attended {
             self.output(Output::Record(RecordChange::UserSeen {
                 account: hello.account,
                 user: hello.user.clone(),
@@ -319,10 +323,10 @@ impl Signaling {
         let Some(account) = self.accounts.get(&account) else {
             return;
         };
-        let of_key: Vec<SessionKey> = account
-            .users
-            .values()
+        let of_people = account.users.values();
+        let of_key: Vec<SessionKey> = of_people
             .flat_map(|user| user.sessions.iter().copied())
+            .chain(account.unattended.iter().copied())
             .filter(|key| self.sessions.get(*key).api_key == api_key)
             .collect();
 

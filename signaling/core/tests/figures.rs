@@ -120,6 +120,7 @@ fn hello(account: u64, user: &str, device: u64) -> VerifiedHello {
         grants: Grants::default(),
         room_grants: RoomGrants::default(),
         expired: false,
+        attended: true,
         device: DeviceInfo {
             id: DeviceId::from_u128(u128::from(device)),
             name: None,

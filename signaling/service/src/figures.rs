@@ -68,6 +68,16 @@ impl Figures {
         counter!("signaling_upgrades_refused_total", "code" => code.as_str()).increment(1);
     }
 
+    /// A session of WHIP or WHEP began.
+    pub(crate) fn http_session_began(&self, protocol: &'static str) {
+        counter!("signaling_http_sessions_total", "protocol" => protocol).increment(1);
+    }
+
+    /// A request of WHIP or WHEP was refused.
+    pub(crate) fn http_session_refused(&self, code: &'static str) {
+        counter!("signaling_http_requests_refused_total", "code" => code).increment(1);
+    }
+
     /// An `error` was sent in a Session.
     pub(crate) fn command_refused(&self, code: ErrorCode) {
         counter!("signaling_commands_refused_total", "code" => code.as_str()).increment(1);
@@ -139,6 +149,14 @@ fn describe() {
     describe_counter!(
         "signaling_upgrades_refused_total",
         "WebSockets refused for their origin, their address, or a restart"
+    );
+    describe_counter!(
+        "signaling_http_sessions_total",
+        "encoders (whip) and viewers (whep) that came into a Room"
+    );
+    describe_counter!(
+        "signaling_http_requests_refused_total",
+        "requests of WHIP and WHEP answered with a problem"
     );
     describe_counter!(
         "signaling_commands_refused_total",

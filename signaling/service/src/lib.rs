@@ -10,6 +10,8 @@
 //!                                                            └────── its news
 //! ```
 //!
+//! Encoders and viewers that speak HTTP come to the shards by [`whip`], as clients within this process.
+//!
 //! An Account belongs to one shard, chosen by its id; one task owns a shard. A socket task knows nothing about Calls,
 //! a shard nothing about sockets.
 
@@ -25,6 +27,7 @@ mod service;
 mod shard;
 mod socket;
 pub mod tokens;
+mod whip;
 
 pub use config::{ClientInfo, Config, IceConfig, Secrets};
 pub use media::Media;

@@ -25,6 +25,7 @@ use crate::ice::IceServers;
 use crate::media::{self, Media};
 use crate::shard::{Input, Shards, Surroundings};
 use crate::tokens::{self, Verifier};
+use crate::whip::Agents;
 
 /// How much of a drain is left for closing sockets and writing records, at most.
 const CLOSING: Duration = Duration::from_secs(5);
@@ -47,6 +48,7 @@ pub(crate) struct Inner {
     pub(crate) tokens: Verifier,
     pub(crate) ice_servers: Arc<IceServers>,
     pub(crate) shards: Shards,
+    pub(crate) agents: Arc<Agents>,
     pub(crate) sockets: TaskTracker,
     /// Cancelled when sockets without a Session are to go.
     pub(crate) closing: CancellationToken,
@@ -117,6 +119,7 @@ impl Service {
             tokens: Verifier::new(records.clone()),
             ice_servers,
             shards: Shards::start(cores, &surroundings, &broken),
+            agents: Arc::default(),
             sockets: TaskTracker::new(),
             closing: CancellationToken::new(),
             broken,
@@ -133,7 +136,7 @@ impl Service {
         Ok(Self { inner })
     }
 
-    /// `/v1/calls` and `/v1/schema/…`; in demo mode `/demo/…`, too. Every request needs a
+    /// `/v1/calls`, `/v1/whip/…`, `/v1/whep/…` and `/v1/schema/…`; in demo mode `/demo/…`, too. Every request needs a
     /// [`ClientInfo`](crate::ClientInfo) extension, and its connection must be served with upgrades.
     pub fn router(&self) -> Router {
         http::router(Arc::clone(&self.inner))

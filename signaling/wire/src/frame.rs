@@ -69,8 +69,10 @@ pub fn decode_to_pass_on(text: &str) -> Result<Decoded<'_>, DecodeError> {
     }
 }
 
-/// The envelope: `type`, the rest of it, and `data` unread.
-fn open(text: &str) -> Result<(Cow<'_, str>, Head, &str), DecodeError> {
+/// Reads the envelope of a frame of either side: its `type`, the rest of it, and `data` unread.
+///
+/// Fails as [`decode`] does, but for what is wrong with `type` and `data`.
+pub fn open(text: &str) -> Result<(Cow<'_, str>, Head, &str), DecodeError> {
     if text.len() > FRAME_LEN_MAX {
         let message = format!("{} bytes, more than {FRAME_LEN_MAX}", text.len());
         return Err(failed(ErrorCode::TooLarge, &message, Head::default()));

@@ -12,6 +12,7 @@ pub mod room;
 mod schema;
 mod sdp;
 mod server;
+pub mod whip;
 
 pub use client::{
     Accept, Candidate, Candidates, ClientFrame, Decline, DeclineReason, DeviceInfo, Empty, Hangup,
@@ -20,7 +21,7 @@ pub use client::{
 };
 pub use error::{CloseCode, DecodeError, ErrorCode};
 pub use frame::{
-    Decoded, FRAME_LEN_MAX, Frame, HELLO_LEN_MAX, Head, decode, decode_to_pass_on, encode,
+    Decoded, FRAME_LEN_MAX, Frame, HELLO_LEN_MAX, Head, decode, decode_to_pass_on, encode, open,
 };
 pub use plain::PlainCandidates;
 pub use schema::{asyncapi, schema};

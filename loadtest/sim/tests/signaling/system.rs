@@ -288,6 +288,7 @@ fn hello(text: &str) -> VerifiedHello {
         grants: Grants::default(),
         room_grants: RoomGrants::default(),
         expired: false,
+        attended: true,
         device: serde_json::from_value(data["device"].clone()).unwrap(),
         resume: read(&data["resume"]).map(|resume| serde_json::from_value(resume).unwrap()),
         address: None,

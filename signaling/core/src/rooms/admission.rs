@@ -37,6 +37,8 @@ pub(super) enum Standing {
 struct Applicant<'a> {
     grants: &'a RoomGrants,
     standing: Option<Standing>,
+    /// Whether a person is there.
+    is_attended: bool,
 }
 
 /// What a Room is like, as far as that matters.
@@ -79,11 +81,17 @@ impl Applicant<'_> {
         if door.is_full {
             Err(Refusal::new(ErrorCode::RoomFull, "the room is full"))
         } else if has_key {
-            Ok(Admission::Enter(self.role(known.flatten(), door)))
+            let before = known.flatten().filter(|_| self.is_attended);
+            Ok(Admission::Enter(self.role(before, door)))
         } else if door.locked {
             Err(Refusal::new(ErrorCode::RoomLocked, "the room is locked"))
         } else if !has_to_wait {
             Ok(Admission::Enter(self.role(None, door)))
+        } else if !self.is_attended {
+            Err(Refusal::new(
+                ErrorCode::LobbyDenied,
+                "who comes without a person waits in no lobby",
+            ))
         } else if door.is_lobby_full {
             Err(Refusal::new(ErrorCode::RoomFull, "the lobby is full"))
         } else {
@@ -94,11 +102,16 @@ impl Applicant<'_> {
     /// What they become: who is the first User where nobody moderates does; otherwise what they were, or their token or the
     /// Room's settings say.
     fn role(&self, before: Option<Role>, door: Door) -> Role {
-        if !door.is_moderated && !self.grants.guest {
+        if !door.is_moderated && self.may_inherit() {
             Role::Moderator
         } else {
             before.or(self.grants.role).unwrap_or(door.role)
         }
+    }
+
+    /// Whether they come to moderate where nobody else does.
+    const fn may_inherit(&self) -> bool {
+        self.is_attended && !self.grants.guest
     }
 }
 
@@ -120,8 +133,14 @@ impl Room {
 
     /// Lets a User in who has not been here, or may not come back by themselves.
     pub(super) fn admit(&mut self, user: &UserId) {
-        if !matches!(self.standings.get(user), Some(Standing::Known(_))) {
-            self.set_standing(user, Standing::Admitted);
+        self.remember(user, Standing::Admitted);
+    }
+
+    /// Remembers who was here. What is known of a person is not forgotten for their encoder.
+    pub(super) fn remember(&mut self, user: &UserId, standing: Standing) {
+        let is_known = matches!(self.standings.get(user), Some(Standing::Known(_)));
+        if !(is_known && standing == Standing::Admitted) {
+            self.set_standing(user, standing);
         }
     }
 
@@ -187,7 +206,10 @@ impl Signaling {
             Some(key) => (key, self.admission(session, key, &grants)?),
             None => {
                 let key = self.begin_room(session, &grants, &join)?;
-                (key, Admission::Enter(Role::Moderator))
+                (
+                    key,
+                    Admission::Enter(self.role_of_first(session, key, &grants)),
+                )
             }
         };
         match admission {
@@ -248,12 +270,13 @@ impl Signaling {
         key: RoomKey,
         grants: &RoomGrants,
     ) -> Result<Admission, Refusal> {
-        let user = &self.sessions.get(session).user;
+        let of = self.sessions.get(session);
         let unknown = || Refusal::new(ErrorCode::UnknownRoom, "no such room");
         let room = self.rooms.get(key).ok_or_else(unknown)?;
         let applicant = Applicant {
             grants,
-            standing: room.standings.get(user).copied(),
+            standing: room.standings.get(&of.user).copied(),
+            is_attended: of.is_attended,
         };
         applicant.admission(room.door(&self.limits), self.now)
     }
@@ -288,6 +311,15 @@ impl Signaling {
         Ok(key)
     }
 
+    /// Who begins a Room moderates it; an encoder that was there before all people does not.
+    fn role_of_first(&self, session: SessionKey, key: RoomKey, grants: &RoomGrants) -> Role {
+        if self.sessions.get(session).is_attended {
+            return Role::Moderator;
+        }
+        let settings = self.rooms.get(key).map(|room| room.settings.role);
+        grants.role.or(settings).unwrap_or(Role::Speaker)
+    }
+
     /// Hands the offer of who may come in to the SFU.
     fn enter(
         &mut self,
@@ -312,6 +344,7 @@ impl Signaling {
             metadata: join.metadata,
             e2ee: None,
         };
+        let is_attended = of.is_attended;
         let is_guest = self.room_grants(session).guest;
 
         let tracks = track_offers(&mut self.rng, self.now, join.tracks, permissions, None);
@@ -346,6 +379,7 @@ impl Signaling {
             command,
             state,
             is_guest,
+            is_attended,
         };
         room.joining.insert(id, Joining { person, offer });
         let encrypted = room.settings.encrypted;
@@ -448,7 +482,22 @@ mod tests {
 
     /// `enter <role>`, `wait`, or the code of the refusal.
     fn check(door: Door, grants: &RoomGrants, standing: Option<Standing>, expected: &str) {
-        let got = match (Applicant { grants, standing }).admission(door, NOW) {
+        check_for(true, door, grants, standing, expected);
+    }
+
+    fn check_for(
+        is_attended: bool,
+        door: Door,
+        grants: &RoomGrants,
+        standing: Option<Standing>,
+        expected: &str,
+    ) {
+        let applicant = Applicant {
+            grants,
+            standing,
+            is_attended,
+        };
+        let got = match applicant.admission(door, NOW) {
             Ok(Admission::Enter(role)) => format!("enter {role:?}").to_lowercase(),
             Ok(Admission::Wait { .. }) => "wait".to_owned(),
             Err(refusal) => {
@@ -493,6 +542,34 @@ mod tests {
 
         check(leaderless, &user(), None, "enter moderator");
         check(leaderless, &guest(), None, "enter speaker");
+    }
+
+    #[test]
+    fn an_encoder_comes_in_at_once_or_not_at_all_and_moderates_by_its_token_alone() {
+        let leaderless = Door {
+            is_moderated: false,
+            ..open()
+        };
+        let lobby = Door {
+            lobby: true,
+            ..open()
+        };
+        let check = |door, grants: &RoomGrants, standing, expected: &str| {
+            check_for(false, door, grants, standing, expected);
+        };
+
+        check(leaderless, &user(), None, "enter speaker");
+        check(leaderless, &moderator(), None, "enter moderator");
+        check(lobby, &user(), None, "enter speaker");
+        check(lobby, &guest(), None, "lobby_denied");
+        check(open(), &user(), Some(Standing::Outcast), "lobby_denied");
+        let locked = Door {
+            locked: true,
+            ..open()
+        };
+        let person = Some(Standing::Known(Role::Moderator));
+        check(locked, &user(), None, "room_locked");
+        check(locked, &user(), person, "enter speaker");
     }
 
     #[test]

@@ -135,11 +135,10 @@ impl Signaling {
         };
 
         let state = &participant.person.state;
-        let standing = match how {
-            Leaving::Removed => Standing::Outcast,
-            _ => Standing::Known(state.role),
-        };
-        room.set_standing(&state.user, standing);
+        match how {
+            Leaving::Removed => room.set_standing(&state.user, Standing::Outcast),
+            _ => room.remember(&state.user, participant.person.standing()),
+        }
         room.forget_metadata(state);
         for track in &state.tracks {
             room.owners.remove(&track.track);
@@ -186,7 +185,7 @@ impl Signaling {
         }
 
         let mut users = room.participants.iter();
-        let heir = users.find(|(_, participant)| !participant.person.is_guest);
+        let heir = users.find(|(_, participant)| participant.person.may_inherit());
         if let Some(heir) = heir.map(|(id, _)| *id) {
             self.give_role(key, heir, Role::Moderator, Role::Moderator.permissions());
         }

@@ -98,6 +98,8 @@ struct Person {
     command: MessageId,
     state: ParticipantState,
     is_guest: bool,
+    /// Whether a person is there.
+    is_attended: bool,
 }
 
 /// Somebody whose first offer is with the SFU.
@@ -316,6 +318,21 @@ impl Room {
     /// Whether somebody has ever been here.
     fn has_begun(&self) -> bool {
         !self.participants.is_empty() || !self.standings.is_empty()
+    }
+}
+
+impl Person {
+    /// Whether they come to moderate where nobody else does.
+    const fn may_inherit(&self) -> bool {
+        self.is_attended && !self.is_guest
+    }
+
+    /// What the Room remembers of them when they leave. An encoder may have the name of a person, whose role is none of its own.
+    const fn standing(&self) -> Standing {
+        match self.is_attended {
+            true => Standing::Known(self.state.role),
+            false => Standing::Admitted,
+        }
     }
 }
 

@@ -240,8 +240,8 @@ impl Signaling {
         }
 
         let silenced = one.become_role(role, permissions);
-        let user = one.person.state.user.clone();
-        room.set_standing(&user, Standing::Known(role));
+        let (user, standing) = (one.person.state.user.clone(), one.person.standing());
+        room.remember(&user, standing);
         self.command_media(
             key,
             MediaCommandKind::Permit {

@@ -10,7 +10,6 @@ use signaling_wire::room::{
 };
 use signaling_wire::{ErrorCode, Fingerprints, OkData, SdpError};
 
-use super::admission::Standing;
 use super::leaving::Leaving;
 use super::{Answered, Joining, Participant, PendingOffer, Room, RoomKey};
 use crate::bucket::Bucket;
@@ -298,7 +297,7 @@ impl Signaling {
     fn on_joined(&mut self, key: RoomKey, joining: Joining, sdp: String, slots: Vec<Slot>) {
         let Joining { person, offer } = joining;
         let (id, command) = (person.state.participant, person.command);
-        let (user, role) = (person.state.user.clone(), person.state.role);
+        let (user, standing) = (person.state.user.clone(), person.standing());
         let mut participant = Participant {
             person,
             sections: Vec::new(),
@@ -322,7 +321,7 @@ impl Signaling {
         };
         room.by_session.insert(participant.person.session, id);
         room.participants.insert(id, participant);
-        room.set_standing(&user, Standing::Known(role));
+        room.remember(&user, standing);
         room.own(id, &[]);
 
         self.answer_joined(key, id, command);

@@ -180,6 +180,7 @@ impl TestSignaling {
             grants: device.grants,
             room_grants: device.room_grants.clone(),
             expired,
+            attended: true,
             device: DeviceInfo {
                 id: device.id.parse().unwrap(),
                 name: None,

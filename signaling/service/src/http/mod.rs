@@ -14,6 +14,7 @@ use signaling_wire::ErrorCode;
 
 use crate::demo;
 use crate::service::Inner;
+use crate::whip;
 
 /// How long a schema may be kept, in seconds: a server that is updated may have a newer one.
 const SCHEMA_CACHED: &str = "public, max-age=3600";
@@ -33,6 +34,7 @@ pub(crate) fn router(inner: Arc<Inner>) -> Router {
             "/v1/schema/calls.v1.asyncapi.json",
             get(async move || asyncapi.answer()),
         );
+    router = router.merge(whip::router());
     if demo {
         router = router.merge(demo::router());
     }

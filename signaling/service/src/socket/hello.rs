@@ -113,6 +113,7 @@ async fn hand_over(
         grants: claims.call,
         room_grants: claims.room,
         expired,
+        attended: true,
         device: hello.device,
         resume: hello.resume,
         address: Some(inner.addresses.hash(client.ip)),

@@ -8,3 +8,4 @@ mod harness;
 mod hello;
 mod http;
 mod rooms;
+mod whip;
