@@ -10,9 +10,9 @@ import { ROOT, startOffhook } from './offhook.mjs';
 /** Where a story that failed leaves what its people saw. */
 const FAILURES = path.join(ROOT, 'target/check/failures');
 
-/** `run` gets a {@link World}; `options.server` go to the server, `false` starts none. */
+/** `run` gets a {@link World}; `options.server` go to the server, `false` starts none. `options.skip` says why it can't run here. */
 export function story(title, options, run) {
-  test(title, async () => {
+  test(title, { skip: options.skip ?? false }, async () => {
     const world = new World();
     try {
       if (options.server !== false) world.server = await startOffhook(options.server);

@@ -21,4 +21,5 @@ mod rooms_moderated;
 mod rooms_property;
 mod sessions;
 mod transfers;
+mod unattended;
 mod upgrade;

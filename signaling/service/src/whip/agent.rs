@@ -467,17 +467,17 @@ mod tests {
         /// One that is inside.
         fn joined(errand: Errand) -> Self {
             let mut t = Self::new(errand);
-            t.tell("welcome", json!({}));
-            t.reply("room.join", "ok", joined(&["0"]));
+            t.tell("welcome", &json!({}));
+            t.reply("room.join", "ok", &joined(&["0"]));
             assert!(matches!(t.other.pop(), Some(Output::Joined { .. })));
             t
         }
 
-        fn tell(&mut self, kind: &str, data: Value) {
-            self.tell_reply(kind, Value::Null, data);
+        fn tell(&mut self, kind: &str, data: &Value) {
+            self.tell_reply(kind, &Value::Null, data);
         }
 
-        fn tell_reply(&mut self, kind: &str, reply_to: Value, data: Value) {
+        fn tell_reply(&mut self, kind: &str, reply_to: &Value, data: &Value) {
             self.seq += 1;
             let frame = json!({"type": kind, "seq": self.seq, "reply_to": reply_to, "data": data});
             self.agent.handle_frames([frame.to_string().as_str()]);
@@ -485,9 +485,9 @@ mod tests {
         }
 
         /// Answers the newest command of this type.
-        fn reply(&mut self, command: &str, kind: &str, data: Value) {
+        fn reply(&mut self, command: &str, kind: &str, data: &Value) {
             let id = self.last(command)["id"].clone();
-            self.tell_reply(kind, id, data);
+            self.tell_reply(kind, &id, data);
         }
 
         fn patch(&mut self, condition: Option<&str>, ufrag: &str) {
@@ -540,7 +540,7 @@ mod tests {
     #[test]
     fn an_encoder_joins_with_what_it_offers_and_is_answered() {
         let mut t = Stage::publisher();
-        t.tell("welcome", json!({}));
+        t.tell("welcome", &json!({}));
         let join = &t.last("room.join")["data"];
         assert_eq!(
             join["tracks"],
@@ -551,7 +551,7 @@ mod tests {
             (&json!("weekly"), &json!(false))
         );
 
-        t.reply("room.join", "ok", joined(&["0"]));
+        t.reply("room.join", "ok", &joined(&["0"]));
         let expected = Output::Joined {
             answer: ANSWER.to_owned(),
             tag: "\"1\"".to_owned(),
@@ -563,7 +563,7 @@ mod tests {
     #[test]
     fn a_screen_is_sent_as_one() {
         let mut t = Stage::new(Errand::Publish { is_screen: true });
-        t.tell("welcome", json!({}));
+        t.tell("welcome", &json!({}));
         assert_eq!(
             t.last("room.join")["data"]["tracks"][0]["source"],
             "screen_audio"
@@ -573,8 +573,8 @@ mod tests {
     #[test]
     fn whoever_may_not_send_all_of_it_is_refused() {
         let mut t = Stage::publisher();
-        t.tell("welcome", json!({}));
-        t.reply("room.join", "ok", joined(&[]));
+        t.tell("welcome", &json!({}));
+        t.reply("room.join", "ok", &joined(&[]));
         assert_eq!(t.refused(), StatusCode::FORBIDDEN);
         t.last("bye");
     }
@@ -582,19 +582,22 @@ mod tests {
     #[test]
     fn an_error_is_the_answer_and_the_end() {
         let mut t = Stage::publisher();
-        t.tell("error", json!({"code": "token_expired", "message": "over"}));
+        t.tell(
+            "error",
+            &json!({"code": "token_expired", "message": "over"}),
+        );
         assert_eq!(t.refused(), StatusCode::UNAUTHORIZED);
 
         let mut t = Stage::publisher();
-        t.tell("welcome", json!({}));
+        t.tell("welcome", &json!({}));
         let error = json!({"code": "room_encrypted", "message": "it is"});
-        t.reply("room.join", "error", error);
+        t.reply("room.join", "error", &error);
         assert_eq!(t.refused(), StatusCode::FORBIDDEN);
         t.last("bye");
 
         let mut t = Stage::publisher();
-        t.tell("welcome", json!({}));
-        t.tell("error", json!({"code": "too_large", "message": "a frame"}));
+        t.tell("welcome", &json!({}));
+        t.tell("error", &json!({"code": "too_large", "message": "a frame"}));
         assert_eq!(t.refused(), StatusCode::PAYLOAD_TOO_LARGE);
     }
 
@@ -623,7 +626,7 @@ mod tests {
         assert_eq!(offer["tracks"][0]["mid"], "0");
 
         let answer = json!({"generation": 2, "sdp": ANSWER, "tracks": [], "slots": []});
-        t.reply("room.offer", "ok", answer);
+        t.reply("room.offer", "ok", &answer);
         let Some(Output::Patched(Ok(Patched::Restarted { fragment, tag }))) = t.other.pop() else {
             panic!("{:?}", t.other);
         };
@@ -642,7 +645,7 @@ mod tests {
         let mut t = Stage::joined(Errand::Publish { is_screen: false });
         t.patch(Some("*"), "ysXw");
         let error = json!({"code": "rate_limited", "message": "too many offers"});
-        t.reply("room.offer", "error", error);
+        t.reply("room.offer", "error", &error);
         assert_eq!(t.refused(), StatusCode::TOO_MANY_REQUESTS);
 
         t.patch(Some("\"1\""), "EsAw");
@@ -655,10 +658,10 @@ mod tests {
         let mut t = Stage::joined(Errand::Publish { is_screen: false });
         t.tell(
             "room.ended",
-            json!({"room": format!("{:026}", 3), "reason": "removed"}),
+            &json!({"room": format!("{:026}", 3), "reason": "removed"}),
         );
         assert!(t.other.is_empty(), "another room");
-        t.tell("room.ended", json!({"room": room, "reason": "removed"}));
+        t.tell("room.ended", &json!({"room": room, "reason": "removed"}));
         assert_eq!(t.other, [Output::Over]);
         t.agent.handle_leave();
         t.take();
@@ -679,11 +682,11 @@ mod tests {
     #[test]
     fn a_viewer_asks_for_the_picture_that_matters_and_for_all_people() {
         let mut t = Stage::new(Errand::View(Scene::new(None)));
-        t.tell("welcome", json!({}));
+        t.tell("welcome", &json!({}));
         assert_eq!(t.last("room.join")["data"]["tracks"], json!([]));
         let mut first = joined(&[]);
         first["next"] = json!(format!("{:026}", 5));
-        t.reply("room.join", "ok", first);
+        t.reply("room.join", "ok", &first);
         assert_eq!(t.last("room.list")["data"]["after"], format!("{:026}", 5));
         assert_eq!(t.last("room.want")["data"]["wishes"], json!([]));
 
@@ -696,7 +699,7 @@ mod tests {
         t.reply(
             "room.list",
             "ok",
-            json!({"participants": [person], "next": null}),
+            &json!({"participants": [person], "next": null}),
         );
         let want = &t.last("room.want")["data"];
         assert_eq!(want["automatic"], true);
@@ -707,7 +710,7 @@ mod tests {
     #[test]
     fn a_ping_is_answered() {
         let mut t = Stage::joined(Errand::Publish { is_screen: false });
-        t.tell("ping", json!({}));
+        t.tell("ping", &json!({}));
         t.last("pong");
         t.agent.handle_closed();
         t.take();

@@ -1,0 +1,191 @@
+// An encoder that knows nothing of us publishes by WHIP, a plain page watches by WHEP, and people of the Room see the encoder.
+
+import assert from 'node:assert/strict';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+
+import { meets, seesPictures } from './lib/meeting.mjs';
+import { story } from './lib/story.mjs';
+import { eventually } from './lib/wait.mjs';
+
+/** Meetecho's client, of GStreamer alone (Debian: simple-whip-client). */
+const ENCODER = 'whip-client';
+
+/** So many frames more mean that the picture moves. */
+const FRAMES_MIN = 10;
+
+const SOUND = 'audiotestsrc is-live=true wave=ticks ! audioconvert ! audioresample ! opusenc ! rtpopuspay pt=100 ssrc=1 ! queue ! application/x-rtp,media=audio,encoding-name=OPUS,payload=100';
+const FILMS = {
+  VP8: 'vp8enc deadline=1 keyframe-max-dist=60 ! rtpvp8pay pt=96 ssrc=2',
+  H264: 'x264enc tune=zerolatency speed-preset=ultrafast key-int-max=60 ! video/x-h264,profile=constrained-baseline ! rtph264pay pt=96 ssrc=2 config-interval=-1 aggregate-mode=zero-latency',
+};
+
+const skip = spawnSync(ENCODER, ['--help']).error ? `${ENCODER} is missing (Debian: simple-whip-client)` : false;
+if (skip) console.log(`SKIPPED: ${skip}`);
+
+story('an encoder not of ours is seen by people and by a viewer over HTTP, through an ICE restart, until it stops', { skip }, async (world) => {
+  const chromium = await world.browser('chromium');
+  const viewer = await Viewer.open(world, chromium, 'watcher');
+  const early = await viewer.watch().catch((error) => error.message);
+  assert.match(early, /409 5 .*unknown_room/, 'the Room has not begun');
+
+  const encoder = await publish(world, 'VP8');
+  await eventually('the viewer is let in', () => viewer.watch());
+  await viewer.sees('the encoder');
+  await viewer.hears();
+
+  const alice = await meets(world, chromium, 'Alice');
+  await seesPictures(alice, 1);
+  await alice.readsThat('meeting-count', /^3 people$/);
+
+  await viewer.restartsIce();
+  await viewer.sees('the encoder after an ICE restart');
+
+  assert.equal(await viewer.leaves(), 200);
+  await alice.readsThat('meeting-count', /^2 people$/);
+  assert.equal(await viewer.leaves(), 404);
+  await encoder.stop();
+  await alice.readsThat('meeting-count', /^1 person$/);
+});
+
+story('a viewer who names somebody sees them, and an encoder of H264 is removed by a moderator', { skip }, async (world) => {
+  const chromium = await world.browser('chromium');
+  const alice = await meets(world, chromium, 'Alice');
+  const encoder = await publish(world, 'H264');
+  await seesPictures(alice, 1);
+  const viewer = await Viewer.open(world, chromium, 'watcher', '?participant=camera');
+  await viewer.watch();
+  await viewer.sees('the encoder');
+  assert.equal(await viewer.codec(), 'video/H264');
+
+  await alice.press('meeting-people');
+  await alice.press('more-camera');
+  await alice.press('remove-person');
+  await alice.readsThat('meeting-count', /^2 people$/);
+  await viewer.seesNothing();
+  await encoder.stop();
+});
+
+/** Starts the encoder; `film` is a codec. */
+async function publish(world, film) {
+  const { token } = await signIn(world, 'Camera');
+  const picture = `videotestsrc is-live=true pattern=ball ! video/x-raw,width=320,height=240,framerate=15/1 ! videoconvert ! ${FILMS[film]} ! queue ! application/x-rtp,media=video,encoding-name=${film},payload=96`;
+  const child = spawn(ENCODER, ['-u', `${world.server.url}/v1/whip/weekly`, '-t', token, '-A', SOUND, '-V', picture, '-o'], { stdio: ['ignore', 'pipe', 'pipe'] });
+  let said = '';
+  for (const stream of [child.stdout, child.stderr]) stream.on('data', (bytes) => { said += bytes; });
+  world.whenOver(() => child.kill('SIGKILL'));
+  const ended = once(child, 'exit');
+  await eventually('the encoder is in', () => {
+    if (child.exitCode !== null) throw new Error(said);
+    return /PeerConnection.*connected|ICE.*(connected|completed)/i.test(said) || Promise.reject(new Error(said.slice(-2000)));
+  });
+  const stop = async () => {
+    child.kill('SIGINT');
+    await ended;
+    assert.doesNotMatch(said, /\[(4|5)\d\d\]/, said);
+  };
+  return { stop };
+}
+
+async function signIn(world, name) {
+  const answer = await fetch(`${world.server.url}/demo/sign-in`, {
+    method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ name }),
+  });
+  return answer.json();
+}
+
+/** A page with an RTCPeerConnection and fetch, and nothing of ours. */
+class Viewer {
+  static async open(world, browser, name, query = '') {
+    const viewer = new Viewer();
+    const { token } = await signIn(world, name);
+    viewer.page = await (await browser.browser.newContext()).newPage();
+    await viewer.page.goto(`${world.server.url}/healthz`);
+    viewer.request = { url: `${world.server.url}/v1/whep/weekly${query}`, token };
+    return viewer;
+  }
+
+  /** Begins; throws with status, Retry-After and problem when it is refused. */
+  async watch() {
+    await this.page.evaluate(async ({ url, token }) => {
+      const connection = new RTCPeerConnection();
+      for (const kind of ['audio', 'video']) connection.addTransceiver(kind, { direction: 'recvonly' });
+      const video = document.createElement('video');
+      connection.ontrack = ({ streams }) => { [video.srcObject] = streams; video.play().catch(() => {}); };
+      await connection.setLocalDescription();
+      const headers = { authorization: `Bearer ${token}` };
+      const answer = await fetch(url, { method: 'POST', headers: { ...headers, 'content-type': 'application/sdp' }, body: connection.localDescription.sdp });
+      const said = await answer.text();
+      if (answer.status !== 201) {
+        connection.close();
+        throw new Error(`${answer.status} ${answer.headers.get('retry-after')} ${said}`);
+      }
+      await connection.setRemoteDescription({ type: 'answer', sdp: said });
+      globalThis.seat = { connection, headers, answer: said, session: new URL(answer.headers.get('location'), url).href };
+    }, this.request);
+    return true;
+  }
+
+  async sees(whom) {
+    const before = await this.#stats('video');
+    await eventually(`the viewer sees ${whom}`, async () => {
+      const now = await this.#stats('video');
+      return now.framesDecoded - (before.framesDecoded ?? 0) >= FRAMES_MIN || Promise.reject(new Error(JSON.stringify(now)));
+    });
+  }
+
+  async seesNothing() {
+    await eventually('no more frames come', async () => {
+      const before = await this.#stats('video');
+      await new Promise((resolve) => { setTimeout(resolve, 500); });
+      return (await this.#stats('video')).framesReceived === before.framesReceived;
+    });
+  }
+
+  async hears() {
+    await eventually('the viewer hears something', async () => (await this.#stats('audio')).totalAudioEnergy > 0);
+  }
+
+  async codec() {
+    return (await this.#stats('video')).codec;
+  }
+
+  /** As RFC 9725 has it: new credentials go there and back, everything else stays. */
+  async restartsIce() {
+    await this.page.evaluate(async () => {
+      const { connection, headers, session, answer } = globalThis.seat;
+      const value = (sdp, name) => sdp.match(new RegExp(`^a=${name}:(.*)$`, 'm'))[1].trim();
+      connection.restartIce();
+      await connection.setLocalDescription();
+      const { sdp } = connection.localDescription;
+      const body = ['m=audio 9 UDP/TLS/RTP/SAVPF 111', `a=mid:${value(sdp, 'mid')}`, ...['ice-ufrag', 'ice-pwd'].map((name) => `a=${name}:${value(sdp, name)}`), ''].join('\r\n');
+      const type = { 'content-type': 'application/trickle-ice-sdpfrag' };
+      const answered = await fetch(session, { method: 'PATCH', headers: { ...headers, ...type, 'if-match': '*' }, body });
+      const fragment = await answered.text();
+      if (answered.status !== 200) throw new Error(`${answered.status} ${fragment}`);
+      const renewed = ['ice-ufrag', 'ice-pwd'].reduce((text, name) => text.replaceAll(new RegExp(`^a=${name}:.*$`, 'gm'), `a=${name}:${value(fragment, name)}`), answer);
+      if (renewed === answer) throw new Error('the credentials are the old ones');
+      await connection.setRemoteDescription({ type: 'answer', sdp: renewed });
+      // One candidate more changes nothing, but has to be taken.
+      const tag = answered.headers.get('etag');
+      const trickled = await fetch(session, { method: 'PATCH', headers: { ...headers, ...type, 'if-match': tag }, body: 'a=end-of-candidates\r\n' });
+      if (trickled.status !== 204) throw new Error(`${trickled.status} ${await trickled.text()}`);
+    });
+  }
+
+  /** The status of the answer. */
+  leaves() {
+    return this.page.evaluate(async () => {
+      const { headers, session } = globalThis.seat;
+      return (await fetch(session, { method: 'DELETE', headers })).status;
+    });
+  }
+
+  #stats(kind) {
+    return this.page.evaluate(async (wanted) => {
+      const reports = [...(await globalThis.seat.connection.getStats()).values()];
+      const found = reports.find((report) => report.type === 'inbound-rtp' && report.kind === wanted) ?? {};
+      return { ...found, codec: reports.find((report) => report.id === found.codecId)?.mimeType };
+    }, kind);
+  }
+}
