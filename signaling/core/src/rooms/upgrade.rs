@@ -57,8 +57,11 @@ impl Room {
         let shares = states
             .iter()
             .any(|state| state.tracks.iter().any(is_screen));
+        // Nobody calls an encoder.
+        let are_people = one.person.is_attended && other.person.is_attended;
         let is_quiet = self.joining.is_empty() && self.waiting.is_empty() && !shares;
-        (is_quiet && one.person.state.user != other.person.state.user).then_some([one, other])
+        (are_people && is_quiet && one.person.state.user != other.person.state.user)
+            .then_some([one, other])
     }
 
     fn shows_faces(&self) -> bool {

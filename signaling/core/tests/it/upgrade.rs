@@ -301,3 +301,17 @@ fn over_a_crash_both_ways_come_to_their_end() {
     }
     assert_eq!(t.end("alice", &call), "upgraded -");
 }
+
+#[test]
+fn nobody_makes_a_call_with_an_encoder() {
+    let (mut t, room) = meeting(&["alice", "bob"]);
+    t.device("camera").attended = false;
+    t.connect("camera");
+    t.ok("camera", "room.join", join("weekly"));
+    t.ok("bob", "room.leave", json!({ "room": room }));
+    assert_eq!(created(&mut t, "alice"), None);
+
+    t.ok("bob", "room.join", join("weekly"));
+    t.ok("camera", "room.leave", json!({ "room": room }));
+    assert!(created(&mut t, "alice").is_some());
+}
