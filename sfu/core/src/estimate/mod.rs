@@ -287,9 +287,10 @@ impl Estimator {
             self.measure_round_trip(round_trip);
         }
         self.reports.update(now, lost);
-        // Growth needs use: what was not tried is not known to fit.
+        // Growth needs use: what was not tried is not known to fit. Beyond what everybody begins with, that is, or whoever is sent
+        // no picture any more would never be sent one again.
         if self.limited.is_limited() {
-            self.reports.rate = self.reports.rate.min(self.estimate);
+            self.reports.rate = self.reports.rate.min(self.estimate.max(RATE_START));
         }
         self.handle_answer(now);
         self.conclude();
