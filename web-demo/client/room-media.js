@@ -31,6 +31,16 @@ const ENCODINGS = {
   screen: [{ maxBitrate: 2_500_000, scalabilityMode }],
 };
 
+/**
+ * So wide has the longer side of a camera's picture to be for so many Layers: of a smaller one Chromium sends just the first
+ * ones, which would be a quarter of what the camera sees.
+ */
+const LAYERS_BY_SIDE = /** @type {const} */ ([
+  [960, 3],
+  [480, 2],
+  [0, 1],
+]);
+
 /** A path that went quiet often comes back by itself. */
 const QUIET_MS = 3_000;
 /** How long no way is found before the media counts as failed. It is looked for all the same. */
@@ -80,6 +90,8 @@ export class RoomMedia {
   #generation = 0;
   /** @type {Map<Source, RTCRtpTransceiver>} */
   #sections = new Map();
+  /** How many Layers a sender sends its picture in. @type {Map<RTCRtpSender, number>} */
+  #layers = new Map();
   /** @type {Record<"audio"|"video", {transceiver: RTCRtpTransceiver, stream: MediaStream}[]>} */
   #slots = { audio: [], video: [] };
   /** The directions of the last offer that was answered. @type {Map<RTCRtpTransceiver, RTCRtpTransceiverDirection>} */
@@ -176,7 +188,10 @@ export class RoomMedia {
     const isWanted = new Map(wanted.map((layer) => [layer.rid, layer.wanted]));
     // Parameters must be set in the turn they were read in; Firefox forgets them otherwise.
     const parameters = sender.getParameters();
-    for (const encoding of parameters.encodings) encoding.active = isWanted.get(encoding.rid ?? "") ?? true;
+    const count = source === "camera" ? layersOf(sender.track) : parameters.encodings.length;
+    parameters.encodings.forEach((encoding, at) => {
+      encoding.active = at < count && (isWanted.get(encoding.rid ?? "") ?? true);
+    });
     sender.setParameters(parameters).catch((error) => this.#failed(error));
   }
 
@@ -249,9 +264,25 @@ export class RoomMedia {
       // The section of a screen that is shared no longer waits for the next one.
       const direction = local ? "sendonly" : "inactive";
       if (transceiver.direction !== direction) transceiver.direction = direction;
-      given.push(transceiver.sender.replaceTrack(local?.sent ?? null));
+      const { sender } = transceiver;
+      const track = local?.sent ?? null;
+      if (source === "camera" && track) given.push(this.#fitLayers(sender, track));
+      given.push(sender.replaceTrack(track));
     }
     await Promise.all(given);
+  }
+
+  /** The largest Layer is what the camera sees, however small that is. @param {RTCRtpSender} sender @param {MediaStreamTrack} track */
+  async #fitLayers(sender, track) {
+    const count = layersOf(track);
+    if (this.#layers.get(sender) === count) return;
+    this.#layers.set(sender, count);
+    const parameters = sender.getParameters();
+    parameters.encodings.forEach((encoding, at) => {
+      encoding.scaleResolutionDownBy = 2 ** Math.max(0, count - 1 - at);
+      encoding.active = at < count;
+    });
+    await sender.setParameters(parameters);
   }
 
   #isUnsettled() {
@@ -362,6 +393,13 @@ export class RoomMedia {
     this.state = state;
     this.#options.onChange();
   }
+}
+
+/** How many Layers a camera's picture is sent in. @param {MediaStreamTrack|null} track */
+function layersOf(track) {
+  const { width = Infinity, height = 0 } = track?.getSettings?.() ?? {};
+  const side = Math.max(width, height);
+  return LAYERS_BY_SIDE.find(([least]) => side >= least)?.[1] ?? 1;
 }
 
 /**
