@@ -59,8 +59,8 @@ trait Forwarder {
     /// Time passes, in which subscribers say what they miss.
     fn pass(&mut self, now: Instant);
 
-    /// What has arrived at a subscriber, in that order.
-    fn received(&self, subscriber: usize) -> Vec<Got>;
+    /// The way to a subscriber, and what has arrived there.
+    fn leg(&self, subscriber: usize) -> &Leg;
 }
 
 /// A packet as a subscriber's client has it.
@@ -80,8 +80,8 @@ struct Got {
 struct Leg {
     ends: Ends,
     ssrc: u32,
-    /// Packets of media that have left.
-    left: usize,
+    /// The numbers of all packets of media that have left for the first time.
+    left: Vec<u16>,
     lost: BTreeSet<usize>,
 }
 
@@ -90,7 +90,7 @@ impl Leg {
         Self {
             ends,
             ssrc,
-            left: 0,
+            left: Vec::new(),
             lost: BTreeSet::new(),
         }
     }
@@ -103,8 +103,9 @@ impl Leg {
     fn deliver(&mut self, now: Instant, datagram: &[u8]) {
         // What only fills a gap is not media.
         if ssrc(datagram) == Some(self.ssrc) && !has_padding(datagram) {
-            self.left += 1;
-            if self.lost.contains(&(self.left - 1)) {
+            self.left
+                .push(u16::from_be_bytes([datagram[2], datagram[3]]));
+            if self.lost.contains(&(self.left.len() - 1)) {
                 return;
             }
         }
@@ -124,7 +125,12 @@ impl Leg {
         std::mem::take(&mut self.ends.client.media)
     }
 
+    /// What has arrived, by its numbers, up to the newest that was not lost: what was lost behind it a client can't miss, unless an empty
+    /// packet tells.
     fn received(&self) -> Vec<Got> {
+        let arrived = self.left.iter().zip(0..);
+        let arrived = arrived.filter(|(_, at)| !self.lost.contains(at));
+        let newest = arrived.map(|(number, _)| u64::from(*number)).max();
         let packets = self.ends.client.received.iter();
         let with_payload = packets.filter(|packet| !packet.payload.is_empty());
         let got = with_payload.map(|packet| {
@@ -139,7 +145,9 @@ impl Leg {
                 picture_id: descriptor.picture_id.unwrap().value,
             }
         });
-        got.collect()
+        let mut got: Vec<Got> = got.filter(|got| Some(got.sequence) <= newest).collect();
+        got.sort_by_key(|got| got.sequence);
+        got
     }
 }
 
@@ -337,8 +345,14 @@ impl Encoder {
     }
 }
 
+/// What came of a path for a subscriber.
+struct Outcome {
+    left: Vec<u16>,
+    received: Vec<Got>,
+}
+
 /// Sends the pictures of all ticks through both paths.
-fn run(ticks: &[Tick], lost: &[Vec<usize>]) -> [Vec<Vec<Got>>; 2] {
+fn run(ticks: &[Tick], lost: &[Vec<usize>]) -> [Vec<Outcome>; 2] {
     let begun = Instant::now();
     let (mut publisher, now) = Ends::connect(begun, Sender::Client, ENCODINGS);
     let ours = Ours::new(now, &mut publisher);
@@ -401,8 +415,12 @@ fn run(ticks: &[Tick], lost: &[Vec<usize>]) -> [Vec<Vec<Got>>; 2] {
         paths.all(|path| path.pass(now));
     }
 
-    let received = |path: &dyn Forwarder| (0..SUBSCRIBERS).map(|at| path.received(at)).collect();
-    [received(&paths.ours), received(&paths.plain)]
+    let outcome = |path: &dyn Forwarder, at: usize| Outcome {
+        left: path.leg(at).left.clone(),
+        received: path.leg(at).received(),
+    };
+    let outcomes = |path: &dyn Forwarder| (0..SUBSCRIBERS).map(|at| outcome(path, at)).collect();
+    [outcomes(&paths.ours), outcomes(&paths.plain)]
 }
 
 struct Paths {
@@ -449,24 +467,11 @@ proptest! {
         let [ours, plain] = run(&ticks, &lost);
 
         for (ours, plain) in ours.into_iter().zip(plain) {
+            prop_assert_eq!(&ours.left, &plain.left, "in the same order under the same numbers");
             let without_ids = |got: &Got| Got { picture_id: 0, ..got.clone() };
-            let sorted = |got: &[Got]| {
-                let mut got: Vec<_> = got.iter().map(without_ids).collect();
-                got.sort_by_key(|got| got.sequence);
-                got
-            };
-            prop_assert_eq!(sorted(&ours), sorted(&plain), "the same under the same numbers, resends included");
-            // What was not sent again comes in one order; what was comes when it was asked for.
-            let order = |got: &[Got]| -> Vec<u64> {
-                let mut newest = 0;
-                let is_newest = |got: &&Got| {
-                    let is_newest = got.sequence > newest;
-                    newest = newest.max(got.sequence);
-                    is_newest
-                };
-                got.iter().filter(is_newest).map(|got| got.sequence).collect()
-            };
-            prop_assert_eq!(order(&ours), order(&plain), "in the same order");
+            let ours: Vec<_> = ours.received.iter().map(without_ids).collect();
+            let plain: Vec<_> = plain.received.iter().map(without_ids).collect();
+            prop_assert_eq!(ours, plain, "the same, resends included");
         }
     }
 }
@@ -496,9 +501,8 @@ fn pictures_of_other_encodings_follow_one_another() {
         .collect();
     let [ours, plain] = run(&ticks, &[vec![3, 20, 21], Vec::new()]);
 
-    let mut ours = ours[0].clone();
-    assert_eq!(ours.len(), plain[0].len());
-    ours.sort_by_key(|got| got.sequence);
+    let ours = &ours[0].received;
+    assert_eq!(ours.len(), plain[0].received.len());
     let mut encodings: Vec<u8> = ours
         .iter()
         .map(|got| got.payload[got.payload.len() - MADE_LEN])

@@ -14,7 +14,7 @@ use sfu_rtp::rtcp::{Compound, NtpTime};
 use sfu_rtp::srtp::{Inbound, Outbound};
 
 use super::ends::{Ends, Sender};
-use super::{Forwarder, Got, Leg, SEQUENCE, SUBSCRIBERS, TIMESTAMP, ssrc_of_encoding};
+use super::{Forwarder, Leg, SEQUENCE, SUBSCRIBERS, TIMESTAMP, ssrc_of_encoding};
 
 /// A Room, and the keys of all in it.
 pub(super) struct Ours {
@@ -161,8 +161,8 @@ impl Forwarder for Ours {
         self.depart(now);
     }
 
-    fn received(&self, subscriber: usize) -> Vec<Got> {
-        self.subscribers[subscriber].leg.received()
+    fn leg(&self, subscriber: usize) -> &Leg {
+        &self.subscribers[subscriber].leg
     }
 }
 

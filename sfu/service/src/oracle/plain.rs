@@ -8,7 +8,7 @@ use sfu_core::Layer;
 use str0m::rtp::{RtpPacket, RtpWrite, SeqNo};
 
 use super::ends::{Ends, Sender};
-use super::{Forwarder, Got, Leg, Made, SEQUENCE, SUBSCRIBERS, TIMESTAMP, ssrc_of_encoding};
+use super::{Forwarder, Leg, Made, SEQUENCE, SUBSCRIBERS, TIMESTAMP, ssrc_of_encoding};
 
 /// A connection of the library for everybody.
 pub(super) struct Plain {
@@ -34,6 +34,8 @@ struct Numbers {
     wanted: Option<Layer>,
     /// The encoding that goes out.
     current: Option<u8>,
+    /// The encoding that went out last.
+    last: Option<u8>,
     /// The temporal layers of it that go out.
     temporal: u8,
     next: u64,
@@ -143,8 +145,8 @@ impl Forwarder for Plain {
         }
     }
 
-    fn received(&self, subscriber: usize) -> Vec<Got> {
-        self.subscribers[subscriber].leg.received()
+    fn leg(&self, subscriber: usize) -> &Leg {
+        &self.subscribers[subscriber].leg
     }
 }
 
@@ -174,6 +176,7 @@ impl Numbers {
                 temporal: u8::MAX,
             }),
             current: None,
+            last: None,
             temporal: 0,
             next: u64::from(SEQUENCE),
             newest_in: 0,
@@ -238,7 +241,10 @@ impl Numbers {
         self.temporal = self.wanted.map_or(0, |wanted| wanted.temporal);
         self.newest_in = arrived.sequence - 1;
         self.free.clear();
-        // As long after the last one as the clock says.
+        // An encoding that comes again goes on in its own time, another as long after the last packet as the clock says.
+        if self.last.replace(arrived.encoding) == Some(arrived.encoding) {
+            return;
+        }
         let next = self.timestamp_at.map_or(self.timestamp, |at| {
             self.timestamp.wrapping_add(ticks(now - at).max(1))
         });
