@@ -412,7 +412,7 @@ pub(crate) fn srtp_inbound(data: &[u8]) {
     assert!(inbound.open_rtp(&mut data.to_vec()).is_err());
     assert!(inbound.open_rtcp(&mut data.to_vec()).is_err());
 
-    let mut seen = BTreeMap::new();
+    let mut seen = Sources::default();
     for step in data.chunks_exact(4).take(300) {
         let [ssrc, forward, far, change] = *step else {
             continue;
@@ -430,14 +430,52 @@ pub(crate) fn srtp_inbound(data: &[u8]) {
     }
 }
 
+/// What came of each source, and when it came last.
+#[derive(Default)]
+struct Sources {
+    by_ssrc: BTreeMap<u8, Seen>,
+    packets: u64,
+}
+
+#[derive(Default)]
+struct Seen {
+    indices: BTreeSet<u64>,
+    at: u64,
+    /// Others took its place: of what came there is nothing but the highest.
+    is_silent: bool,
+    /// That before it came again.
+    floor: Option<u64>,
+}
+
+impl Sources {
+    fn accept(&mut self, ssrc: u8, index: u64) {
+        self.packets += 1;
+        let is_there = |seen: &Seen| !seen.is_silent;
+        let is_known = self.by_ssrc.get(&ssrc).is_some_and(is_there);
+        let mut known = self.by_ssrc.values_mut().filter(|seen| !seen.is_silent);
+        if !is_known && known.by_ref().count() >= SSRCS_MAX {
+            let known = self.by_ssrc.values_mut().filter(|seen| !seen.is_silent);
+            if let Some(oldest) = known.min_by_key(|seen| seen.at) {
+                oldest.is_silent = true;
+                oldest.floor = oldest.indices.last().copied();
+            }
+        }
+        let seen = self.by_ssrc.entry(ssrc).or_default();
+        seen.is_silent = false;
+        seen.at = self.packets;
+        seen.indices.insert(index);
+    }
+}
+
 /// Seals a packet whose index is some way from the highest of its source, changes it if so told, and opens it.
 fn rtp_step(
     outbound: &Outbound,
     inbound: &mut Inbound,
-    seen: &mut BTreeMap<u8, BTreeSet<u64>>,
+    sources: &mut Sources,
     [ssrc, forward, far, change]: [u8; 4],
 ) {
-    let highest = seen.get(&ssrc).and_then(|seen| seen.last().copied());
+    let known = sources.by_ssrc.get(&ssrc);
+    let highest = known.and_then(|seen| seen.indices.last().copied());
     let way = i64::from(forward.cast_signed()) * i64::from(far) / 2;
     let index = highest
         .unwrap_or(30_000)
@@ -462,22 +500,23 @@ fn rtp_step(
         assert!(opened.is_err(), "{opened:?}");
         return;
     }
-    let sources = seen.len();
-    let known = seen.get(&ssrc);
+    let is_old = index + REPLAY_WINDOW <= highest.unwrap_or(0);
     let expected = match known {
-        None if sources >= SSRCS_MAX => Err(OpenError::TooManySources),
-        Some(known) if known.contains(&index) && index + REPLAY_WINDOW > highest.unwrap_or(0) => {
-            Err(OpenError::Replayed { index })
-        }
-        Some(_) if index + REPLAY_WINDOW <= highest.unwrap_or(0) => {
+        Some(_) if is_old => Err(OpenError::TooOld { index }),
+        Some(seen) if seen.is_silent && seen.floor.is_some_and(|floor| index <= floor) => {
             Err(OpenError::TooOld { index })
+        }
+        Some(seen)
+            if seen.indices.contains(&index) || seen.floor.is_some_and(|floor| index <= floor) =>
+        {
+            Err(OpenError::Replayed { index })
         }
         _ => Ok(index),
     };
     assert_eq!(opened.map(|opened| opened.index), expected);
     if let Ok(opened) = opened {
         assert_eq!(packet[..opened.len], plain);
-        seen.entry(ssrc).or_default().insert(index);
+        sources.accept(ssrc, index);
     }
 }
 

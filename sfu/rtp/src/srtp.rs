@@ -12,7 +12,7 @@ mod inbound;
 mod outbound;
 mod replay;
 
-pub use inbound::{Inbound, OpenError, Opened, SSRCS_MAX};
+pub use inbound::{Inbound, OpenError, Opened, SSRCS_MAX, SSRCS_SILENT_MAX};
 pub use outbound::{Outbound, SealError};
 pub use replay::REPLAY_WINDOW;
 
@@ -423,35 +423,46 @@ mod tests {
     }
 
     #[test]
-    fn sources_are_limited_and_can_be_forgotten() {
+    fn sources_come_and_go_for_ever_and_nothing_of_them_comes_twice() {
         let (mut outbound, mut inbound) = pair(Profile::AeadAes128Gcm);
-        for ssrc in 0..=128 {
-            let expected = if ssrc < 128 {
-                Ok(())
-            } else {
-                Err(OpenError::TooManySources)
-            };
-            let opened = opened_rtp(&mut inbound, &sealed_rtp(&outbound, &rtp(ssrc, 1, b""), 1));
-            assert_eq!(opened.map(drop), expected, "{ssrc}");
-            let [a, b, c, d] = ssrc.to_be_bytes();
-            let sealed = sealed_rtcp(&mut outbound, &[0x80, 201, 0, 1, a, b, c, d]);
-            assert_eq!(
-                opened_rtcp(&mut inbound, &sealed).map(drop),
-                expected,
-                "{ssrc}"
-            );
-        }
-
-        inbound.forget(5);
-        inbound.forget(5);
-        let sealed = sealed_rtp(&outbound, &rtp(128, 1, b""), 1);
-        assert!(opened_rtp(&mut inbound, &sealed).is_ok());
-        assert_eq!(
-            opened_rtp(&mut inbound, &sealed),
-            Err(OpenError::Replayed { index: 1 })
+        let mut open = |ssrc: u32, index: u64| {
+            let [.., high, low] = index.to_be_bytes();
+            let packet = rtp(ssrc, u16::from_be_bytes([high, low]), b"");
+            let opened = opened_rtp(&mut inbound, &sealed_rtp(&outbound, &packet, index));
+            opened.map(|(_, index)| index)
+        };
+        // One goes on beyond a rollover, and falls silent.
+        assert!(
+            (60_000..80_000)
+                .step_by(500)
+                .all(|index| open(7, index) == Ok(index))
         );
-        let others = opened_rtp(&mut inbound, &sealed_rtp(&outbound, &rtp(127, 1, b""), 1));
-        assert_eq!(others, Err(OpenError::Replayed { index: 1 }));
+        let known = u32::try_from(SSRCS_MAX).unwrap();
+        let silent = u32::try_from(SSRCS_SILENT_MAX).unwrap();
+        for ssrc in 100..100 + known + silent - 2 {
+            assert_eq!(open(ssrc, 1), Ok(1), "{ssrc}");
+            // One that goes on is never forgotten.
+            assert_eq!(open(8, u64::from(ssrc)), Ok(ssrc.into()));
+        }
+        assert_eq!(open(100, 1), Err(OpenError::TooOld { index: 1 }));
+        assert_eq!(open(100, 2), Ok(2));
+        assert_eq!(open(7, 79_500), Err(OpenError::TooOld { index: 79_500 }));
+        assert_eq!(open(7, 79_499), Err(OpenError::TooOld { index: 79_499 }));
+        assert_eq!(open(7, 79_501), Ok(79_501), "with its rollovers");
+        assert_eq!(open(7, 79_000), Err(OpenError::Replayed { index: 79_000 }));
+
+        let sealed: Vec<Vec<u8>> = (0..2 * known)
+            .map(|ssrc| {
+                let [a, b, c, d] = ssrc.to_be_bytes();
+                sealed_rtcp(&mut outbound, &[0x80, 201, 0, 1, a, b, c, d])
+            })
+            .collect();
+        for packet in &sealed {
+            assert!(opened_rtcp(&mut inbound, packet).is_ok());
+        }
+        for packet in &sealed {
+            assert!(opened_rtcp(&mut inbound, packet).is_err(), "it came before");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Opens what the other side has sealed (RFC 3711 §3.3, §3.4).
 
+use std::collections::VecDeque;
 use std::fmt;
 
 use crate::DecodeError;
@@ -10,8 +11,13 @@ use crate::srtp::cipher::{PacketNonce, Trailer};
 use crate::srtp::replay::{NotNew, ReplayWindow};
 use crate::srtp::{Ciphers, KeyError, Profile};
 
-/// From how many sources one transport may bring packets, each of RTP and RTCP. Sixteen simulcast cameras with RTX have 96.
+/// How many sources of a transport are known in full, each of RTP and RTCP: sixteen simulcast cameras with RTX have 96. Another takes
+/// the place of the one that was silent for longest.
 pub const SSRCS_MAX: usize = 128;
+
+/// Of how many more the highest index is remembered, so that they can go on and nothing old of them comes twice. A client that offers
+/// its camera anew takes up to six of them.
+pub const SSRCS_SILENT_MAX: usize = 1024;
 
 /// What SRTCP leaves in clear: the first packet's header and SSRC (RFC 3711 §3.4).
 pub(super) const RTCP_CLEAR: usize = 8;
@@ -43,9 +49,6 @@ pub enum OpenError {
     /// The packet is SRTCP that is authenticated and not encrypted, which WebRTC does not have (RFC 8827 §6.5).
     #[error("not encrypted")]
     NotEncrypted,
-    /// The source is new, and there are [`SSRCS_MAX`] already.
-    #[error("more than {SSRCS_MAX} sources")]
-    TooManySources,
 }
 
 /// A packet of RTP, opened.
@@ -95,7 +98,7 @@ impl Inbound {
             (header.ssrc(), header.len(), header.sequence_number());
         let len = split_tag(packet.len(), clear, cipher.tag_len())?;
 
-        let source = self.rtp.find(ssrc)?;
+        let source = self.rtp.find(ssrc);
         let index = self.rtp.index_of(source, sequence_number)?;
         self.rtp.check(source, index)?;
 
@@ -136,7 +139,7 @@ impl Inbound {
 
         let ssrc = u32_at(packet, 4).unwrap_or_default();
         let index = u64::from(word & !RTCP_ENCRYPTED);
-        let source = self.rtcp.find(ssrc)?;
+        let source = self.rtcp.find(ssrc);
         self.rtcp.check(source, index)?;
         cipher
             .open(
@@ -149,14 +152,6 @@ impl Inbound {
             .map_err(|_| OpenError::NotAuthentic)?;
         self.rtcp.accept(source, ssrc, index);
         Ok(len)
-    }
-
-    /// Makes room for another source in place of `ssrc`, which must never come again: its old packets would be taken for
-    /// those of a new source, and new ones not be opened once its rollover counter is above zero. A section that is paused
-    /// goes on with the SSRC it had, so only what a later offer has given up for good is forgotten.
-    pub fn forget(&mut self, ssrc: u32) {
-        self.rtp.forget(ssrc);
-        self.rtcp.forget(ssrc);
     }
 }
 
@@ -184,24 +179,40 @@ struct Sources {
     ssrcs: Vec<u32>,
     /// One for each of `ssrcs`.
     windows: Vec<ReplayWindow>,
+    /// When each of `ssrcs` was heard last, in packets.
+    heard: Vec<u64>,
+    packets: u64,
+    /// Those that gave their place to others, and the highest index of each; the longest silent first.
+    silent: VecDeque<(u32, u64)>,
+}
+
+/// What is known of a source.
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    /// Nothing.
+    New,
+    /// All, at this place.
+    Known(usize),
+    /// Its highest index.
+    Silent(u64),
 }
 
 impl Sources {
-    /// Where `ssrc` stands, `None` for a new one.
-    fn find(&self, ssrc: u32) -> Result<Option<usize>, OpenError> {
-        let place = self.ssrcs.iter().position(|other| *other == ssrc);
-        if place.is_none() && self.ssrcs.len() >= SSRCS_MAX {
-            return Err(OpenError::TooManySources);
+    fn find(&self, ssrc: u32) -> Source {
+        if let Some(place) = self.ssrcs.iter().position(|other| *other == ssrc) {
+            return Source::Known(place);
         }
-        Ok(place)
+        let silent = self.silent.iter().find(|(other, _)| *other == ssrc);
+        silent.map_or(Source::New, |(_, highest)| Source::Silent(*highest))
     }
 
     /// The index that `sequence_number` stands for: the nearest to the highest so far, and not below zero (RFC 3711 §3.3.1).
-    fn index_of(&self, source: Option<usize>, sequence_number: u16) -> Result<u64, OpenError> {
-        let Some(window) = source.and_then(|place| self.windows.get(place)) else {
-            return Ok(u64::from(sequence_number));
+    fn index_of(&self, source: Source, sequence_number: u16) -> Result<u64, OpenError> {
+        let highest = match source {
+            Source::New => return Ok(u64::from(sequence_number)),
+            Source::Known(place) => self.windows[place].highest(),
+            Source::Silent(highest) => highest,
         };
-        let highest = window.highest();
         let diff = i64::from(diff_u16(sequence_number, low_u16(highest)));
         match highest.checked_add_signed(diff) {
             Some(index) if index >> 48 == 0 => Ok(index),
@@ -212,30 +223,50 @@ impl Sources {
         }
     }
 
-    fn check(&self, source: Option<usize>, index: u64) -> Result<(), OpenError> {
-        let Some(window) = source.and_then(|place| self.windows.get(place)) else {
-            return Ok(());
+    fn check(&self, source: Source, index: u64) -> Result<(), OpenError> {
+        let checked = match source {
+            Source::New => Ok(()),
+            Source::Known(place) => self.windows[place].check(index),
+            Source::Silent(highest) if index > highest => Ok(()),
+            Source::Silent(_) => Err(NotNew::TooOld),
         };
-        window.check(index).map_err(|not_new| match not_new {
+        checked.map_err(|not_new| match not_new {
             NotNew::Seen => OpenError::Replayed { index },
             NotNew::TooOld => OpenError::TooOld { index },
         })
     }
 
-    fn accept(&mut self, source: Option<usize>, ssrc: u32, index: u64) {
-        match source.and_then(|place| self.windows.get_mut(place)) {
-            Some(window) => window.accept(index),
-            None => {
-                self.ssrcs.push(ssrc);
-                self.windows.push(ReplayWindow::new(index));
+    fn accept(&mut self, source: Source, ssrc: u32, index: u64) {
+        self.packets += 1;
+        match source {
+            Source::Known(place) => {
+                self.windows[place].accept(index);
+                self.heard[place] = self.packets;
+            }
+            Source::New => self.insert(ssrc, ReplayWindow::new(index)),
+            Source::Silent(highest) => {
+                self.silent.retain(|(other, _)| *other != ssrc);
+                let mut window = ReplayWindow::until(highest);
+                window.accept(index);
+                self.insert(ssrc, window);
             }
         }
     }
 
-    fn forget(&mut self, ssrc: u32) {
-        if let Some(place) = self.ssrcs.iter().position(|other| *other == ssrc) {
-            self.ssrcs.swap_remove(place);
-            self.windows.swap_remove(place);
+    fn insert(&mut self, ssrc: u32, window: ReplayWindow) {
+        if self.ssrcs.len() >= SSRCS_MAX
+            && let Some(place) = (0..self.ssrcs.len()).min_by_key(|place| self.heard[*place])
+        {
+            if self.silent.len() >= SSRCS_SILENT_MAX {
+                self.silent.pop_front();
+            }
+            self.heard.swap_remove(place);
+            let silent = self.ssrcs.swap_remove(place);
+            let window = self.windows.swap_remove(place);
+            self.silent.push_back((silent, window.highest()));
         }
+        self.ssrcs.push(ssrc);
+        self.windows.push(window);
+        self.heard.push(self.packets);
     }
 }

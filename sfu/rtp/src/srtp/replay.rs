@@ -34,6 +34,14 @@ impl ReplayWindow {
         window
     }
 
+    /// A window in which all up to `highest` have come.
+    pub(super) fn until(highest: u64) -> ReplayWindow {
+        ReplayWindow {
+            highest,
+            seen: [u64::MAX; WORDS],
+        }
+    }
+
     pub(super) fn highest(&self) -> u64 {
         self.highest
     }
@@ -105,6 +113,17 @@ mod tests {
         assert_eq!(window.check(99_999), Ok(()));
         assert_eq!(window.check(6_000), Err(NotNew::TooOld));
         assert_eq!(window.highest(), 100_000);
+    }
+
+    #[test]
+    fn what_went_before_stays_behind() {
+        let mut window = ReplayWindow::until(5_000);
+        assert_eq!(window.check(5_000), Err(NotNew::Seen));
+        assert_eq!(window.check(4_500), Err(NotNew::Seen));
+        assert_eq!(window.check(5_001), Ok(()));
+        window.accept(5_003);
+        assert_eq!(window.check(5_002), Ok(()));
+        assert_eq!(window.check(4_999), Err(NotNew::Seen));
     }
 
     proptest! {
