@@ -6,6 +6,7 @@ use sfu_rtp::extension::ExtensionMap;
 
 use crate::clock::PublisherClock;
 use crate::keys::{SlotKey, TrackKey};
+use crate::quality::Uplink;
 use crate::slot::Ended;
 
 /// The most incoming SSRCs of a Participant.
@@ -65,6 +66,9 @@ pub(crate) struct Participant {
     pub(crate) nacks_left: u32,
     /// The sum and number of losses reported since somebody asked.
     losses: (u32, u32),
+    /// How what they send arrives, and what of the reports on it is written so far.
+    pub(crate) uplink: Uplink,
+    pub(crate) uplink_next: Uplink,
 
     /// When reports are due, and which are still to be written.
     pub(crate) report_at: Instant,
@@ -93,6 +97,8 @@ impl Participant {
             round_trip: None,
             nacks_left: NACKS_MAX,
             losses: (0, 0),
+            uplink: Uplink::default(),
+            uplink_next: Uplink::default(),
             report_at: now,
             sender_reports: Vec::new(),
             receiver_reports: Vec::new(),

@@ -23,6 +23,33 @@ pub struct Sample {
     pub silence: Duration,
 }
 
+/// How what a Participant sends arrives, by the last reports on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Uplink {
+    /// Packets that should have come.
+    pub expected: u64,
+    /// Of these, such as did not; one that was sent again was lost.
+    pub lost: u64,
+    /// The largest interarrival jitter of their sound. That of pictures tells how the sender spreads them, not how the network does.
+    pub jitter: Duration,
+}
+
+impl Uplink {
+    /// The share of packets lost, 0 to 1.
+    pub fn loss(&self) -> f64 {
+        match self.expected {
+            0 => 0.0,
+            expected => self.lost as f64 / expected as f64,
+        }
+    }
+
+    pub(crate) fn add(&mut self, other: Self) {
+        self.expected += other.expected;
+        self.lost += other.lost;
+        self.jitter = self.jitter.max(other.jitter);
+    }
+}
+
 /// After this time without a sign of life a Participant is lost.
 pub const LOST_AFTER: Duration = Duration::from_secs(5);
 

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use sfu_rtp::rtcp::{NtpTime, ReportBlock};
 
+use crate::quality::Uplink;
+
 /// How many sequence numbers back a late packet is still taken, and how far a number may fall back before it counts as a jump.
 pub const LATE_MAX: u64 = 1024;
 
@@ -55,6 +57,8 @@ pub(crate) struct Receiver {
     received: u64,
     expected_prior: u64,
     received_prior: u64,
+    /// Packets expected and lost between the last two reports.
+    interval: (u64, u64),
     /// `(arrival, timestamp)` in timestamp units of the packet before.
     transit: Option<u32>,
     /// In timestamp units, times 16 (RFC 3550 A.8).
@@ -148,6 +152,7 @@ impl Receiver {
         self.received_prior = self.received;
 
         let lost_now = expected_now.saturating_sub(received_now);
+        self.interval = (expected_now, lost_now);
         let fraction_lost = (lost_now << 8)
             .checked_div(expected_now)
             .map_or(0, |fraction| u8::try_from(fraction).unwrap_or(u8::MAX));
@@ -164,6 +169,19 @@ impl Receiver {
             last_sr,
             delay_since_last_sr,
         })
+    }
+
+    /// What the last report was about; the jitter counts where `clock_rate` is that of sound.
+    pub(crate) fn uplink(&self, clock_rate: Option<u32>) -> Uplink {
+        let (expected, lost) = self.interval;
+        let jitter = clock_rate.filter(|rate| *rate > 0).map(|rate| {
+            Duration::from_micros(u64::from(self.jitter >> 4) * 1_000_000 / u64::from(rate))
+        });
+        Uplink {
+            expected,
+            lost,
+            jitter: jitter.unwrap_or_default(),
+        }
     }
 
     /// Unwrapped numbers only ever grow.
@@ -378,5 +396,9 @@ mod tests {
 
         let jitter = receiver.report(crate::test::start(), 1).unwrap().jitter;
         assert!((158..=161).contains(&jitter), "{jitter}");
+        let uplink = receiver.uplink(Some(48_000));
+        assert_eq!((uplink.expected, uplink.lost), (200, 0));
+        assert_eq!(uplink.jitter.as_millis(), 3);
+        assert_eq!(receiver.uplink(None).jitter, Duration::ZERO);
     }
 }

@@ -16,6 +16,7 @@ use sfu_rtp::rtcp::{NtpTime, ReportBlock};
 use crate::clock::WallClock;
 use crate::keys::{ParticipantKey, Slab, SlotKey, TrackKey};
 use crate::participant::{Participant, ParticipantConfig, Stream};
+use crate::quality::Uplink;
 use crate::slot::{Slot, SlotConfig};
 use crate::speakers::Speakers;
 use crate::stats::Stats;
@@ -460,6 +461,14 @@ impl Room {
     /// The round trip to a Participant, once one was measured.
     pub fn round_trip(&self, participant: ParticipantKey) -> Option<Duration> {
         self.participants.get(participant)?.measured_round_trip()
+    }
+
+    /// How what a Participant sends arrives, by the reports they were sent last.
+    pub fn uplink(&self, participant: ParticipantKey) -> Uplink {
+        let participant = self.participants.get(participant);
+        participant
+            .map(|participant| participant.uplink)
+            .unwrap_or_default()
     }
 
     /// The average loss that a Participant has reported since the last call, in 1/256; `None` if nothing was reported.

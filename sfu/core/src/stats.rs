@@ -112,6 +112,27 @@ impl Stats {
         self.dropped[cause as usize]
     }
 
+    /// Adds what another Room has counted.
+    pub fn add(&mut self, other: &Self) {
+        self.received += other.received;
+        self.recovered += other.recovered;
+        self.forwarded += other.forwarded;
+        self.resent += other.resent;
+        self.resends_too_soon += other.resends_too_soon;
+        self.resends_too_often += other.resends_too_often;
+        self.nacks_flooded += other.nacks_flooded;
+        self.resends_over_share += other.resends_over_share;
+        self.resends_gone += other.resends_gone;
+        self.expired += other.expired;
+        self.key_frames_wanted += other.key_frames_wanted;
+        self.key_frames_asked += other.key_frames_asked;
+        self.nacks_sent += other.nacks_sent;
+        self.rtcp_unknown_ssrc += other.rtcp_unknown_ssrc;
+        for (sum, count) in self.dropped.iter_mut().zip(other.dropped) {
+            *sum += count;
+        }
+    }
+
     pub(crate) fn count(&mut self, cause: Dropped) {
         self.dropped[cause as usize] += 1;
     }
@@ -130,5 +151,12 @@ mod tests {
         }
         let figures: Vec<_> = Dropped::ALL.map(|cause| stats.dropped(cause)).into();
         assert_eq!(figures, (1..=Dropped::ALL.len() as u64).collect::<Vec<_>>());
+
+        let mut sum = stats;
+        sum.add(&stats);
+        assert_eq!(
+            sum.dropped(Dropped::TooLong),
+            2 * stats.dropped(Dropped::TooLong)
+        );
     }
 }

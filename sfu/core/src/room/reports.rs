@@ -9,6 +9,7 @@ use super::Room;
 use crate::clock::ticks_between;
 use crate::keys::{ParticipantKey, SlotKey};
 use crate::participant::NACKS_MAX;
+use crate::quality::Uplink;
 
 /// How often a Participant gets reports.
 pub const REPORT_INTERVAL: Duration = Duration::from_secs(1);
@@ -77,6 +78,10 @@ impl Room {
                         .push((stream.track, stream.encoding));
                 }
             }
+            participant.uplink_next = Uplink::default();
+            if participant.receiver_reports.is_empty() {
+                participant.uplink = Uplink::default();
+            }
             if participant.has_rtcp() {
                 ready.push(key);
             }
@@ -120,16 +125,24 @@ impl Room {
         while self.blocks.len() < BLOCKS_MAX
             && let Some((track, number)) = participant.receiver_reports.pop()
         {
-            let encoding = self
-                .tracks
-                .get_mut(track)
-                .and_then(|track| track.encodings.get_mut(usize::from(number)));
-            if let Some(encoding) = encoding
+            let Some(track) = self.tracks.get_mut(track) else {
+                continue;
+            };
+            let is_sound = track.is_audio();
+            let clock_rate = track.formats.first().filter(|_| is_sound);
+            let clock_rate = clock_rate.map(|format| format.clock_rate);
+            if let Some(encoding) = track.encodings.get_mut(usize::from(number))
                 && let Some(of) = encoding.ssrc
                 && let Some(block) = encoding.receiver.report(now, of)
             {
                 self.blocks.push(block);
+                participant
+                    .uplink_next
+                    .add(encoding.receiver.uplink(clock_rate));
             }
+        }
+        if !self.blocks.is_empty() && participant.receiver_reports.is_empty() {
+            participant.uplink = participant.uplink_next;
         }
         if participant.sender_reports.is_empty() {
             builder.receiver_report(ssrc, &self.blocks)?;

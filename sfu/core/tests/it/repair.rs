@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sfu_core::quality::Uplink;
 use sfu_core::{Dropped, MISSING_MAX, ParticipantKey, RESENDS_MAX, SlotKey, TrackKey};
 use sfu_rtp::rtcp::{Compound, Packet, ReportBlock, SenderInfo};
 
@@ -276,6 +277,28 @@ fn reports_go_both_ways() {
     let expected = 5000 + ((since_start * 48_000) >> 32);
     let distance = i64::from(report.info.rtp_timestamp) - i64::try_from(expected).unwrap();
     assert!(distance.abs() < 6000, "{distance} ticks off");
+}
+
+#[test]
+fn how_what_somebody_sends_arrives_is_known_from_report_to_report() {
+    let mut stage = Stage::new();
+    let (alice, bob) = (stage.join(), stage.join());
+    let track = stage.publish_microphone(alice);
+    let slot = stage.slot(bob, true);
+    stage.subscribe(slot, track).unwrap();
+    assert_eq!(stage.room.uplink(alice), Uplink::default());
+
+    for n in (0..150).filter(|n| n % 10 != 9) {
+        stage.send(alice, &opus(n));
+        stage.advance(Duration::from_millis(20));
+    }
+    let uplink = stage.room.uplink(alice);
+    assert!((0.08..0.13).contains(&uplink.loss()), "{uplink:?}");
+    assert!(uplink.jitter < Duration::from_millis(10), "{uplink:?}");
+    assert_eq!(stage.room.uplink(bob), Uplink::default());
+
+    stage.advance(Duration::from_secs(3));
+    assert_eq!(stage.room.uplink(alice).expected, 0, "silence is no loss");
 }
 
 #[test]
