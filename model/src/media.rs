@@ -255,14 +255,14 @@ pub struct LayerWanted {
 /// Why an offer is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 pub enum MediaRefusal {
-    /// Not an SDP we can read.
-    #[error("the SDP can't be read")]
-    BadSdp,
+    /// Not an SDP we can read, or one that says what none may.
+    #[error("the SDP can't be read: {0}")]
+    BadSdp(SdpFault),
     /// More media descriptions than the SFU allows.
     #[error("the SDP has too many media descriptions")]
     TooManySections,
-    /// A fingerprint weaker than SHA-256, or none.
-    #[error("the SDP has no DTLS fingerprint of SHA-256 or stronger")]
+    /// A fingerprint weaker than SHA-256, or none of SHA-256.
+    #[error("the SDP has a DTLS fingerprint weaker than sha-256, or none of sha-256")]
     WeakFingerprint,
     /// Nothing of what is offered can be forwarded.
     #[error("no codec in common")]
@@ -276,6 +276,74 @@ pub enum MediaRefusal {
     /// The Participant is not in the Room.
     #[error("not a participant of the room")]
     UnknownParticipant,
+}
+
+macro_rules! sdp_faults {
+    ($($(#[doc = $doc:literal])* $name:ident = $label:literal, $text:literal;)*) => {
+        /// What is wrong with an SDP; the text is for whoever wrote the client.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
+        pub enum SdpFault {
+            $($(#[doc = $doc])* #[error($text)] $name,)*
+        }
+
+        impl SdpFault {
+            /// All faults.
+            pub const ALL: [SdpFault; [$($label),*].len()] = [$(SdpFault::$name),*];
+
+            /// The fault as the label of a metric.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
+                match self {
+                    $(SdpFault::$name => $label,)*
+                }
+            }
+
+            /// What to do about it.
+            #[must_use]
+            pub const fn text(self) -> &'static str {
+                match self {
+                    $(SdpFault::$name => $text,)*
+                }
+            }
+        }
+    };
+}
+
+sdp_faults! {
+    /// Longer than any browser's with all the sections there may be.
+    TooLong = "too_long", "it is longer than 256 KiB";
+    /// A line that is longer than any that says something.
+    LineTooLong = "line_too_long", "a line is longer than 4096 bytes";
+    /// Nothing to negotiate.
+    NoSections = "no_sections", "it does not begin with v=0, or has no media description";
+    /// A kind of media we don't have.
+    Media = "media", "a media description is not audio, video or application, or there are two of application";
+    /// A transport we don't have (RFC 8829 §5.1.2).
+    Protocol = "protocol", "a media description is neither UDP/TLS/RTP/SAVPF nor UDP/DTLS/SCTP";
+    /// More than any browser has codecs.
+    TooManyFormats = "too_many_formats", "a media description has more than 64 payload types";
+    /// One payload type for two codecs of a bundle (RFC 9143 §9.1).
+    RepeatedFormat = "repeated_format", "a payload type stands for two codecs";
+    /// A `mid` that can't be answered or sent (RFC 5888 §4, RFC 8285 §4.2).
+    Mid = "mid", "a mid is missing, is there twice, is no token, or is longer than 16 bytes";
+    /// One `mid` for two media descriptions.
+    RepeatedMid = "repeated_mid", "two media descriptions have one mid";
+    /// Several transports (RFC 9143 §7.2).
+    NotBundled = "not_bundled", "not all media descriptions are in one BUNDLE group";
+    /// A `rid` that can't be sent (RFC 8852 §3).
+    Rid = "rid", "a rid is there twice, or is not 1 to 16 letters and digits";
+    /// More encodings than anybody needs.
+    TooManyEncodings = "too_many_encodings", "a media description has more than 3 encodings";
+    /// More SSRCs than encodings.
+    TooManySsrcs = "too_many_ssrcs", "a media description has more than 16 SSRCs";
+    /// One SSRC for two streams.
+    RepeatedSsrc = "repeated_ssrc", "an SSRC stands for two streams";
+    /// Credentials that RFC 8839 §5.4 doesn't allow.
+    Ice = "ice", "there is no ice-ufrag of 4 to 256, or no ice-pwd of 22 to 256 characters";
+    /// Two identities in one bundle (RFC 9143 §7.1.3).
+    Fingerprints = "fingerprints", "a fingerprint of sha-256 is not 32 bytes in hexadecimal, or there are two that differ";
+    /// All else.
+    Unreadable = "unreadable", "it is not an offer as RFC 8829 has it, or not one that can follow the last";
 }
 
 /// Why a Participant was given up by the SFU.

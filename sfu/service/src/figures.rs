@@ -1,7 +1,8 @@
 //! What a shard counts, in plain integers, and how an operator reads it.
 
 use metrics::{counter, gauge};
-use model::media::{GoneReason, MediaRefusal};
+use model::media::{GoneReason, MediaRefusal, SdpFault};
+use sfu_core::{Dropped, Stats};
 
 macro_rules! causes {
     ($(#[doc = $what:literal])* $cause:ident { $($(#[doc = $doc:literal])* $name:ident = $label:literal,)* }) => {
@@ -111,14 +112,17 @@ pub struct Figures {
     pub messages_in: u64,
     /// Messages of data channels that were given to a receiver's channel.
     pub messages_out: u64,
+    /// What the Rooms counted, those that have ended included.
+    pub rooms_counted: Stats,
     dropped: [u64; Drop::ALL.len()],
     messages_dropped: [u64; DataDrop::ALL.len()],
     refused: [u64; REFUSALS.len()],
+    bad_sdps: [u64; SdpFault::ALL.len()],
     gone: [u64; GONE.len()],
 }
 
-const REFUSALS: [(MediaRefusal, &str); 7] = [
-    (MediaRefusal::BadSdp, "bad_sdp"),
+/// Refusals but for those of an SDP, which have a cause for each [`SdpFault`].
+const REFUSALS: [(MediaRefusal, &str); 6] = [
     (MediaRefusal::TooManySections, "too_many_sections"),
     (MediaRefusal::WeakFingerprint, "weak_fingerprint"),
     (MediaRefusal::NoCodec, "no_codec"),
@@ -149,7 +153,10 @@ impl Figures {
     /// How many offers were refused, by cause.
     #[must_use]
     pub fn refused(&self, refusal: MediaRefusal) -> u64 {
-        place(&REFUSALS, refusal).map_or(0, |at| self.refused[at])
+        match refusal {
+            MediaRefusal::BadSdp(fault) => self.bad_sdps[fault as usize],
+            _ => place(&REFUSALS, refusal).map_or(0, |at| self.refused[at]),
+        }
     }
 
     /// How many Participants were given up, by reason.
@@ -172,7 +179,9 @@ impl Figures {
     }
 
     pub(crate) fn refuse(&mut self, refusal: MediaRefusal) {
-        if let Some(at) = place(&REFUSALS, refusal) {
+        if let MediaRefusal::BadSdp(fault) = refusal {
+            self.bad_sdps[fault as usize] += 1;
+        } else if let Some(at) = place(&REFUSALS, refusal) {
             self.refused[at] += 1;
         }
     }
@@ -192,6 +201,8 @@ impl Figures {
         add(&mut self.dropped, &other.dropped);
         add(&mut self.messages_dropped, &other.messages_dropped);
         add(&mut self.refused, &other.refused);
+        add(&mut self.bad_sdps, &other.bad_sdps);
+        self.rooms_counted.add(&other.rooms_counted);
         add(&mut self.gone, &other.gone);
         self.rooms += other.rooms;
         self.participants += other.participants;
@@ -245,8 +256,31 @@ impl Figures {
             let count = self.messages_dropped(cause);
             counter!("sfu_messages_dropped_total", "cause" => cause.name()).absolute(count);
         }
+        let rooms = &self.rooms_counted;
+        for cause in Dropped::ALL {
+            counter!("sfu_not_forwarded_total", "cause" => cause.label())
+                .absolute(rooms.dropped(cause));
+        }
+        for (cause, count) in [
+            ("too_soon", rooms.resends_too_soon),
+            ("too_often", rooms.resends_too_often),
+            ("flood", rooms.nacks_flooded),
+            ("over_share", rooms.resends_over_share),
+            ("gone", rooms.resends_gone),
+        ] {
+            counter!("sfu_resends_refused_total", "cause" => cause).absolute(count);
+        }
+        counter!("sfu_resends_total").absolute(rooms.resent);
+        counter!("sfu_nacks_sent_total").absolute(rooms.nacks_sent);
+        counter!("sfu_key_frames_wanted_total").absolute(rooms.key_frames_wanted);
+        counter!("sfu_key_frames_asked_total").absolute(rooms.key_frames_asked);
+        counter!("sfu_rtcp_unknown_ssrc_total").absolute(rooms.rtcp_unknown_ssrc);
         for ((_, cause), count) in REFUSALS.iter().zip(self.refused) {
             counter!("sfu_offers_refused_total", "cause" => *cause).absolute(count);
+        }
+        for (fault, count) in SdpFault::ALL.iter().zip(self.bad_sdps) {
+            counter!("sfu_offers_refused_total", "cause" => "bad_sdp", "fault" => fault.label())
+                .absolute(count);
         }
         for ((_, reason), count) in GONE.iter().zip(self.gone) {
             counter!("sfu_participants_gone_total", "reason" => *reason).absolute(count);
@@ -268,6 +302,7 @@ mod tests {
         one.drop_packet(Drop::Srtp);
         one.drop_message(DataDrop::Slow);
         one.refuse(MediaRefusal::Full);
+        one.refuse(MediaRefusal::BadSdp(SdpFault::Mid));
         one.give_up(GoneReason::Failed);
         let mut all = Figures::default();
         all.add(&one);
@@ -276,11 +311,15 @@ mod tests {
             all.dropped(Drop::Srtp),
             all.messages_dropped(DataDrop::Slow),
             all.refused(MediaRefusal::Full),
+            all.refused(MediaRefusal::BadSdp(SdpFault::Mid)),
             all.gone(GoneReason::Failed),
         ];
-        assert_eq!(counts, [2; 4]);
+        assert_eq!(counts, [2; 5]);
         assert_eq!(
-            (all.dropped(Drop::Rtp), all.refused(MediaRefusal::BadSdp)),
+            (
+                all.dropped(Drop::Rtp),
+                all.refused(MediaRefusal::BadSdp(SdpFault::Rid))
+            ),
             (0, 0)
         );
     }

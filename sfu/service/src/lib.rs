@@ -19,6 +19,7 @@ mod delivery;
 mod exit;
 mod figures;
 mod handle;
+pub mod intake;
 mod keys;
 #[cfg(test)]
 mod oracle;

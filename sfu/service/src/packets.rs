@@ -348,10 +348,14 @@ impl Rooms {
         let silence = now.saturating_duration_since(participant.heard_at);
         let id = participant.id;
         if participant.state != State::Connecting {
+            let core = &self.rooms[participant.room].core;
+            let uplink = core.uplink(participant.key);
+            let round_trip = participant.downlink.round_trip();
+            let round_trip = round_trip.max(core.round_trip(participant.key));
             let sample = Sample {
-                loss: participant.downlink.loss(),
-                round_trip: participant.downlink.round_trip().unwrap_or_default(),
-                jitter: Duration::ZERO,
+                loss: participant.downlink.loss().max(uplink.loss()),
+                round_trip: round_trip.unwrap_or_default(),
+                jitter: uplink.jitter,
                 estimate: participant.downlink.estimate(),
                 wished: participant.wished,
                 silence,
@@ -477,6 +481,10 @@ impl Rooms {
                 let at = ESTIMATES_BPS.iter().position(|below| estimate < *below);
                 figures.estimates[at.unwrap_or(ESTIMATES_BPS.len())] += 1;
             }
+        }
+        figures.rooms_counted = self.ended;
+        for (_, room) in &self.rooms {
+            figures.rooms_counted.add(room.core.stats());
         }
         let sent = self.exit.sent();
         figures.packets_out = sent.packets;

@@ -13,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use model::media::MediaRefusal;
+use model::media::{MediaRefusal, SdpFault};
 use sfu_core::{Acks, Codec, EncodingConfig, Format};
 use sfu_rtp::extension::{ExtensionKind, ExtensionMap};
 use sfu_rtp::srtp::{Inbound, Outbound};
@@ -97,7 +97,7 @@ pub(crate) struct Agreed {
     pub(crate) up: Feedback,
     /// What it tells about what it receives.
     pub(crate) down: Feedback,
-    /// In the order of the offer; sections of data channels are left out.
+    /// In the order of the offer; sections of data channels, and those that are over, are left out.
     pub(crate) sections: Vec<AgreedSection>,
 }
 
@@ -155,6 +155,8 @@ pub(crate) struct Peer {
     is_encrypted: bool,
     /// Of each [`Lane`], once a section of data channels was offered.
     channels: Option<[ChannelId; 2]>,
+    /// Of the last offer: kind, name, and whether it was over.
+    sections: Vec<(Kind, Mid, bool)>,
     is_broken: bool,
 }
 
@@ -191,6 +193,7 @@ impl Peer {
             codecs,
             is_encrypted: encrypted,
             channels: None,
+            sections: Vec::new(),
             is_broken: false,
         })
     }
@@ -212,6 +215,9 @@ impl Peer {
         {
             return Err(Ok(MediaRefusal::NoCodec));
         }
+        if !self.is_followed_by(offer) {
+            return Err(Ok(MediaRefusal::BadSdp(SdpFault::Unreadable)));
+        }
         let text = offer.text(refuses);
         let accepted = self.call(|rtc| {
             let offer_read = SdpOffer::from_sdp_string(&text).ok()?;
@@ -219,7 +225,7 @@ impl Peer {
             let answer = answer
                 .inspect_err(|error| tracing::debug!(%error, "Offer not accepted"))
                 .ok()?;
-            Some(agreed(rtc, offer, &answer.to_sdp_string()))
+            Some(agreed(rtc, offer, answer.to_sdp_string()))
         });
         let has_channels = offer
             .sections
@@ -227,6 +233,11 @@ impl Peer {
             .any(|section| section.kind == Kind::Application);
         match accepted {
             Ok(Some(Some(agreed))) => {
+                let place = |section: &Section<'_>| {
+                    let mid = Mid::from(section.alias.as_str());
+                    (section.kind, mid, section.is_rejected)
+                };
+                self.sections = offer.sections.iter().map(place).collect();
                 // What goes through here can be read here: there is no such way where all is encrypted.
                 if has_channels && self.channels.is_none() && !self.is_encrypted {
                     self.channels = Some(self.call(open_lanes).map_err(Err)?);
@@ -234,9 +245,18 @@ impl Peer {
                 Ok(agreed)
             }
             Ok(Some(None)) => Err(Ok(MediaRefusal::NoCodec)),
-            Ok(None) => Err(Ok(MediaRefusal::BadSdp)),
+            Ok(None) => Err(Ok(MediaRefusal::BadSdp(SdpFault::Unreadable))),
             Err(broken) => Err(Err(broken)),
         }
+    }
+
+    /// Whether each section of the last offer is there, at its place; another may have that of one that was over (RFC 8829 §5.2.2).
+    fn is_followed_by(&self, offer: &Offer<'_>) -> bool {
+        let goes_on = |((kind, mid, is_over), section): (&(Kind, Mid, bool), &Section<'_>)| {
+            *is_over || (*kind == section.kind && *mid == Mid::from(section.alias.as_str()))
+        };
+        offer.sections.len() >= self.sections.len()
+            && self.sections.iter().zip(&offer.sections).all(goes_on)
     }
 
     /// Takes in STUN that is signed, or DTLS.
@@ -448,7 +468,7 @@ const RED: &str = "red/48000/2";
 
 fn has_codec(section: &Section<'_>, codecs: &[(&str, Codec)]) -> bool {
     let is_known = |name: &String| codecs.iter().any(|(known, _)| known == name);
-    section.kind == Kind::Application || section.codecs.iter().any(is_known)
+    section.kind == Kind::Application || section.is_rejected || section.codecs.iter().any(is_known)
 }
 
 fn configuration(
@@ -548,16 +568,16 @@ impl ExtensionSerializer for Opaque {
 }
 
 /// What the library has agreed on; `None` where a section has no codec in common.
-fn agreed(rtc: &mut Rtc, offer: &Offer<'_>, answer: &str) -> Option<Agreed> {
+fn agreed(rtc: &mut Rtc, offer: &Offer<'_>, answer: String) -> Option<Agreed> {
     let params: Vec<PayloadParams> = rtc.codec_config().params().to_vec();
     let mut extensions = ExtensionMap::new();
     let (mut up, mut down) = (Offers::default(), Offers::default());
     let mut sections = Vec::new();
     for section in &offer.sections {
-        if section.kind == Kind::Application {
+        if section.kind == Kind::Application || section.is_rejected {
             continue;
         }
-        let mid = Mid::from(section.mid);
+        let mid = Mid::from(section.alias.as_str());
         let media = rtc.media(mid)?;
         let (used, formats) = formats(media, &params);
         if formats.is_empty() {
@@ -594,7 +614,7 @@ fn agreed(rtc: &mut Rtc, offer: &Offer<'_>, answer: &str) -> Option<Agreed> {
         .is_some();
     let credentials = rtc.direct_api().local_ice_credentials();
     Some(Agreed {
-        answer: answer.to_owned(),
+        answer: offer.restore(answer),
         ufrag: credentials.ufrag,
         password: credentials.pass,
         extensions,

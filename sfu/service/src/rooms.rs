@@ -17,13 +17,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use foldhash::fast::RandomState;
 use model::id::{AccountId, ParticipantId, RoomId, TrackId};
 use model::media::{
-    GoneReason, MediaCommand, MediaCommandKind, MediaEventKind, MediaOffer, MediaRefusal,
+    GoneReason, MediaCommand, MediaCommandKind, MediaEventKind, MediaOffer, MediaRefusal, SdpFault,
     TrackOffer,
 };
 use model::room::Permissions;
 use rand::RngExt;
 use rand::rngs::StdRng;
-use sfu_core::{Bitrate, Forward, ParticipantConfig, ParticipantKey, Room as Core, TrackKey};
+use sfu_core::{
+    Bitrate, Forward, ParticipantConfig, ParticipantKey, Room as Core, Stats, TrackKey,
+};
 use sfu_rtp::rtcp::NtpTime;
 use slab::Slab;
 use str0m::net::Protocol;
@@ -150,6 +152,8 @@ pub(crate) struct Rooms {
     pub(crate) exit: Exit,
     pub(crate) outbox: Outbox,
     pub(crate) figures: Figures,
+    /// What Rooms counted that have ended.
+    pub(crate) ended: Stats,
     /// Participants with something to be sent.
     pub(crate) waiting: Vec<usize>,
     /// Participants whom something was told over data channels.
@@ -196,6 +200,7 @@ impl Rooms {
             exit,
             outbox,
             figures: Figures::default(),
+            ended: Stats::default(),
             waiting: Vec::new(),
             told: Vec::new(),
             message: Vec::new(),
@@ -386,7 +391,7 @@ impl Rooms {
         let addresses = self.addresses();
         let fault = |broken: Broken| {
             tracing::warn!(?broken, "Offer not carried out");
-            MediaRefusal::BadSdp
+            MediaRefusal::BadSdp(SdpFault::Unreadable)
         };
         let peer = Peer::new(now, &self.identity, &addresses, &offer, encrypted);
         let mut peer = peer.map_err(|broken| self.count(broken)).map_err(fault)?;
@@ -474,7 +479,7 @@ impl Rooms {
             Err(Ok(refusal)) => return Err(refusal),
             Err(Err(broken)) => {
                 self.break_off(index, broken);
-                return Err(MediaRefusal::BadSdp);
+                return Err(MediaRefusal::BadSdp(SdpFault::Unreadable));
             }
         };
         participant.generation = offered.generation;
@@ -619,6 +624,7 @@ impl Rooms {
             .is_some_and(|room| room.participants == 0)
         {
             let mut room = self.rooms.remove(at);
+            self.ended.add(room.core.stats());
             self.timers.set(Timer::Room(at), &mut room.due, None);
             self.room_by_id.remove(&room.id);
             self.shared.rooms.fetch_sub(1, Ordering::Relaxed);

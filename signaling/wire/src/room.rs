@@ -782,7 +782,7 @@ pub enum RefusedMedia {
 impl From<MediaRefusal> for RefusedMedia {
     fn from(refusal: MediaRefusal) -> Self {
         match refusal {
-            MediaRefusal::BadSdp => Self::BadSdp,
+            MediaRefusal::BadSdp(_) => Self::BadSdp,
             MediaRefusal::TooManySections => Self::TooManySections,
             MediaRefusal::WeakFingerprint => Self::WeakFingerprint,
             MediaRefusal::NoCodec => Self::NoCodec,

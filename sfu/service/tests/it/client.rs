@@ -3,11 +3,15 @@
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use model::id::{ParticipantId, TrackId};
 use model::media::{MediaOffer, TrackOffer};
 use model::room::Source;
+use sfu_rtp::packet::{FixedHeader, HeaderWriter};
+use sfu_rtp::rtcp::Builder;
+use sfu_rtp::srtp::Outbound;
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::channel::{ChannelConfig, ChannelId, Reliability};
 use str0m::format::Codec;
@@ -18,6 +22,7 @@ use str0m::net::{Protocol, Receive, TcpType};
 use str0m::rtp::{ExtensionValues, RtpPacket, RtpWrite, SeqNo};
 use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig};
 
+use crate::keys::{self, KeySlot};
 use crate::stage::TCP;
 
 /// The encodings of a Track with simulcast.
@@ -75,6 +80,16 @@ pub(crate) struct Client {
     pub(crate) lose: usize,
     /// Everything that left.
     pub(crate) sent: VecDeque<Vec<u8>>,
+    /// Every so-manieth packet of media it sends is lost.
+    pub(crate) loses_every: Option<usize>,
+    /// Packets of media it would have sent.
+    media: usize,
+    /// Tells nothing about what arrives.
+    pub(crate) is_mute_in_rtcp: bool,
+    /// Where the keys of its media arrive.
+    keys: KeySlot,
+    /// Those to seal with, once they are there.
+    outbound: Option<Outbound>,
     /// In place of the socket, where UDP can't be sent: bytes that came, and those of frames not whole yet.
     stream: Option<(TcpStream, Vec<u8>)>,
 }
@@ -87,7 +102,10 @@ impl Client {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_nonblocking(true).unwrap();
         let address = socket.local_addr().unwrap();
-        let mut rtc = RtcConfig::new().set_rtp_mode(true).build(Instant::now());
+        let keys = KeySlot::default();
+        let config = RtcConfig::new().set_crypto_provider(Arc::new(keys::crypto()));
+        let config = config.set_rtp_mode(true);
+        let mut rtc = keys::with_slot(&keys, || config.build(Instant::now()));
         rtc.add_local_candidate(Candidate::host(address, "udp").unwrap());
         Client {
             id: ParticipantId::from_u128(number),
@@ -114,6 +132,11 @@ impl Client {
             datagrams: VecDeque::new(),
             lose: 0,
             sent: VecDeque::new(),
+            loses_every: None,
+            media: 0,
+            is_mute_in_rtcp: false,
+            keys,
+            outbound: None,
             stream: None,
         }
     }
@@ -330,6 +353,9 @@ impl Client {
         loop {
             match self.rtc.poll_output().unwrap() {
                 Output::Timeout(_) => return,
+                Output::Transmit(transmit)
+                    if self.is_mute_in_rtcp && is_rtcp(&transmit.contents) => {}
+                Output::Transmit(transmit) if self.is_lost(&transmit.contents) => {}
                 Output::Transmit(transmit) => {
                     remember(&mut self.sent, &transmit.contents);
                     let Some((stream, _)) = &mut self.stream else {
@@ -358,10 +384,24 @@ impl Client {
         }
     }
 
+    fn is_lost(&mut self, datagram: &[u8]) -> bool {
+        self.media += usize::from(is_rtp(datagram));
+        is_rtp(datagram)
+            && self
+                .loses_every
+                .is_some_and(|every| self.media.is_multiple_of(every))
+    }
+
     /// Sends a packet of one of its Tracks, with some bytes of its own.
     pub(crate) fn send(&mut self, at: usize, payload: &[u8], marker: bool, step: u32) {
         self.send_encoding(at, 0, payload, marker);
         self.step(at, step);
+    }
+
+    /// Sends a packet of a Track that is a picture of its own.
+    pub(crate) fn send_payload(&mut self, at: usize, payload: &[u8]) {
+        self.send_encoding(at, 0, payload, true);
+        self.step(at, 3000);
     }
 
     /// Sends 20 ms of sound of a loudness.
@@ -443,6 +483,45 @@ impl Client {
         self.asked.len() < before
     }
 
+    /// Sends a compound of RTCP of its own, sealed as its own.
+    pub(crate) fn send_rtcp(&mut self, to: SocketAddr, write: impl FnOnce(&mut Builder<'_>)) {
+        let mut buffer = [0; 1500];
+        let mut builder = Builder::new(&mut buffer[..1300]);
+        write(&mut builder);
+        let len = builder.len();
+        let outbound = self.outbound();
+        let len = outbound.seal_rtcp(&mut buffer, len).unwrap();
+        self.socket.send_to(&buffer[..len], to).unwrap();
+    }
+
+    /// Sends a packet of RTP of its own, sealed as its own, with sequence number and payload.
+    pub(crate) fn send_rtp(&mut self, to: SocketAddr, header: &FixedHeader, payload: &[u8]) {
+        let mut buffer = [0; 1500];
+        let writer = HeaderWriter::new(&mut buffer, header, &[]).unwrap();
+        let header_len = writer.finish().unwrap();
+        let len = header_len + payload.len();
+        buffer[header_len..len].copy_from_slice(payload);
+        let index = header.sequence_number.into();
+        let outbound = self.outbound();
+        let len = outbound
+            .seal_rtp(&mut buffer, header_len, len, index)
+            .unwrap();
+        self.socket.send_to(&buffer[..len], to).unwrap();
+    }
+
+    fn outbound(&mut self) -> &mut Outbound {
+        if self.outbound.is_none() {
+            self.outbound = self.keys.take().map(|(_, outbound)| outbound);
+        }
+        self.outbound.as_mut().expect("it is connected")
+    }
+
+    /// What a slot receives as.
+    pub(crate) fn ssrc_in(&mut self, slot: Mid) -> u32 {
+        let mut direct = self.rtc.direct_api();
+        *direct.stream_rx_by_mid(slot, None).unwrap().ssrc()
+    }
+
     /// Asks for a key frame of what is in a slot.
     pub(crate) fn ask_for_key_frame(&mut self, mid: Mid) {
         let mut direct = self.rtc.direct_api();
@@ -474,6 +553,11 @@ fn remember(datagrams: &mut VecDeque<Vec<u8>>, datagram: &[u8]) {
         datagrams.pop_front();
     }
     datagrams.push_back(datagram.to_vec());
+}
+
+/// Whether a datagram is SRTCP.
+fn is_rtcp(datagram: &[u8]) -> bool {
+    datagram.len() > 8 && (128..192).contains(&datagram[0]) && !is_rtp(datagram)
 }
 
 /// Whether a datagram is SRTP.

@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use model::media::{MediaCommandKind, MediaEventKind, MediaOffer, MediaRefusal};
+use model::media::{MediaCommandKind, MediaEventKind, MediaOffer, MediaRefusal, SdpFault};
 use model::room::{Role, Source};
 use relay_stun::{AttributeType, Class, IntegrityKey, IntegrityKind, MessageWriter, Method};
 use sfu_service::{Config, Drop};
@@ -61,8 +61,9 @@ fn offers_made_to_hurt_are_refused_by_cause() {
         format!("{}{thousand}", good.sdp),
         Some(MediaRefusal::TooManySections),
     );
-    check(String::new(), Some(MediaRefusal::BadSdp));
-    check("v=0\r\n".repeat(1000), Some(MediaRefusal::BadSdp));
+    let bad = |fault| Some(MediaRefusal::BadSdp(fault));
+    check(String::new(), bad(SdpFault::NoSections));
+    check("v=0\r\n".repeat(1000), bad(SdpFault::NoSections));
     check(
         good.sdp.replace("sha-256", "sha-1"),
         Some(MediaRefusal::WeakFingerprint),
@@ -73,9 +74,9 @@ fn offers_made_to_hurt_are_refused_by_cause() {
     );
     check(
         good.sdp.replace("a=ice-ufrag", "a=ice-nothing"),
-        Some(MediaRefusal::BadSdp),
+        bad(SdpFault::Ice),
     );
-    check(good.sdp.replace("BUNDLE", "LS"), None);
+    check(good.sdp.replace("BUNDLE", "LS"), bad(SdpFault::NotBundled));
     // Every line left out in its turn, and every byte made another: whatever comes of it, somebody else is served.
     let lines: Vec<&str> = good.sdp.split_inclusive("\r\n").collect();
     for left_out in 0..lines.len() {
@@ -109,7 +110,10 @@ fn offers_made_to_hurt_are_refused_by_cause() {
             },
         );
     }
-    assert_eq!(stage.figures().refused(MediaRefusal::TooManySections), 1);
+    let figures = stage.figures();
+    assert_eq!(figures.refused(MediaRefusal::TooManySections), 1);
+    assert!(figures.refused(MediaRefusal::BadSdp(SdpFault::Ice)) >= 1);
+    assert_eq!(figures.panics, 0);
     assert_alive(&mut stage, alice, bob);
 }
 

@@ -5,7 +5,10 @@
 
 mod client;
 mod data;
+mod floods;
 mod hostile;
+#[path = "../../src/keys.rs"]
+mod keys;
 mod restart;
 mod stage;
 mod story;

@@ -18,9 +18,14 @@ pub(crate) const TCP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOS
 
 pub(crate) const ROOM: RoomId = RoomId::from_u128(2);
 
+/// A Room beside it, whom nothing that happens there may harm.
+pub(crate) const OTHER_ROOM: RoomId = RoomId::from_u128(3);
+
 /// Where it all plays.
 pub(crate) struct Stage {
     pub(crate) handle: Handle,
+    /// Where commands are for.
+    pub(crate) room: RoomId,
     commands: mpsc::Sender<MediaCommand>,
     events: mpsc::Receiver<MediaEvent>,
     pub(crate) heard: Vec<MediaEventKind>,
@@ -52,6 +57,7 @@ impl Stage {
         handle.set_tcp_addresses(vec![TCP]);
         Stage {
             handle,
+            room: ROOM,
             commands,
             events,
             heard: Vec::new(),
@@ -63,7 +69,7 @@ impl Stage {
     pub(crate) fn command(&self, kind: MediaCommandKind) {
         let command = MediaCommand {
             account: ACCOUNT,
-            room: ROOM,
+            room: self.room,
             kind,
         };
         self.commands.blocking_send(command).unwrap();
@@ -214,11 +220,17 @@ impl Stage {
         for client in &mut self.clients {
             client.turn(now);
         }
+        self.hear();
+        std::thread::sleep(Duration::from_micros(500));
+    }
+
+    /// Takes in what the SFU has said.
+    pub(crate) fn hear(&mut self) {
         while let Ok(event) = self.events.try_recv() {
-            assert_eq!((event.account, event.room), (ACCOUNT, ROOM));
+            assert_eq!(event.account, ACCOUNT);
+            assert!([ROOM, OTHER_ROOM].contains(&event.room), "{event:?}");
             self.heard.push(event.kind);
         }
-        std::thread::sleep(Duration::from_micros(500));
     }
 
     pub(crate) fn figures(&self) -> Figures {

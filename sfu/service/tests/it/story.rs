@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use model::id::TrackId;
-use model::media::{GoneReason, MediaCommandKind, MediaEventKind, Slot, Wish};
+use model::media::{ConnectionQuality, GoneReason, MediaCommandKind, MediaEventKind, Slot, Wish};
 use model::room::{Role, Source};
 use str0m::media::Direction;
 use str0m::rtp::RtpPacket;
@@ -386,6 +386,22 @@ fn who_closes_their_side_is_gone() {
     };
     assert_eq!(gone, expected);
     assert_eq!(stage.figures().gone(GoneReason::DtlsFailed), 1);
+}
+
+#[test]
+fn whose_own_media_gets_lost_is_connected_poorly() {
+    let mut stage = Stage::new();
+    let alice = stage.join_as(&[Source::Microphone], 0, 0, |client| {
+        client.loses_every = Some(4);
+    });
+    let id = stage.clients[alice].id;
+    let is_told = |event: &MediaEventKind| matches!(event, MediaEventKind::Quality { participant, quality: ConnectionQuality::Poor } if *participant == id);
+    let start = Instant::now();
+    while !stage.heard.iter().any(is_told) {
+        stage.clients[alice].send(0, VOICE, false, 960);
+        stage.rest(Duration::from_millis(20));
+        assert!(start.elapsed() < PATIENCE, "{:?}", stage.heard);
+    }
 }
 
 #[test]

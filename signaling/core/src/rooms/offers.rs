@@ -461,9 +461,11 @@ impl Signaling {
 /// For people.
 const fn reason_of(refusal: MediaRefusal) -> &'static str {
     match refusal {
-        MediaRefusal::BadSdp => "the SDP can't be read",
+        MediaRefusal::BadSdp(fault) => fault.text(),
         MediaRefusal::TooManySections => "the SDP has too many media descriptions",
-        MediaRefusal::WeakFingerprint => "the SDP has no fingerprint of sha-256 or stronger",
+        MediaRefusal::WeakFingerprint => {
+            "the SDP has a fingerprint weaker than sha-256, or none of sha-256"
+        }
         MediaRefusal::NoCodec => "no codec in common",
         MediaRefusal::StaleGeneration => "a later offer was made already",
         MediaRefusal::Full => "the server is full",
