@@ -7,6 +7,7 @@
 mod relay;
 mod rtp;
 mod server;
+mod sfu;
 mod signaling;
 mod signaling_core;
 mod sip;
@@ -29,6 +30,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("rtcp", rtp::rtcp),
     ("rtp_packet", rtp::rtp_packet),
     ("sdp_fingerprints", signaling::sdp_fingerprints),
+    ("sdp_offer", sfu::sdp_offer),
     ("sip_message", sip::sip_message),
     ("sip_sdp", sip::sip_sdp),
     ("sip_stream", sip::sip_stream),
