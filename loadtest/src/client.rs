@@ -1,11 +1,13 @@
-//! A Session as thinly as possible: one WebSocket, numbers and acknowledgements, no resume.
+//! A Session as thinly as possible: one WebSocket at a time, numbers and acknowledgements. What was sent is not kept, so a Session
+//! is moved to another socket only while it has no command open.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use futures_util::{SinkExt, StreamExt};
 use rustls_pki_types::ServerName;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpSocket;
@@ -53,6 +55,22 @@ pub(crate) struct Session {
     sent: u64,
     received: u64,
     unacknowledged: u32,
+    /// What a client keeps.
+    device: String,
+    /// What resumes it.
+    welcome: Welcome,
+}
+
+#[derive(Deserialize)]
+struct Frame<T> {
+    data: T,
+}
+
+#[derive(Deserialize)]
+struct Welcome {
+    session: String,
+    key: String,
+    resumed: bool,
 }
 
 impl Target {
@@ -67,6 +85,37 @@ impl Target {
 
     /// Opens connection number `index`, and a Session with `token` on it.
     pub(crate) async fn open(&self, token: &str, index: usize) -> anyhow::Result<Session> {
+        let mut session = Session {
+            socket: self.socket(index).await?,
+            sent: 0,
+            received: 0,
+            unacknowledged: 0,
+            device: Ulid::generate().to_string(),
+            welcome: Welcome {
+                session: String::new(),
+                key: String::new(),
+                resumed: false,
+            },
+        };
+        session.greet(token).await?;
+        Ok(session)
+    }
+
+    /// Moves a Session that has no command open to connection number `index`, as after a lost network.
+    pub(crate) async fn resume(
+        &self,
+        session: &mut Session,
+        token: &str,
+        index: usize,
+    ) -> anyhow::Result<()> {
+        session.socket = self.socket(index).await?;
+        session.unacknowledged = 0;
+        session.greet(token).await?;
+        ensure!(session.welcome.resumed, "the Session was not resumed");
+        Ok(())
+    }
+
+    async fn socket(&self, index: usize) -> anyhow::Result<WebSocketStream<Box<dyn Bytes>>> {
         let stream = tokio::time::timeout(PATIENCE, self.stream(index))
             .await
             .context("no connection in time")??;
@@ -84,15 +133,7 @@ impl Target {
         let (socket, _) = tokio::time::timeout(PATIENCE, upgrade)
             .await
             .context("no upgrade in time")??;
-
-        let mut session = Session {
-            socket,
-            sent: 0,
-            received: 0,
-            unacknowledged: 0,
-        };
-        session.greet(token).await?;
-        Ok(session)
+        Ok(socket)
     }
 
     /// Connection number `index`, TLS included.
@@ -147,9 +188,12 @@ impl Session {
 
     /// The next frame that matters, as text; pings are answered and acknowledgements sent on the way.
     ///
-    /// Fails when the server closes the socket or a number is missing.
+    /// Fails when the server closes the socket or a number is missing. Loses nothing when it is given up.
     pub(crate) async fn next(&mut self) -> anyhow::Result<Utf8Bytes> {
         loop {
+            if self.unacknowledged >= ACK_EVERY {
+                self.control("ack").await?;
+            }
             let text = match self.socket.next().await.context("the server went away")?? {
                 Message::Text(text) => text,
                 Message::Close(frame) => bail!("closed by the server: {frame:?}"),
@@ -162,9 +206,6 @@ impl Session {
                 }
                 self.received = seq;
                 self.unacknowledged += 1;
-                if self.unacknowledged >= ACK_EVERY {
-                    self.control("ack").await?;
-                }
                 return Ok(text);
             }
             match kind {
@@ -208,14 +249,20 @@ impl Session {
     }
 
     async fn greet(&mut self, token: &str) -> anyhow::Result<()> {
-        let device =
-            json!({ "id": Ulid::generate().to_string(), "name": "loadtest", "key": DEVICE_KEY });
-        let hello: Value = json!({
-            "type": "hello", "id": Ulid::generate().to_string(), "data": { "token": token, "device": device },
-        });
+        let device = json!({ "id": self.device, "name": "loadtest", "key": DEVICE_KEY });
+        let mut data = json!({ "token": token, "device": device });
+        if !self.welcome.session.is_empty() {
+            let Welcome { session, key, .. } = &self.welcome;
+            data["resume"] = json!({ "session": session, "key": key, "ack": self.received });
+        }
+        let hello: Value =
+            json!({ "type": "hello", "id": Ulid::generate().to_string(), "data": data });
         self.feed(hello.to_string()).await?;
         self.flush().await?;
-        self.wait_for("welcome").await.map(drop)
+        let text = self.wait_for("welcome").await?;
+        let Frame { data } = serde_json::from_str(&text)?;
+        self.welcome = data;
+        Ok(())
     }
 
     async fn feed(&mut self, text: String) -> anyhow::Result<()> {

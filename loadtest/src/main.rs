@@ -7,6 +7,7 @@
 //! loadtest relay    [--against coturn]            processor time of a relayed packet, beside another server and a floor
 //! loadtest sfu      [--against janus]             processor time of a forwarded packet and more, beside another server and a floor
 //! loadtest sfu-bots --url URL --room NAME         people for a Room of a running server
+//! loadtest sfu-soak --minutes 60                  whether a Room people come to and leave holds on to anything
 //! ```
 //!
 //! Without `--url` each starts an `offhook` of its own on loopback with raised limits, measures its process from outside
@@ -31,7 +32,7 @@ mod tls;
 
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::{Args, Parser, Subcommand};
 
 use crate::report::Report;
@@ -58,6 +59,8 @@ enum What {
     Sfu(sfu::SfuArguments),
     /// Fills a Room of a running server with people.
     SfuBots(sfu::bots::BotsArguments),
+    /// Lets people come to a Room and leave for an hour, and tells what has grown in the server.
+    SfuSoak(sfu::soak::SoakArguments),
     /// The bare forwarder of media.
     #[command(hide = true)]
     SfuFloor(sfu::floor::FloorArguments),
@@ -151,6 +154,7 @@ async fn main() -> anyhow::Result<()> {
         What::Idle(IdleArguments { target, .. })
         | What::Messages(MessagesArguments { target, .. })
         | What::Calls(PairsArguments { target, .. }) => target,
+        What::SfuSoak(arguments) => &arguments.target,
         What::MessagesFloor(arguments) => return messages::floor::run(arguments).await,
         What::Relay(arguments) => return relay::run(arguments),
         What::Sfu(arguments) => return sfu::run(arguments),
@@ -159,12 +163,16 @@ async fn main() -> anyhow::Result<()> {
         What::RelayFloor(arguments) => return relay::floor::run(arguments),
         What::Pinned(arguments) => return pinned::run_pinned(arguments),
     };
-    let mut server = Server::reach(target).await?;
+    let mut server = match &arguments.what {
+        What::SfuSoak(_) => Server::reach_without_huge_pages(target).await?,
+        _ => Server::reach(target).await?,
+    };
 
     let outcome = match &arguments.what {
         What::Idle(arguments) => idle::run(&server, arguments).await,
         What::Messages(arguments) => messages::run(&server, arguments).await,
         What::Calls(arguments) => calls::run(&server, arguments).await,
+        What::SfuSoak(arguments) => sfu::soak::run(&server, arguments).await,
         What::MessagesFloor(_)
         | What::Relay(_)
         | What::Sfu(_)
@@ -176,7 +184,12 @@ async fn main() -> anyhow::Result<()> {
     let ended = server.end().await;
     let report = outcome.with_context(|| server.last_words())?;
     ended?;
-    publish(&report, target)
+    publish(&report, target)?;
+    let missed = report.missed();
+    // Figures of speed are for people to judge; something that is held on to is a fault.
+    let is_test = matches!(arguments.what, What::SfuSoak(_));
+    ensure!(!is_test || missed.is_empty(), "grown: {missed}");
+    Ok(())
 }
 
 #[expect(clippy::print_stdout, reason = "the table is what the program is for")]

@@ -72,6 +72,11 @@ impl Process {
         Ok(Duration::from_nanos(nanoseconds))
     }
 
+    /// Its threads.
+    pub(crate) fn threads(self) -> anyhow::Result<usize> {
+        Ok(std::fs::read_dir(format!("/proc/{}/task", self.0))?.count())
+    }
+
     pub(crate) fn descriptors(self) -> anyhow::Result<usize> {
         Ok(std::fs::read_dir(format!("/proc/{}/fd", self.0))?.count())
     }
@@ -102,6 +107,7 @@ mod tests {
         let memory = me.memory().unwrap();
         assert!(memory.resident > memory.anonymous && memory.anonymous > 0);
         assert!(me.descriptors().unwrap() >= 3);
+        assert!(me.threads().unwrap() >= 1);
         me.processor_time().unwrap();
         assert!(!me.run_time().unwrap().is_zero());
     }

@@ -115,6 +115,18 @@ impl Report {
         });
     }
 
+    /// The figures that are not what the design asks for, by name.
+    pub(crate) fn missed(&self) -> String {
+        let is_missed = |figure: &&Figure| {
+            figure
+                .target
+                .is_some_and(|target| !target.is_met_by(figure.value))
+        };
+        let missed = self.figures.iter().filter(is_missed);
+        let names: Vec<_> = missed.map(|figure| figure.name.as_str()).collect();
+        names.join("; ")
+    }
+
     /// The report as JSON.
     pub(crate) fn to_json(&self) -> serde_json::Result<String> {
         serde_json::to_string_pretty(self)

@@ -3,6 +3,7 @@
 //! All of a fleet send or are silent, so that servers, with a fleet each, take turns under load.
 
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::sync::{Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -77,7 +78,8 @@ impl Tally {
 }
 
 enum Command {
-    Add(Box<Peer>),
+    Add(usize, Box<Peer>),
+    Remove(usize),
     Publish(bool),
     Layers(usize, String, Vec<(String, bool)>),
     Tally(Sender<Tally>),
@@ -92,7 +94,28 @@ struct Worker {
 /// The threads.
 pub(crate) struct Fleet {
     threads: Vec<Worker>,
-    places: std::sync::Mutex<Vec<usize>>,
+    /// Of each thread.
+    places: Mutex<Vec<Places>>,
+}
+
+/// Which places of a thread are taken.
+#[derive(Clone, Default)]
+struct Places {
+    count: usize,
+    free: Vec<usize>,
+}
+
+impl Places {
+    fn taken(&self) -> usize {
+        self.count - self.free.len()
+    }
+
+    fn take(&mut self) -> usize {
+        self.free.pop().unwrap_or_else(|| {
+            self.count += 1;
+            self.count - 1
+        })
+    }
 }
 
 impl Fleet {
@@ -105,7 +128,7 @@ impl Fleet {
                 .spawn(move || Thread::new(number, receiver)?.run())?;
             started.push(Worker { commands, thread });
         }
-        let places = std::sync::Mutex::new(vec![0; threads]);
+        let places = Mutex::new(vec![Places::default(); threads]);
         Ok(Self {
             threads: started,
             places,
@@ -114,20 +137,27 @@ impl Fleet {
 
     /// Takes a client that has described itself and the other side; it connects from now on.
     pub(crate) fn add(&self, peer: Peer) -> anyhow::Result<BotId> {
-        let id = {
-            let mut places = self
-                .places
-                .lock()
-                .map_err(|_| anyhow::anyhow!("a thread panicked"))?;
-            let emptiest = (0..places.len()).min_by_key(|thread| places[*thread]);
-            let thread = emptiest.context("no thread")?;
-            places[thread] += 1;
-            let place = places[thread] - 1;
-            // Under the lock, so that clients arrive in the order of their places.
-            self.tell(thread, Command::Add(Box::new(peer)))?;
-            BotId { thread, place }
-        };
-        Ok(id)
+        let mut places = self.places()?;
+        let emptiest = (0..places.len()).min_by_key(|thread| places[*thread].taken());
+        let thread = emptiest.context("no thread")?;
+        let place = places[thread].take();
+        // Under the lock, so that who leaves a place does so before the next comes.
+        self.tell(thread, Command::Add(place, Box::new(peer)))?;
+        Ok(BotId { thread, place })
+    }
+
+    /// Lets a client go without a word: its socket is gone from now on.
+    pub(crate) fn remove(&self, id: BotId) -> anyhow::Result<()> {
+        let mut places = self.places()?;
+        self.tell(id.thread, Command::Remove(id.place))?;
+        places[id.thread].free.push(id.place);
+        Ok(())
+    }
+
+    fn places(&self) -> anyhow::Result<MutexGuard<'_, Vec<Places>>> {
+        self.places
+            .lock()
+            .map_err(|_| anyhow::anyhow!("a thread panicked"))
     }
 
     /// Whether all send media.
@@ -242,7 +272,8 @@ struct Thread {
     number: usize,
     commands: Receiver<Command>,
     epoll: Epoll,
-    bots: Vec<Bot>,
+    /// By their places.
+    bots: Vec<Option<Bot>>,
     publishes: bool,
     /// Since the last tally.
     delays: Delays,
@@ -281,7 +312,7 @@ impl Thread {
                 let bot = usize::try_from(event.data())
                     .ok()
                     .and_then(|at| self.bots.get_mut(at));
-                if let Some(bot) = bot {
+                if let Some(Some(bot)) = bot {
                     bot.take_in(&mut self.delays, &mut buffer);
                 }
             }
@@ -290,23 +321,31 @@ impl Thread {
 
     fn obey(&mut self, command: Command) -> anyhow::Result<()> {
         match command {
-            Command::Add(peer) => {
-                let place = self.bots.len() as u64;
+            Command::Add(place, peer) => {
                 self.epoll
-                    .add(&*peer, EpollEvent::new(EpollFlags::EPOLLIN, place))?;
+                    .add(&*peer, EpollEvent::new(EpollFlags::EPOLLIN, place as u64))?;
                 let now = Instant::now();
                 // So that they don't all send in the same moment.
                 let later = FRAME_INTERVAL * u32::try_from(place * 7 % 40).unwrap_or(0) / 40;
-                self.bots.push(Bot {
+                if self.bots.len() <= place {
+                    self.bots.resize_with(place + 1, || None);
+                }
+                self.bots[place] = Some(Bot {
                     peer: *peer,
                     tick_at: now,
                     video_at: now + later,
                     audio_at: now + later / 2,
                 });
             }
+            // Its descriptor leaves the epoll as it is closed.
+            Command::Remove(place) => {
+                if let Some(bot) = self.bots.get_mut(place) {
+                    *bot = None;
+                }
+            }
             Command::Publish(on) => self.publishes = on,
             Command::Layers(place, mid, wanted) => {
-                if let Some(bot) = self.bots.get_mut(place) {
+                if let Some(Some(bot)) = self.bots.get_mut(place) {
                     bot.peer.set_layers(&mid, &wanted);
                 }
             }
@@ -315,10 +354,8 @@ impl Thread {
                 answer.send(self.tally()).ok();
             }
             Command::States(answer) => {
-                let states = self
-                    .bots
-                    .iter()
-                    .map(|bot| (bot.peer.state, bot.peer.fault.clone()));
+                let bots = self.bots.iter().flatten();
+                let states = bots.map(|bot| (bot.peer.state, bot.peer.fault.clone()));
                 answer.send(states.collect()).ok();
             }
         }
@@ -326,7 +363,8 @@ impl Thread {
     }
 
     fn tick(&mut self, now: Instant) {
-        for (number, bot) in self.bots.iter_mut().enumerate() {
+        let bots = self.bots.iter_mut().enumerate();
+        for (number, bot) in bots.filter_map(|(number, bot)| Some((number, bot.as_mut()?))) {
             if let Err(error) = bot.tick(now, number, self.publishes) {
                 bot.peer.fail(&error);
             }
@@ -339,7 +377,8 @@ impl Thread {
             delays: std::mem::replace(&mut self.delays, Delays::new()),
             sent: 0,
         };
-        for (place, bot) in self.bots.iter().enumerate() {
+        let bots = self.bots.iter().enumerate();
+        for (place, bot) in bots.filter_map(|(place, bot)| Some((place, bot.as_ref()?))) {
             let peer = &bot.peer;
             let stream = |stream: &super::tally::Stream| StreamTally {
                 is_audio: stream.is_audio,

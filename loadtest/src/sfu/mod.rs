@@ -32,6 +32,7 @@ mod path;
 mod peer;
 mod rival;
 mod seat;
+pub(crate) mod soak;
 mod tally;
 mod tracks;
 

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use anyhow::{Context, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::fleet::{BotId, Fleet};
 use super::peer::Peer;
@@ -33,9 +34,29 @@ pub(crate) struct Meeting {
 pub(crate) struct Seat {
     pub(crate) bot: BotId,
     pub(crate) participant: String,
+    /// What it should do.
+    pub(crate) orders: mpsc::Sender<Order>,
     /// Its Session goes on here; the outcome tells what was in its slots.
     pub(crate) session: JoinHandle<anyhow::Result<Slots>>,
 }
+
+/// What a client in a Room can be told to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Show all pictures at this height from now on, in pixels; 0: out of sight.
+    Show(u16),
+    /// Write this into the Room's chat.
+    Say(String),
+    /// Lose the socket and resume the Session on another, which is connection number so and so.
+    Reconnect(usize),
+    /// Leave, as people do.
+    Leave,
+    /// Be gone without a word.
+    Vanish,
+}
+
+/// How many orders may wait.
+const ORDERS_MAX: usize = 8;
 
 /// Which Track is in which slot, by `mid`.
 pub(crate) type Slots = BTreeMap<String, Option<String>>;
@@ -91,6 +112,11 @@ struct OfParticipant {
 }
 
 #[derive(Deserialize)]
+struct OfWhoLeft {
+    participant: String,
+}
+
+#[derive(Deserialize)]
 struct OfSlots {
     slots: Vec<Slot>,
 }
@@ -138,8 +164,12 @@ impl Meeting {
         peer.accept(joined.sdp)?;
         let bot = self.fleet.add(peer)?;
 
+        let (orders, received) = mpsc::channel(ORDERS_MAX);
         let mut attendance = Attendance {
             meeting: self.clone(),
+            token: user.token.clone(),
+            orders: received,
+            height: self.height,
             bot,
             room: joined.state.room,
             mids: joined
@@ -162,6 +192,7 @@ impl Meeting {
         Ok(Seat {
             bot,
             participant: joined.participant,
+            orders,
             session: tokio::spawn(attendance.run(session)),
         })
     }
@@ -170,6 +201,9 @@ impl Meeting {
 /// A Session in a Room.
 struct Attendance {
     meeting: Meeting,
+    token: String,
+    orders: mpsc::Receiver<Order>,
+    height: Option<u16>,
     bot: BotId,
     room: String,
     /// Own sections by Track.
@@ -179,17 +213,53 @@ struct Attendance {
     pictures: BTreeMap<String, Vec<String>>,
 }
 
+/// What a Session waits for.
+enum Heard {
+    Frame(Utf8Bytes),
+    Order(Order),
+}
+
 impl Attendance {
     /// Answers what the server says until it is time to leave.
     async fn run(mut self, mut session: Session) -> anyhow::Result<Slots> {
         let mut leaving = self.meeting.leaving.clone();
         loop {
-            let text = tokio::select! {
-                text = session.next() => text?,
+            let leaves = async {
                 // Whoever could say so is gone: that means leaving, too.
-                _ = leaving.wait_for(|leaving| *leaving) => break,
+                leaving.wait_for(|leaving| *leaving).await.ok();
             };
-            self.on_frame(&text, &mut session).await?;
+            let heard = tokio::select! {
+                text = session.next() => Heard::Frame(text?),
+                () = leaves => Heard::Order(Order::Leave),
+                Some(order) = self.orders.recv() => Heard::Order(order),
+            };
+            let order = match heard {
+                Heard::Frame(text) => {
+                    self.on_frame(&text, &mut session).await?;
+                    continue;
+                }
+                Heard::Order(order) => order,
+            };
+            match order {
+                Order::Show(height) => {
+                    self.height = Some(height);
+                    self.tell_wishes(&mut session).await?;
+                }
+                Order::Say(text) => {
+                    let chat = json!({ "room": self.room, "text": text });
+                    session.command("room.chat", &chat.to_string()).await?;
+                    session.flush().await?;
+                }
+                Order::Reconnect(index) => {
+                    let target = &self.meeting.target;
+                    target.resume(&mut session, &self.token, index).await?;
+                }
+                Order::Leave => break,
+                Order::Vanish => {
+                    self.meeting.fleet.remove(self.bot)?;
+                    return Ok(self.slots);
+                }
+            }
         }
         session
             .command("room.leave", &json!({ "room": self.room }).to_string())
@@ -215,11 +285,15 @@ impl Attendance {
                         .set_layers(self.bot, mid, wanted.collect())?;
                 }
             }
-            "room.participant" if self.meeting.height.is_some() => {
+            "room.participant" if self.height.is_some() => {
                 let frame: Frame<OfParticipant> = serde_json::from_str(text)?;
                 if self.note(frame.data.participant) {
                     self.tell_wishes(session).await?;
                 }
+            }
+            "room.left" => {
+                let frame: Frame<OfWhoLeft> = serde_json::from_str(text)?;
+                self.pictures.remove(&frame.data.participant);
             }
             "room.ended" => anyhow::bail!("the Room has ended for a client: {text}"),
             _ => {}
@@ -237,7 +311,7 @@ impl Attendance {
     }
 
     async fn tell_wishes(&self, session: &mut Session) -> anyhow::Result<()> {
-        let Some(height) = self.meeting.height else {
+        let Some(height) = self.height else {
             return Ok(());
         };
         let pictures = self.pictures.values().flatten();

@@ -40,13 +40,15 @@ pub fn recorder() -> anyhow::Result<PrometheusHandle> {
     Ok(recorder.insert(handle).clone())
 }
 
-/// Folds histograms, and tells how the writing of records goes, for ever.
+/// Folds histograms, and tells how the writing of records goes and how many tasks there are, for ever.
 pub async fn keep_up(handle: PrometheusHandle, records: Records) {
     let (failing, waiting, lost) = (
         metrics::gauge!("records_failing"),
         metrics::gauge!("records_waiting"),
         metrics::counter!("records_lost_total"),
     );
+    let tasks = metrics::gauge!("runtime_tasks");
+    let runtime = tokio::runtime::Handle::current().metrics();
     let mut ticks = tokio::time::interval(UPKEEP);
     loop {
         ticks.tick().await;
@@ -55,6 +57,7 @@ pub async fn keep_up(handle: PrometheusHandle, records: Records) {
         failing.set(if health.failing { 1.0 } else { 0.0 });
         waiting.set(f64::from(u32::try_from(health.waiting).unwrap_or(u32::MAX)));
         lost.absolute(health.lost);
+        tasks.set(runtime.num_alive_tasks() as f64);
     }
 }
 
