@@ -19,6 +19,9 @@ const WIRE_OVERHEAD: u16 = 20 + 8 + 16;
 /// How often estimation and pace are brought up to date without feedback.
 const TICK: Duration = Duration::from_millis(50);
 
+/// All that is wanted has to fit for so long before bursts become larger: an estimate may be wrong for a while.
+const AMPLE_HOLD: Duration = Duration::from_secs(5);
+
 /// A packet, or padding, that leaves now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Departure<P> {
@@ -45,6 +48,8 @@ pub struct Downlink<P> {
     pacer: Pacer<P>,
     timeout: Option<Instant>,
     refused: u64,
+    /// Since when all that is wanted fits.
+    ample_since: Option<Instant>,
 }
 
 impl<P: Copy> Downlink<P> {
@@ -57,6 +62,7 @@ impl<P: Copy> Downlink<P> {
             pacer,
             timeout: None,
             refused: 0,
+            ample_since: None,
         }
     }
 
@@ -137,7 +143,7 @@ impl<P: Copy> Downlink<P> {
         if self.timeout.is_some_and(|at| at <= now) {
             self.timeout = Some(now + TICK);
             self.estimator.handle_timeout(now);
-            self.pacer.set_estimate(self.estimator.estimate());
+            self.pace(now);
         }
     }
 
@@ -149,19 +155,30 @@ impl<P: Copy> Downlink<P> {
         statuses: impl Iterator<Item = (u16, Option<i64>)>,
     ) {
         self.estimator.handle_twcc(now, statuses);
-        self.pacer.set_estimate(self.estimator.estimate());
+        self.pace(now);
     }
 
     /// Takes the receiver's own estimate (draft-alvestrand-rmcat-remb-03). Ignored unless negotiated.
     pub fn handle_remb(&mut self, now: Instant, remb: Bitrate) {
         self.estimator.handle_remb(now, remb);
-        self.pacer.set_estimate(self.estimator.estimate());
+        self.pace(now);
     }
 
     /// Takes a receiver report (RFC 3550 §6.4.1): the fraction lost in 256ths and the round trip, once known.
     pub fn handle_report(&mut self, now: Instant, lost: u8, round_trip: Option<Duration>) {
         self.estimator.handle_report(now, lost, round_trip);
-        self.pacer.set_estimate(self.estimator.estimate());
+        self.pace(now);
+    }
+
+    fn pace(&mut self, now: Instant) {
+        self.ample_since = self
+            .estimator
+            .is_ample()
+            .then(|| self.ample_since.unwrap_or(now));
+        let is_ample = self
+            .ample_since
+            .is_some_and(|since| now.saturating_duration_since(since) >= AMPLE_HOLD);
+        self.pacer.set_estimate(self.estimator.estimate(), is_ample);
     }
 
     /// What gets through to the subscriber, as far as is known.

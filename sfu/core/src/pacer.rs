@@ -13,6 +13,9 @@ use crate::estimate::Plan;
 /// Packets leave by so much faster than the estimate: a queue of ours is no better than one in the network.
 const PACE: f64 = 1.25;
 
+/// And by so much where all that is wanted fits: then a picture leaves whole, in one call.
+const PACE_AMPLE: f64 = 1.6;
+
 /// The bucket: what leaves at once after a pause, at the pace.
 pub const BURST: Duration = Duration::from_millis(20);
 
@@ -100,14 +103,16 @@ impl<P: Copy> Pacer<P> {
             drained_at: now,
             probe: None,
         };
-        pacer.set_estimate(estimate);
+        pacer.set_estimate(estimate, false);
         pacer
     }
 
-    /// Sets the pace from the estimate and from what waits; to be called every 100 ms or so.
-    pub(crate) fn set_estimate(&mut self, estimate: Bitrate) {
+    /// Sets the pace from the estimate, whether all that is wanted fits into that (`is_ample`), and from what waits; to be called every
+    /// 100 ms or so.
+    pub(crate) fn set_estimate(&mut self, estimate: Bitrate, is_ample: bool) {
+        let factor = if is_ample { PACE_AMPLE } else { PACE };
         let needed = Bitrate::of(self.bytes, QUEUE_TIME).min(estimate.scaled(PACE_MAX));
-        let pace = estimate.scaled(PACE).max(needed).max(Bitrate::kbps(1));
+        let pace = estimate.scaled(factor).max(needed).max(Bitrate::kbps(1));
         self.per_byte = 8 * 1_000_000_000 * 1024 / pace.as_bps();
         self.bytes_max = estimate.bytes_in(QUEUE_TIME_MAX).max(QUEUE_LEN_MIN);
         self.bytes_resent_max = estimate.bytes_in(RESEND_TIME_MAX).max(RESEND_LEN_MIN);
@@ -345,12 +350,24 @@ mod tests {
         while pacer.push(now, Class::Video, 1200, ()).is_ok() {}
         let mut sent = 0;
         for _ in 0..20 {
-            pacer.set_estimate(Bitrate::kbps(400));
+            pacer.set_estimate(Bitrate::kbps(400), false);
             now += 25 * MS;
             sent += packets(&mut pacer, now).len() * 1200;
         }
         // Half a second at 1.25 to 2.5 times the estimate.
         assert!((32_000..66_500).contains(&sent), "{sent}");
+    }
+
+    #[test]
+    fn a_picture_leaves_whole_where_all_that_is_wanted_fits() {
+        let now = start();
+        // 1.2 Mbit/s in 25 pictures a second.
+        let mut pacer = Pacer::new(now, Bitrate::kbps(1300));
+        pacer.set_estimate(Bitrate::kbps(1300), true);
+        for n in 0..5 {
+            pacer.push(now, Class::Video, 1260, n).unwrap();
+        }
+        assert_eq!(packets(&mut pacer, now), [0, 1, 2, 3, 4]);
     }
 
     #[test]

@@ -65,6 +65,9 @@ const CALM_AFTER: Duration = Duration::from_secs(1);
 /// Nothing is probed while more than this share is lost.
 const CALM_LOSS: f64 = 0.3;
 
+/// A way that loses this share is not sent bursts.
+const AMPLE_LOSS: f64 = 0.05;
+
 /// The estimate has to exceed what is wanted by so much for it to be sent in peace.
 const WANTED_MARGIN: f64 = 1.2;
 
@@ -161,6 +164,12 @@ impl Estimator {
 
     pub(crate) fn estimate(&self) -> Bitrate {
         self.estimate
+    }
+
+    /// Whether all that is wanted fits in peace, as far as is known, and little is lost.
+    pub(crate) fn is_ample(&self) -> bool {
+        let fits = self.wanted > Bitrate::ZERO && self.wanted <= self.estimate;
+        fits && self.loss() < AMPLE_LOSS
     }
 
     pub(crate) fn round_trip(&self) -> Option<Duration> {
