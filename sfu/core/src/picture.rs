@@ -52,13 +52,28 @@ pub(crate) struct Picture {
     pub(crate) tl0_picture_index: Option<u8>,
     /// Of the dependency descriptor.
     pub(crate) frame_number: Option<u16>,
+    /// Spatial layers above the frame's own that do without it, one bit each: those who get one of them need not get the frame. In K-SVC
+    /// that is so of all but key frames.
+    pub(crate) unneeded_by: u8,
 }
 
 impl Picture {
-    /// Whether the picture is part of `detail`.
+    /// Whether the picture is part of `detail`, of which there is no more than `top`.
     #[inline]
-    pub(crate) fn is_within(&self, detail: Detail) -> bool {
-        self.spatial <= detail.spatial && self.temporal <= detail.temporal
+    pub(crate) fn is_within(&self, detail: Detail, top: Detail) -> bool {
+        self.spatial <= detail.spatial
+            && self.temporal <= detail.temporal
+            && !self.is_unneeded_by(detail.spatial.min(top.spatial))
+    }
+
+    /// Whether those who get this spatial layer do without the picture, which is of a lower one.
+    #[inline]
+    pub(crate) fn is_unneeded_by(&self, spatial: u8) -> bool {
+        self.unneeded_by
+            .checked_shr(u32::from(spatial))
+            .unwrap_or(0)
+            & 1
+            != 0
     }
 }
 
@@ -185,8 +200,16 @@ fn read_vp9(payload: &[u8]) -> Option<Picture> {
         temporal: layer.map_or(0, |layer| layer.temporal),
         id: descriptor.picture_id,
         tl0_picture_index: descriptor.tl0_picture_index,
+        unneeded_by: layer
+            .filter(|_| descriptor.not_reference_for_upper)
+            .map_or(0, |layer| above(layer.spatial)),
         ..Picture::default()
     })
+}
+
+/// The spatial layers above one, one bit each.
+fn above(spatial: u8) -> u8 {
+    u8::MAX.checked_shl(u32::from(spatial) + 1).unwrap_or(0)
 }
 
 fn read_dependencies(
@@ -211,5 +234,15 @@ fn read_dependencies(
         None
     };
     picture.is_independent = false;
+    // A frame no decode target of a spatial layer needs, whatever the temporal one, is of no use to those who get it.
+    picture.unneeded_by = (spatial + 1..structure.spatial_layers())
+        .filter(|upper| {
+            (0..structure.temporal_layers())
+                .filter_map(|temporal| structure.decode_target(*upper, temporal))
+                .all(|target| descriptor.indication(target) == Indication::NotPresent)
+        })
+        .fold(0, |bits, upper| {
+            bits | 1_u8.checked_shl(u32::from(upper)).unwrap_or(0)
+        });
     (picture.spatial, picture.temporal) = (spatial, descriptor.temporal_layer);
 }

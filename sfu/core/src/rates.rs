@@ -7,14 +7,34 @@ use crate::picture::{Detail, Picture, SPATIAL_LAYERS_MAX, TEMPORAL_LAYERS_MAX};
 /// How often rates are computed.
 const WINDOW: Duration = Duration::from_millis(500);
 
+/// A layer of which nothing came for so many windows is not there any more.
+const SILENT_MAX: u8 = 2;
+
 /// Bits per second by spatial and temporal layer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Rates {
     since: Option<Instant>,
+    /// Of the frames that those need who get a spatial layer.
     bytes: [[u32; TEMPORAL_LAYERS_MAX]; SPATIAL_LAYERS_MAX],
     rates: [[u64; TEMPORAL_LAYERS_MAX]; SPATIAL_LAYERS_MAX],
+    /// Which layers anything came of, since `since`, and for how many windows nothing has.
+    comes: [[bool; TEMPORAL_LAYERS_MAX]; SPATIAL_LAYERS_MAX],
+    silent: [[u8; TEMPORAL_LAYERS_MAX]; SPATIAL_LAYERS_MAX],
     /// Whether `rates` holds a measurement, to which the next ones are averaged.
     is_measured: bool,
+}
+
+impl Default for Rates {
+    fn default() -> Self {
+        Self {
+            since: None,
+            bytes: Default::default(),
+            rates: Default::default(),
+            comes: Default::default(),
+            silent: [[SILENT_MAX; TEMPORAL_LAYERS_MAX]; SPATIAL_LAYERS_MAX],
+            is_measured: false,
+        }
+    }
 }
 
 impl Rates {
@@ -23,9 +43,14 @@ impl Rates {
     pub(crate) fn count(&mut self, picture: &Picture, len: usize) {
         let spatial = usize::from(picture.spatial).min(SPATIAL_LAYERS_MAX - 1);
         let temporal = usize::from(picture.temporal).min(TEMPORAL_LAYERS_MAX - 1);
-        let bytes = &mut self.bytes[spatial][temporal];
+        let len = u32::try_from(len).unwrap_or(u32::MAX);
 
-        *bytes = bytes.saturating_add(u32::try_from(len).unwrap_or(u32::MAX));
+        self.comes[spatial][temporal] = true;
+        for (layer, bytes) in (0_u8..).zip(&mut self.bytes).skip(spatial) {
+            if !picture.is_unneeded_by(layer) {
+                bytes[temporal] = bytes[temporal].saturating_add(len);
+            }
+        }
     }
 
     /// Computes the rates when a window is over; to be called a few times a second.
@@ -51,6 +76,14 @@ impl Rates {
                 sample
             };
         }
+        let comes = std::mem::take(&mut self.comes);
+        // A window in which nothing came at all says nothing about layers.
+        if comes.as_flattened().contains(&true) {
+            let silent = self.silent.as_flattened_mut().iter_mut();
+            for (silent, comes) in silent.zip(comes.as_flattened()) {
+                *silent = if *comes { 0 } else { silent.saturating_add(1) };
+            }
+        }
         self.since = Some(now);
         self.is_measured = true;
     }
@@ -60,21 +93,18 @@ impl Rates {
         let spatial = usize::from(detail.spatial).min(SPATIAL_LAYERS_MAX - 1);
         let temporal = usize::from(detail.temporal).min(TEMPORAL_LAYERS_MAX - 1);
 
-        self.rates[..=spatial]
-            .iter()
-            .flat_map(|row| &row[..=temporal])
-            .sum()
+        self.rates[spatial][..=temporal].iter().sum()
     }
 
     /// The highest spatial layer and the highest temporal layer of which anything comes.
     pub(crate) fn top(&self) -> Detail {
-        let has = |row: &[u64; TEMPORAL_LAYERS_MAX], temporal: usize| row[temporal] > 0;
+        let comes = |silent: &u8| *silent < SILENT_MAX;
         let spatial = (0..SPATIAL_LAYERS_MAX)
             .rev()
-            .find(|&spatial| self.rates[spatial].iter().any(|&rate| rate > 0));
+            .find(|&spatial| self.silent[spatial].iter().any(comes));
         let temporal = (0..TEMPORAL_LAYERS_MAX)
             .rev()
-            .find(|&temporal| self.rates.iter().any(|row| has(row, temporal)));
+            .find(|&temporal| self.silent.iter().any(|row| comes(&row[temporal])));
         let to_u8 =
             |index: Option<usize>| index.map_or(0, |index| u8::try_from(index).unwrap_or(0));
 

@@ -68,6 +68,9 @@ pub(crate) struct Slot {
     pub(crate) current: Option<u8>,
     /// What of it.
     pub(crate) detail: Detail,
+    /// The spatial layer that goes out without frames of lower ones, where any were left out since the last key frame: nothing but
+    /// another lets the subscriber go over to a lower one.
+    lean: Option<u8>,
 
     pub(crate) rewriter: Rewriter,
     /// The encoding that went out last and what was added to its timestamps, while its Track is here.
@@ -163,6 +166,7 @@ impl Slot {
                 spatial: 0,
                 temporal: 0,
             },
+            lean: None,
             rewriter: Rewriter::new(sequence, config.timestamp, config.picture_id),
             aligned: None,
             history: History::new(now),
@@ -237,10 +241,12 @@ impl Slot {
     /// The encoding a key frame of which is needed, if any; `top` tells what the encodings have.
     pub(crate) fn key_frame_needed(&self, top: impl Fn(u8) -> Detail) -> Option<u8> {
         let wanted = self.wanted.filter(|_| !self.audio && self.is_reachable)?;
-        let lacks_detail =
-            || self.detail.spatial < wanted.spatial.min(top(wanted.encoding).spatial);
+        let has_other_detail = || {
+            let goal = wanted.spatial.min(top(wanted.encoding).spatial);
+            self.detail.spatial < goal || self.lean.is_some_and(|lean| goal < lean)
+        };
 
-        (self.current != Some(wanted.encoding) || lacks_detail()).then_some(wanted.encoding)
+        (self.current != Some(wanted.encoding) || has_other_detail()).then_some(wanted.encoding)
     }
 
     /// Whether to listen to a subscriber `round` away who asks for a key frame: not if one is on its way to them, and not more
@@ -274,12 +280,16 @@ impl Slot {
             let takes = self.takes(offered);
             self.rewriter
                 .late(&offered.record.incoming, |picture, detail| {
-                    takes && picture.is_within(detail)
+                    takes && picture.is_within(detail, offered.top)
                 })
         } else if self.current == Some(offered.encoding) && !self.ends_before(offered) {
             self.follow_wanted(offered);
-            let keep =
-                self.takes(offered) && offered.record.incoming.picture.is_within(self.detail);
+            let picture = &offered.record.incoming.picture;
+            let keep = self.takes(offered) && picture.is_within(self.detail, offered.top);
+            let spatial = self.detail.spatial.min(offered.top.spatial);
+            if picture.is_unneeded_by(spatial) {
+                self.lean = Some(spatial);
+            }
             self.rewriter
                 .newest(now, &offered.record.incoming, self.detail, keep)
         } else if self.may_begin(offered) {
@@ -386,6 +396,7 @@ impl Slot {
         });
 
         self.detail = self.wanted.map_or(self.detail, Layer::detail);
+        self.lean = None;
         self.rewriter.begin(
             now,
             offered.clock_rate,
@@ -402,6 +413,9 @@ impl Slot {
         let Some(wanted) = self.wanted else {
             return;
         };
+        if offered.record.incoming.picture.starts_key_frame {
+            self.lean = None;
+        }
         let goal = match offered.encoding.cmp(&wanted.encoding) {
             Ordering::Equal => wanted.detail(),
             // Something larger goes out only until the key frame of what is wanted: with as little as there is of it.
@@ -421,6 +435,15 @@ impl Slot {
             self.detail = goal;
             return;
         }
+        let goal = if self.lean.is_some_and(|lean| goal.spatial < lean) {
+            // As little as there is of it until the key frame.
+            Detail {
+                spatial: self.detail.spatial,
+                temporal: 0,
+            }
+        } else {
+            goal
+        };
         if picture.starts_frame && picture.spatial == 0 {
             self.detail.spatial = self.detail.spatial.min(goal.spatial);
             self.detail.temporal = self.detail.temporal.min(goal.temporal);

@@ -55,8 +55,17 @@ impl Scene {
             .set_layer(self.stage.now, self.slot, Some(layer));
     }
 
-    /// A picture of VP9 in three spatial layers, two packets each.
+    /// A picture of VP9 in three spatial layers, two packets each, of which each refers to the one below.
     fn vp9(&mut self, is_key: bool) -> Vec<Out> {
+        self.vp9_in(is_key, true)
+    }
+
+    /// The same where only layers of key frames refer to each other (K-SVC).
+    fn vp9_by_key_frames(&mut self, is_key: bool) -> Vec<Out> {
+        self.vp9_in(is_key, is_key)
+    }
+
+    fn vp9_in(&mut self, is_key: bool, refers_below: bool) -> Vec<Out> {
         self.picture += 1;
         let picture = self.picture;
 
@@ -67,9 +76,10 @@ impl Scene {
                 let ends = u8::from(part == 1) << 2;
                 let predicted = u8::from(!is_key) << 6;
                 let [high, low] = (picture | 0x8000).to_be_bytes();
-                let below = u8::from(spatial > 0);
+                let below = u8::from(refers_below && spatial > 0);
+                let unneeded = u8::from(!refers_below || spatial == 2);
                 let payload = vec![
-                    0xa0 | predicted | begins | ends,
+                    0xa0 | predicted | begins | ends | unneeded,
                     high,
                     low,
                     spatial << 1 | below,
@@ -206,6 +216,42 @@ fn spatial_layers_of_vp9_are_left_out_at_once_and_taken_up_at_a_key_frame() {
         (0x80, 30),
         "picture ids begin where the slot's begin"
     );
+}
+
+#[test]
+fn lower_layers_that_no_upper_one_refers_to_are_left_out() {
+    let mut scene = Scene::new();
+    let mut all = scene.vp9_by_key_frames(true);
+    assert_eq!(all.len(), 6);
+    // Until it is known which layers there are nothing is left out.
+    for _ in 0..40 {
+        all.extend(scene.vp9_by_key_frames(false));
+    }
+    let out = scene.vp9_by_key_frames(false);
+    assert_eq!(markers(&out), [false, true]);
+    assert!(out.iter().all(|out| out.payload[5] == 2));
+    all.extend(out);
+    let costs: Vec<_> = scene.stage.room.layers(scene.track).collect();
+    assert!(
+        costs[2].bitrate < costs[0].bitrate * 2,
+        "what is not sent costs nothing: {costs:?}"
+    );
+
+    // Of a lower one the pictures before were left out: it begins with a key frame.
+    let asked = scene.stage.room.stats().key_frames_asked;
+    scene.want(1, 0);
+    assert_eq!(scene.stage.room.stats().key_frames_asked, asked + 1);
+    let out = scene.vp9_by_key_frames(false);
+    assert!(out.len() == 2 && out[0].payload[5] == 2);
+    all.extend(out);
+    let out = scene.vp9_by_key_frames(true);
+    assert_eq!(markers(&out), [false, false, false, true]);
+    all.extend(out);
+    let out = scene.vp9_by_key_frames(false);
+    assert_eq!(markers(&out), [false, true]);
+    assert!(out.iter().all(|out| out.payload[5] == 1));
+    all.extend(out);
+    assert_one_stream(&all);
 }
 
 #[test]
