@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use model::RoomGrants;
-use model::media::{MediaCommand, MediaCommandKind, MediaEvent, MediaEventKind, MediaRefusal};
+use model::media::{
+    MediaCommand, MediaCommandKind, MediaEvent, MediaEventKind, MediaRefusal, SdpFault,
+};
 use serde_json::{Value, json};
 use signaling_service::tokens::{self, Claims};
 use signaling_service::{Config, Media};
@@ -675,7 +677,7 @@ async fn what_the_sfu_refuses_is_told_with_its_reason() {
     let (t, sfu) = started().await;
     for (refusal, status, code) in [
         (MediaRefusal::NoCodec, 422, "no_codec"),
-        (MediaRefusal::BadSdp, 400, "bad_sdp"),
+        (MediaRefusal::BadSdp(SdpFault::Mid), 400, "bad_sdp"),
         (MediaRefusal::Full, 503, "full"),
     ] {
         sfu.refuse_next(refusal);
@@ -693,7 +695,7 @@ async fn what_the_sfu_refuses_is_told_with_its_reason() {
     // A restart that fails ends nothing (RFC 9725 §4.3.3).
     let token = t.token("camera");
     let made = ask(&t, "POST", "/v1/whip/weekly", &token, (SDP, &publish())).await;
-    sfu.refuse_next(MediaRefusal::BadSdp);
+    sfu.refuse_next(MediaRefusal::BadSdp(SdpFault::Mid));
     let session = made.header("location");
     let refused = ask_if(&t, session, &token, Some("*"), &fragment("ysXw")).await;
     assert_eq!(refused.status, 400);
