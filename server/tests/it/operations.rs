@@ -58,11 +58,12 @@ async fn figures_have_a_port_of_their_own_where_one_is_set() {
 #[tokio::test]
 async fn no_figure_has_a_label_that_people_or_the_network_choose() {
     /// What labels are called; each has a fixed set of values.
-    const LABELS: [&str; 14] = [
+    const LABELS: [&str; 15] = [
         "below_kbps",
         "cause",
         "code",
         "direction",
+        "fault",
         "le",
         "limit",
         "outcome",
