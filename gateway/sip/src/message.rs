@@ -23,7 +23,7 @@ pub enum Message {
 pub struct Request {
     /// What is asked for.
     pub method: Method,
-    /// The Request-URI as text; [`crate::sanity::check`] has looked at it ([`crate::sanity::Target`]).
+    /// The Request-URI as text; [`crate::sanity::check`] has looked at it.
     pub target: String,
     /// The headers.
     pub headers: Headers,

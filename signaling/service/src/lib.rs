@@ -10,7 +10,7 @@
 //!                                                            └────── its news
 //! ```
 //!
-//! Encoders and viewers that speak HTTP come to the shards by [`whip`], as clients within this process.
+//! Encoders and viewers that speak HTTP come to the shards by `whip`, as clients within this process.
 //!
 //! An Account belongs to one shard, chosen by its id; one task owns a shard. A socket task knows nothing about Calls,
 //! a shard nothing about sockets.
