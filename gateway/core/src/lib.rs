@@ -9,10 +9,16 @@
 //!
 //! - [`transaction`]: what is sent again and until when; duplicates end here (RFC 3261 §17, RFC 6026, RFC 3262).
 //! - [`dialog`]: who the two sides are and where their requests go (RFC 3261 §12).
+//! - [`leg`]: one side of a call, from INVITE to BYE.
+//! - [`call`]: who rings, who is bridged with whom, transfers.
+//! - [`registration`]: being registered at a provider.
 //!
 //! Time is a parameter everywhere, and so is chance: what must be unguessable comes from the caller's [`Tokens`].
 
+pub mod call;
 pub mod dialog;
+pub mod leg;
+pub mod registration;
 mod tokens;
 pub mod transaction;
 

@@ -1,0 +1,260 @@
+use super::*;
+use gateway_sip::negotiate::{Agreed, Codec, Keys};
+use gateway_sip::sdp::Direction;
+
+struct Story {
+    call: Call,
+    now: Instant,
+    /// What was to be done since the last look, a line each.
+    done: Vec<String>,
+}
+
+impl Story {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "an Instant can't be made from a number; only differences to it are seen"
+    )]
+    fn new(groups: &[&[u32]]) -> Self {
+        let now = Instant::now();
+        let (call, actions) = Call::new(now, plan(groups));
+        let mut story = Self {
+            call,
+            now,
+            done: Vec::new(),
+        };
+        story.note(actions);
+        story
+    }
+
+    fn talking() -> Self {
+        let mut story = Self::new(&[&[7]]);
+        story.told(1, Told::Answered);
+        story.done.clear();
+        story
+    }
+
+    fn step(&mut self, event: Event) -> &mut Self {
+        let actions = self.call.step(self.now, event);
+        self.note(actions);
+        self
+    }
+
+    fn told(&mut self, leg: u32, told: Told) -> &mut Self {
+        self.step(Event::Told {
+            leg: LegKey(leg),
+            told,
+        })
+    }
+
+    fn ended(&mut self, leg: u32, code: u16) -> &mut Self {
+        let code = StatusCode::new(code).expect("a code");
+        self.told(
+            leg,
+            Told::Ended(Ended {
+                code,
+                cause: None,
+                why: Why::Remote,
+            }),
+        )
+    }
+
+    fn refer(&mut self, leg: u32) -> &mut Self {
+        let target = Box::new(Uri::parse("tel:+1555").expect("a URI"));
+        self.told(
+            leg,
+            Told::Refer {
+                target,
+                replaces: None,
+            },
+        )
+    }
+
+    fn wait(&mut self) -> &mut Self {
+        self.now = self.call.poll_timeout().expect("something is waited for");
+        self.step(Event::Timeout)
+    }
+
+    fn note(&mut self, actions: Vec<Action>) {
+        let line = |action| match action {
+            Action::Order {
+                leg,
+                order: Order::End { code, .. },
+            } => format!("{} ends {code}", leg.0),
+            Action::Order {
+                leg,
+                order: Order::ReferProgress(code),
+            } => format!("{} hears {code}", leg.0),
+            Action::Order { leg, order } => format!("{} {order:?}", leg.0),
+            Action::Call { leg, target } => format!("{} calls {target}", leg.0),
+            Action::Bridge(a, b) => format!("{} with {}", a.0, b.0),
+            Action::Ringback(leg) => format!("{} ringback", leg.0),
+            Action::Music { leg, on } => format!("{} music {on}", leg.0),
+            Action::Transfer { by, target, .. } => format!("{} wants {target}", by.0),
+            Action::Key { leg, key } => format!("{} key {key}", leg.0),
+            Action::Over(ended) => format!("over {}", ended.code),
+        };
+        self.done.extend(actions.into_iter().map(line));
+    }
+
+    /// What was done since the last look.
+    fn done(&mut self) -> String {
+        std::mem::take(&mut self.done).join(", ")
+    }
+}
+
+fn plan(groups: &[&[u32]]) -> Vec<Group> {
+    let group = |targets: &&[u32]| Group {
+        targets: targets.to_vec(),
+        ring: Duration::from_secs(20),
+    };
+    groups.iter().map(group).collect()
+}
+
+fn media(direction: Direction) -> Told {
+    let remote = "192.0.2.1:4000".parse().expect("an address");
+    Told::Media(Box::new(Agreed {
+        remote,
+        remote_rtcp: remote,
+        codec: Codec::Pcma,
+        payload_type: 8,
+        receiving: vec![(8, Codec::Pcma)],
+        dtmf: None,
+        comfort_noise: false,
+        direction,
+        packet_ms: 20,
+        keys: Keys::None,
+    }))
+}
+
+const RINGING: Told = Told::Progress(StatusCode::RINGING);
+
+#[test]
+fn the_first_to_answer_is_it_and_the_others_stop_ringing() {
+    let mut t = Story::new(&[&[7, 8, 9]]);
+    assert_eq!(t.done(), "1 calls 7, 2 calls 8, 3 calls 9");
+    t.told(1, RINGING).told(2, RINGING);
+    assert_eq!(t.done(), "0 Ring");
+    t.told(2, Told::Answered);
+    assert_eq!(t.done(), "1 ends 487, 3 ends 487, 0 Answer, 0 with 2");
+    // What comes of the others is of no interest any more.
+    t.ended(1, 487).told(3, Told::Answered);
+    assert_eq!(t.done(), "");
+    t.told(0, Told::Key('5'));
+    assert_eq!(t.done(), "2 key 5");
+    t.ended(2, 200);
+    assert_eq!(t.done(), "0 ends 480, over 200");
+    t.ended(0, 200);
+    assert_eq!(t.done(), "");
+}
+
+#[test]
+fn early_media_is_heard_from_one_and_not_from_many() {
+    let mut t = Story::new(&[&[7]]);
+    t.told(1, media(Direction::SendRecv))
+        .told(1, Told::Progress(StatusCode::SESSION_PROGRESS));
+    t.told(1, Told::Answered);
+    assert_eq!(t.done(), "1 calls 7, 0 Progress, 0 with 1, 0 Answer");
+
+    let mut t = Story::new(&[&[7, 8]]);
+    t.told(1, media(Direction::SendRecv))
+        .told(1, Told::Progress(StatusCode::SESSION_PROGRESS));
+    assert_eq!(t.done(), "1 calls 7, 2 calls 8, 0 Ring");
+}
+
+#[test]
+fn nobody_there_rings_the_next_and_ends_with_the_best_answer() {
+    let mut t = Story::new(&[&[7, 8], &[], &[9]]);
+    t.done();
+    t.ended(1, 486);
+    assert_eq!(t.done(), "");
+    t.wait();
+    assert_eq!(t.done(), "2 ends 487, 3 calls 9");
+    t.told(3, Told::Redirected(Vec::new()));
+    assert_eq!(t.done(), "0 ends 486, over 486");
+
+    let mut t = Story::new(&[]);
+    assert_eq!(t.done(), "0 ends 480, over 480");
+}
+
+#[test]
+fn one_who_declines_for_all_ends_it() {
+    let mut t = Story::new(&[&[7, 8], &[9]]);
+    t.done();
+    t.ended(1, 603);
+    assert_eq!(t.done(), "2 ends 487, 0 ends 603, over 603");
+}
+
+#[test]
+fn a_caller_who_hangs_up_stops_the_ringing() {
+    let mut t = Story::new(&[&[7, 8]]);
+    t.done();
+    t.ended(0, 487);
+    assert_eq!(t.done(), "1 ends 487, 2 ends 487, over 487");
+}
+
+#[test]
+fn who_is_held_hears_music() {
+    let mut t = Story::talking();
+    t.told(1, media(Direction::RecvOnly));
+    assert_eq!(t.done(), "0 music false");
+    t.told(1, media(Direction::Inactive))
+        .told(1, media(Direction::SendRecv));
+    assert_eq!(t.done(), "0 music true, 0 music false");
+}
+
+#[test]
+fn a_transfer_connects_those_who_stay() {
+    let mut t = Story::talking();
+    t.refer(1);
+    assert_eq!(t.done(), "1 wants tel:+1555");
+    t.step(Event::Transfer(plan(&[&[9]])));
+    t.told(2, RINGING).told(2, Told::Answered);
+    assert_eq!(
+        t.done(),
+        "2 calls 9, 1 hears 180, 0 with 2, 1 hears 200, 1 ends 200"
+    );
+    t.ended(1, 200);
+    assert_eq!(t.done(), "");
+    t.ended(2, 200);
+    assert_eq!(t.done(), "0 ends 480, over 200");
+}
+
+#[test]
+fn a_transfer_by_the_caller_keeps_the_called() {
+    let mut t = Story::talking();
+    t.refer(0).step(Event::Transfer(plan(&[&[9]])));
+    t.ended(0, 200);
+    assert_eq!(t.done(), "0 wants tel:+1555, 2 calls 9, 1 ringback");
+    t.told(2, Told::Answered);
+    assert_eq!(t.done(), "1 with 2");
+    t.ended(1, 200);
+    assert_eq!(t.done(), "2 ends 480, over 200");
+}
+
+#[test]
+fn a_transfer_that_fails_leaves_things_as_they_were() {
+    let mut t = Story::talking();
+    t.refer(1)
+        .step(Event::Transfer(plan(&[&[9]])))
+        .ended(2, 486);
+    assert_eq!(t.done(), "1 wants tel:+1555, 2 calls 9, 1 hears 486");
+    t.refer(1)
+        .step(Event::RefuseTransfer(StatusCode::FORBIDDEN));
+    assert_eq!(t.done(), "1 wants tel:+1555, 1 hears 403");
+    // Who asked is gone, and nobody answers: there is nobody left to talk to.
+    t.refer(1)
+        .step(Event::Transfer(plan(&[&[9]])))
+        .ended(1, 200);
+    t.wait();
+    assert_eq!(
+        t.done(),
+        "1 wants tel:+1555, 3 calls 9, 0 ringback, 3 ends 487, 0 ends 480, over 480"
+    );
+}
+
+#[test]
+fn a_crowd_has_a_bound() {
+    let many: Vec<u32> = (0..100).collect();
+    let mut t = Story::new(&[&many]);
+    assert_eq!(t.done().matches("calls").count(), RINGING_MAX);
+}
