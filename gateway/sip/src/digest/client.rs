@@ -1,6 +1,6 @@
 //! Answering challenges.
 
-use super::fields::{CredentialSession, Fields};
+use super::fields::{CredentialSession, Fields, credentials_header};
 use super::{Algorithm, Credentials, Ha1, Session, a2};
 use crate::{DecodeError, HeaderName, Request, Response, StatusCode};
 
@@ -47,13 +47,7 @@ impl Challenge {
     /// [`DecodeError`] for what is against the grammar, or lacks realm or nonce.
     pub fn parse(value: &str, proxy: bool) -> Result<Option<Self>, DecodeError> {
         const MALFORMED: DecodeError = DecodeError::malformed("WWW-Authenticate");
-        let Some(mut fields) = Fields::parse(value, "WWW-Authenticate")? else {
-            return Ok(None);
-        };
-        let Some(algorithm) = fields
-            .get("algorithm")
-            .map_or(Some(Algorithm::Md5), Algorithm::parse)
-        else {
+        let Some((mut fields, algorithm)) = Fields::parse(value, "WWW-Authenticate")? else {
             return Ok(None);
         };
         let qop = match fields.get("qop") {
@@ -82,6 +76,14 @@ impl Challenge {
                 .is_some_and(|stale| stale.eq_ignore_ascii_case("true")),
             proxy,
         }))
+    }
+}
+
+impl Challenge {
+    /// Where it is answered.
+    #[must_use]
+    pub fn header(&self) -> HeaderName {
+        credentials_header(self.proxy)
     }
 }
 
@@ -186,11 +188,8 @@ impl Answering {
             }),
             opaque: opaque.clone(),
         };
-        let name = if *proxy {
-            HeaderName::ProxyAuthorization
-        } else {
-            HeaderName::Authorization
-        };
-        request.headers.set(name, credentials.to_value());
+        request
+            .headers
+            .set(credentials_header(*proxy), credentials.to_value());
     }
 }

@@ -13,8 +13,11 @@ const FIELDS_MAX: usize = 32;
 pub(super) struct Fields(Vec<(String, String)>);
 
 impl Fields {
-    /// `None` for another scheme than Digest.
-    pub(super) fn parse(value: &str, what: &'static str) -> Result<Option<Self>, DecodeError> {
+    /// With the hash they are about; `None` for another scheme than Digest, or another hash than ours.
+    pub(super) fn parse(
+        value: &str,
+        what: &'static str,
+    ) -> Result<Option<(Self, Algorithm)>, DecodeError> {
         let (scheme, rest) = value.split_once([' ', '\t']).unwrap_or((value, ""));
         if !scheme.eq_ignore_ascii_case("Digest") {
             return Ok(None);
@@ -31,7 +34,10 @@ impl Fields {
             }
             fields.0.push((name, value.ok_or(malformed)?));
         }
-        Ok(Some(fields))
+        let algorithm = fields
+            .get("algorithm")
+            .map_or(Some(Algorithm::Md5), Algorithm::parse);
+        Ok(algorithm.map(|algorithm| (fields, algorithm)))
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&str> {
@@ -87,12 +93,7 @@ impl Credentials {
     ///
     /// [`DecodeError`] for Digest credentials against the grammar.
     pub fn find(request: &Request, proxy: bool, realm: &str) -> Result<Option<Self>, DecodeError> {
-        let name = if proxy {
-            HeaderName::ProxyAuthorization
-        } else {
-            HeaderName::Authorization
-        };
-        for line in request.headers.lines(&name) {
+        for line in request.headers.lines(&credentials_header(proxy)) {
             if let Some(credentials) =
                 Self::parse(line)?.filter(|credentials| credentials.realm == realm)
             {
@@ -109,13 +110,7 @@ impl Credentials {
     /// [`DecodeError`] for what is against the grammar, or lacks a field that must be there.
     pub fn parse(value: &str) -> Result<Option<Self>, DecodeError> {
         const MALFORMED: DecodeError = DecodeError::malformed("Authorization");
-        let Some(mut fields) = Fields::parse(value, "Authorization")? else {
-            return Ok(None);
-        };
-        let Some(algorithm) = fields
-            .get("algorithm")
-            .map_or(Some(Algorithm::Md5), Algorithm::parse)
-        else {
+        let Some((mut fields, algorithm)) = Fields::parse(value, "Authorization")? else {
             return Ok(None);
         };
         let session = match fields.take("qop") {
@@ -178,6 +173,15 @@ impl Credentials {
 impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Credentials({})", self.algorithm.as_str())
+    }
+}
+
+/// Where credentials stand.
+pub(super) fn credentials_header(proxy: bool) -> HeaderName {
+    if proxy {
+        HeaderName::ProxyAuthorization
+    } else {
+        HeaderName::Authorization
     }
 }
 
