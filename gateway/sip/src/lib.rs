@@ -17,6 +17,7 @@
 //! Stricter than RFC 3261 asks, since liberal readers are how filters are passed by: lines end with CRLF, and
 //! what the grammar forbids is refused rather than repaired.
 
+mod body;
 pub mod digest;
 mod envelope;
 mod header;
@@ -35,6 +36,7 @@ mod text;
 mod uri;
 mod via;
 
+pub use body::Content;
 pub use envelope::{CSeq, Envelope, MAX_FORWARDS_DEFAULT, RAck, Refresher, SessionExpires};
 pub use header::{HEADERS_MAX, HeaderName, Headers, VALUE_LEN_MAX, VALUES_MAX};
 pub use host::Host;
