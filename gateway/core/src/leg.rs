@@ -21,25 +21,46 @@ use gateway_sip::digest::Answering;
 use gateway_sip::negotiate::{self, Agreed, Capabilities, Disagreement, Local};
 use gateway_sip::sanity::{IncomingRequest, IncomingResponse};
 use gateway_sip::sdp::{Direction, Session};
-use gateway_sip::{HeaderName, Headers, Method, NameAddr, Request, Response, StatusCode, Uri};
+use gateway_sip::{
+    Content, HeaderName, Headers, Method, NameAddr, Request, Response, StatusCode, Uri,
+};
 use zeroize::Zeroizing;
 
 use crate::Tokens;
 use crate::dialog::{Dialog, DialogId};
 use crate::transaction::ServerId;
 
+pub(crate) use incoming::unsupported;
 pub use outgoing::{FORKS_MAX, Outgoing};
 pub use session_timer::{INTERVAL_MIN, SessionPolicy};
 
 use session_timer::SessionTimer;
 
 /// What we take part in.
-const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE, INFO, REFER, NOTIFY";
-const SUPPORTED: &str = "100rel, timer, replaces";
+pub(crate) const ALLOW: &str =
+    "INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE, INFO, REFER, NOTIFY";
+pub(crate) const SUPPORTED: &str = "100rel, timer, replaces";
 
 /// A request of a Leg, by a number of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(u64);
+
+/// What names a Leg from its first message on: our half of the names of all its dialogs. Our tag is random, so that nobody who was not
+/// told can name it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LegName {
+    /// Call-ID.
+    pub call_id: String,
+    /// Our tag.
+    pub local_tag: String,
+}
+
+/// Call-IDs may name hosts; a tag is enough to tell Legs apart in a log.
+impl fmt::Debug for LegName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LegName({})", self.local_tag)
+    }
+}
 
 /// How a Leg is set up.
 #[derive(Debug, Clone)]
@@ -83,6 +104,8 @@ pub enum Reliable {
     Accept,
     /// Wherever it can do them.
     Prefer,
+    /// Always: whoever can't is refused with 421.
+    Require,
 }
 
 /// What a Leg is told.
@@ -235,6 +258,7 @@ pub enum Why {
 /// One Leg.
 #[derive(Debug)]
 pub struct Leg {
+    name: LegName,
     settings: Settings,
     state: State,
     /// The Call-ID is ours.
@@ -245,6 +269,8 @@ pub struct Leg {
     media: Media,
     timer: Option<SessionTimer>,
     answering: Option<Answering>,
+    /// What the last INVITE was authorized with: its ACK carries the same (RFC 3261 §22.1).
+    invite_credentials: Option<(HeaderName, String)>,
     last_request: u64,
     /// What an incoming Leg waits for.
     incoming: incoming::Waiting,
@@ -274,8 +300,9 @@ struct Media {
 }
 
 impl Leg {
-    fn new(settings: Settings, state: State) -> Self {
+    fn new(settings: Settings, state: State, name: LegName) -> Self {
         Self {
+            name,
             media: Media {
                 wish: Direction::SendRecv,
                 offered: None,
@@ -288,6 +315,7 @@ impl Leg {
             dialog: None,
             timer: None,
             answering: None,
+            invite_credentials: None,
             last_request: 0,
             incoming: incoming::Waiting::default(),
             outgoing: outgoing::Waiting::default(),
@@ -338,7 +366,31 @@ impl Leg {
         .min()
     }
 
-    /// The dialog, for whoever finds Legs by it.
+    /// What names it.
+    #[must_use]
+    pub fn name(&self) -> &LegName {
+        &self.name
+    }
+
+    /// Whether a new INVITE may take the place of this Leg (RFC 3891 §3). `id` is what its Replaces names, with `early_only` or not.
+    ///
+    /// # Errors
+    ///
+    /// The answer to that INVITE: 481 when it is no dialog of this Leg, or one that somebody else began and that nobody answered yet;
+    /// 486 when only an early one is meant and this one is up; 603 when the Leg is over.
+    pub fn may_be_replaced(&self, id: &DialogId, early_only: bool) -> Result<(), StatusCode> {
+        let is = |known: &DialogId| known == id;
+        match self.state {
+            State::Over => Err(StatusCode::DECLINE),
+            State::Up if !self.dialog().is_some_and(is) => Err(StatusCode::NO_SUCH_CALL),
+            State::Up if early_only => Err(StatusCode::BUSY_HERE),
+            State::Up => Ok(()),
+            State::Calling if self.has_fork(id) => Ok(()),
+            State::Calling | State::Ringing => Err(StatusCode::NO_SUCH_CALL),
+        }
+    }
+
+    /// The dialog once it is there, for transfers: ours of an incoming Leg, that of the 2xx of an outgoing one.
     #[must_use]
     pub fn dialog(&self) -> Option<&DialogId> {
         self.dialog.as_ref().map(|dialog| &dialog.id)
@@ -385,10 +437,17 @@ impl Leg {
         request
             .headers
             .set(HeaderName::UserAgent, &self.settings.agent);
-        if let Some(answering) = &mut self.answering
-            && request.method != Method::Ack
-        {
+        if request.method == Method::Ack {
+            if let Some((name, value)) = &self.invite_credentials {
+                request.headers.set(name.clone(), value);
+            }
+        } else if let Some(answering) = &mut self.answering {
             answering.authorize(&mut request, tokens.next());
+            if request.method == Method::Invite {
+                let name = answering.challenge().header();
+                let value = request.headers.get(&name).unwrap_or_default().to_owned();
+                self.invite_credentials = Some((name, value));
+            }
         }
         let id = self.next_request();
         self.actions.push(Action::Request { id, hop, request });
@@ -482,17 +541,13 @@ enum Body {
 
 impl Body {
     fn read(headers: &Headers, body: &[u8]) -> Self {
-        if body.is_empty() {
-            return Self::None;
+        match Content::of(headers, body) {
+            Content::None => Self::None,
+            Content::Description(body) => {
+                Session::parse(body).map_or(Self::Other, Self::Description)
+            }
+            Content::Other => Self::Other,
         }
-        let kind = headers.get(&HeaderName::ContentType).unwrap_or_default();
-        let kind = kind.split(';').next().unwrap_or_default().trim();
-        if !kind.eq_ignore_ascii_case("application/sdp")
-            || headers.get(&HeaderName::ContentEncoding).is_some()
-        {
-            return Self::Other;
-        }
-        Session::parse(body).map_or(Self::Other, Self::Description)
     }
 }
 

@@ -1,14 +1,15 @@
 //! The gateway without sockets, tasks or clock: SIP transactions, dialogs and calls.
 //!
 //! ```text
-//! gateway_sip::sanity ─▶ transaction::Transactions ─▶ leg::Leg ─▶ call::Call
-//!                              ▲        │               │ ▲           │
-//!                              └────────┼── requests ───┘ └─ orders ──┘
-//!                                       └─▶ Output::Send: bytes for a Flow
+//! gateway_sip::sanity ─▶ endpoint::Endpoint ─▶ transaction::Transactions ─▶ leg::Leg ─▶ call::Call
+//!                                                   ▲        │               │ ▲           │
+//!                                                   └────────┼── requests ───┘ └─ orders ──┘
+//!                                                            └─▶ Output::Send: bytes for a Flow
 //! ```
 //!
 //! - [`transaction`]: what is sent again and until when; duplicates end here (RFC 3261 §17, RFC 6026, RFC 3262).
 //! - [`dialog`]: who the two sides are and where their requests go (RFC 3261 §12).
+//! - [`endpoint`]: whose a request is, and what nobody's is answered with.
 //! - [`leg`]: one side of a call, from INVITE to BYE.
 //! - [`call`]: who rings, who is bridged with whom, transfers.
 //! - [`registration`]: being registered at a provider.
@@ -17,6 +18,7 @@
 
 pub mod call;
 pub mod dialog;
+pub mod endpoint;
 pub mod leg;
 pub mod registration;
 mod tokens;

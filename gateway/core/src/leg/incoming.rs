@@ -11,7 +11,8 @@ use gateway_sip::{
 
 use super::session_timer::{Declined, SessionTimer};
 use super::{
-    Action, Body, Leg, Order, Reliable, SUPPORTED, Settings, State, Why, describe, give_cause,
+    Action, Body, Leg, LegName, Order, Reliable, SUPPORTED, Settings, State, Why, describe,
+    give_cause,
 };
 use crate::Tokens;
 use crate::dialog::Dialog;
@@ -35,6 +36,10 @@ struct Invite {
     offer: Option<Session>,
     /// Our answer, once it was given: it stays the same in all responses.
     answer: Option<Session>,
+    /// It was given in a response that has its PRACK: offers after it are new ones (RFC 3311 §5.1).
+    settled: bool,
+    /// Media was agreed on anew since, so that the 2xx has nothing to say of it.
+    renewed: bool,
     session: (SessionExpires, bool),
 }
 
@@ -43,8 +48,8 @@ impl Leg {
     ///
     /// # Errors
     ///
-    /// The response to refuse it with: 483 at the end of its hops, 420 for an extension we don't have, 415 and 406 for a body that is
-    /// not SDP, 400, 422 and 488.
+    /// The response to refuse it with: 483 at the end of its hops, 420 for an extension we don't have, 421 for one it lacks, 415 and 406
+    /// for a body that is not SDP, 400, 422 and 488.
     pub fn receive(
         now: Instant,
         settings: Settings,
@@ -67,6 +72,11 @@ impl Leg {
             response
                 .headers
                 .push(HeaderName::Unsupported, unknown.join(", "));
+            return Err(response);
+        }
+        if settings.reliable == Reliable::Require && !can_be_reliable(request) {
+            let mut response = refuse(StatusCode::EXTENSION_REQUIRED);
+            response.headers.push(HeaderName::Require, "100rel");
             return Err(response);
         }
         let accepts = |line: &str| {
@@ -102,7 +112,11 @@ impl Leg {
             );
             tried.map_err(|_: Disagreement| refuse(StatusCode::NOT_ACCEPTABLE_HERE))?;
         }
-        let mut leg = Self::new(settings, State::Ringing);
+        let name = LegName {
+            call_id: envelope.call_id.clone(),
+            local_tag: tag,
+        };
+        let mut leg = Self::new(settings, State::Ringing, name);
         leg.session.note_peer(&request.headers);
         leg.dialog = Some(dialog);
         leg.timer = Some(SessionTimer::new(now, session.0.seconds, false));
@@ -112,6 +126,8 @@ impl Leg {
             request: request.clone(),
             offer,
             answer: None,
+            settled: false,
+            renewed: false,
             session,
         });
         Ok(leg)
@@ -142,14 +158,17 @@ impl Leg {
             .request
             .headers
             .has_token(&HeaderName::Require, "100rel");
-        let supported = invite
-            .request
-            .headers
-            .has_token(&HeaderName::Supported, "100rel");
-        let reliable = required || supported && self.settings.reliable == Reliable::Prefer;
+        let wanted = self.settings.reliable != Reliable::Accept;
+        // The first reliable response has to have an offer where the INVITE has none (RFC 3261 §13.2.1): not before the 200 if we may.
+        let delayed = invite.offer.is_none();
+        let reliable = required || wanted && !delayed && can_be_reliable(&invite.request);
         self.incoming.invite = Some(invite);
         if media && let Some(answer) = self.answer_invite() {
             describe(&mut response.headers, &mut response.body, &answer);
+        }
+        if reliable && delayed && self.media.offered.is_none() && self.media.agreed.is_none() {
+            let offer = self.offer();
+            describe(&mut response.headers, &mut response.body, &offer);
         }
         if reliable {
             self.incoming.rseq += 1;
@@ -182,7 +201,12 @@ impl Leg {
     }
 
     fn accept_invite(&mut self, now: Instant) {
-        let answer = self.answer_invite();
+        let renewed = self
+            .incoming
+            .invite
+            .as_ref()
+            .is_some_and(|invite| invite.renewed);
+        let answer = if renewed { None } else { self.answer_invite() };
         let Some(Invite {
             id,
             request,
@@ -192,10 +216,12 @@ impl Leg {
         else {
             return;
         };
-        // Without an offer of theirs, the 200 has ours, and the ACK its answer.
-        let description = answer.unwrap_or_else(|| self.offer());
         let mut response = self.answer(&request, StatusCode::OK);
-        describe(&mut response.headers, &mut response.body, &description);
+        if !renewed {
+            // Without an offer of theirs, the 200 has ours, and the ACK its answer.
+            let description = answer.unwrap_or_else(|| self.offer());
+            describe(&mut response.headers, &mut response.body, &description);
+        }
         self.timer = Some(give_session(&mut response, now, expires, knows));
         self.state = State::Up;
         self.session.wait_for_ack(id, &request);
@@ -242,14 +268,41 @@ impl Leg {
             self.respond(id, response);
             return;
         };
+        let body = Body::read(&request.headers, &request.body);
+        let answers = self.media.offered.is_some();
+        if answers {
+            // The offer was ours, and the answer has to come with this (RFC 3262 §5).
+            let answered = match &body {
+                Body::Description(answer) => self.take_answer(answer).is_ok(),
+                Body::None | Body::Other => false,
+            };
+            let code = StatusCode::NOT_ACCEPTABLE_HERE;
+            if !answered {
+                self.reply(id, request, code);
+                return self.refuse_invite(code, None, Why::Media);
+            }
+            self.note_early_offer();
+            if let Some(invite) = &mut self.incoming.invite {
+                invite.settled = true;
+            }
+        }
         self.incoming.unproven = false;
         self.actions.push(Action::Proven(invite));
+        if let Some(invite) = &mut self.incoming.invite {
+            invite.settled |= invite.answer.is_some();
+        }
         let mut response = self.answer(request, StatusCode::OK);
-        if let Body::Description(offer) = Body::read(&request.headers, &request.body) {
-            // An offer of theirs may come with it (RFC 3262 §5).
-            match self.answer_offer(&offer) {
-                Ok(answer) => describe(&mut response.headers, &mut response.body, &answer),
-                Err(_) => response = self.answer(request, StatusCode::NOT_ACCEPTABLE_HERE),
+        if let (Body::Description(offer), false) = (body, answers) {
+            // An offer of theirs may come with it, once ours of before was answered (RFC 3262 §5).
+            match self
+                .may_be_offered_early()
+                .then(|| self.answer_offer(&offer))
+            {
+                Some(Ok(answer)) => {
+                    describe(&mut response.headers, &mut response.body, &answer);
+                    self.note_early_offer();
+                }
+                _ => response = self.answer(request, StatusCode::NOT_ACCEPTABLE_HERE),
             }
         }
         self.respond(id, response);
@@ -258,13 +311,34 @@ impl Leg {
         }
     }
 
+    /// Whether an INVITE that still waits has all of its own answer, so that another offer may be made (RFC 3311 §5.1).
+    pub(super) fn may_be_offered_early(&self) -> bool {
+        self.incoming
+            .invite
+            .as_ref()
+            .is_none_or(|invite| invite.settled)
+    }
+
+    /// Another offer than the INVITE's was answered.
+    pub(super) fn note_early_offer(&mut self) {
+        if let Some(invite) = &mut self.incoming.invite {
+            invite.renewed = true;
+        }
+    }
+
     fn invite_id(&self) -> Option<ServerId> {
         self.incoming.invite.as_ref().map(|invite| invite.id)
     }
 }
 
+fn can_be_reliable(request: &Request) -> bool {
+    [HeaderName::Require, HeaderName::Supported]
+        .iter()
+        .any(|name| request.headers.has_token(name, "100rel"))
+}
+
 /// What of Require we don't have.
-pub(super) fn unsupported(request: &Request) -> Vec<&str> {
+pub(crate) fn unsupported(request: &Request) -> Vec<&str> {
     let ours = |token: &str| {
         SUPPORTED
             .split(", ")

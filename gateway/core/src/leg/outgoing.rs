@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use gateway_sip::digest;
-use gateway_sip::negotiate;
+use gateway_sip::negotiate::{self, Agreed};
 use gateway_sip::sanity::IncomingResponse;
 use gateway_sip::{
     Envelope, HeaderName, Headers, Method, NameAddr, RAck, Request, Response, StatusCode, Uri,
@@ -11,8 +11,8 @@ use gateway_sip::{
 
 use super::session_timer::SessionTimer;
 use super::{
-    ALLOW, Action, Body, Leg, Order, RequestId, SUPPORTED, Settings, State, Told, Why, cause,
-    describe,
+    ALLOW, Action, Body, Leg, LegName, Order, Reliable, RequestId, SUPPORTED, Settings, State,
+    Told, Why, cause, describe,
 };
 use crate::Tokens;
 use crate::dialog::{Dialog, DialogId};
@@ -45,8 +45,8 @@ pub(super) struct Waiting {
     forks: Vec<Fork>,
     /// The call wants an end: the CANCEL is under way.
     ending: bool,
-    /// The ACK of the 2xx, for those that come again.
-    ack: Option<(DialogId, Request, Uri)>,
+    /// The ACKs of 2xx, for those that come again: that of the dialog, and those of phones that were too late.
+    acks: Vec<(DialogId, Request, Uri)>,
 }
 
 #[derive(Debug)]
@@ -63,6 +63,12 @@ struct Fork {
     dialog: Dialog,
     /// The last RSeq that was acknowledged.
     rseq: Option<u32>,
+    /// What was agreed on with this phone.
+    agreed: Option<Agreed>,
+    /// Its answer came in a response that has its PRACK: offers after it are new ones (RFC 3311 §5.1).
+    settled: bool,
+    /// It has made an offer of its own since, so that its 2xx has nothing to say of media.
+    renewed: bool,
 }
 
 impl Leg {
@@ -73,7 +79,11 @@ impl Leg {
         outgoing: &Outgoing,
         tokens: &mut dyn Tokens,
     ) -> (Self, Vec<Action>) {
-        let mut leg = Self::new(settings, State::Calling);
+        let name = LegName {
+            call_id: tokens.word(),
+            local_tag: tokens.word(),
+        };
+        let mut leg = Self::new(settings, State::Calling, name);
         let mut request = Request::new(Method::Invite, &outgoing.target);
         let headers = &mut request.headers;
         headers.push(HeaderName::MaxForwards, outgoing.max_forwards);
@@ -82,14 +92,17 @@ impl Leg {
         }
         headers.push(
             HeaderName::From,
-            outgoing.from.clone().with_tag(&tokens.word()),
+            outgoing.from.clone().with_tag(&leg.name.local_tag),
         );
         headers.push(HeaderName::To, &outgoing.to);
-        headers.push(HeaderName::CallId, tokens.word());
+        headers.push(HeaderName::CallId, &leg.name.call_id);
         headers.push(HeaderName::CSeq, "1 INVITE");
         headers.push(HeaderName::Contact, &leg.settings.contact);
         headers.push(HeaderName::Allow, ALLOW);
         headers.push(HeaderName::Supported, SUPPORTED);
+        if leg.settings.reliable == Reliable::Require {
+            headers.push(HeaderName::Require, "100rel");
+        }
         leg.settings.session.ask(headers, 0, None);
         for (name, value) in outgoing.headers.iter() {
             headers.push(name.clone(), value);
@@ -167,10 +180,17 @@ impl Leg {
         let fork = known.or_else(|| {
             let room = self.outgoing.forks.len() < FORKS_MAX && id.is_some();
             let dialog = Dialog::ours(envelope, response).ok().filter(|_| room)?;
-            self.outgoing.forks.push(Fork { dialog, rseq: None });
+            self.outgoing.forks.push(Fork {
+                dialog,
+                rseq: None,
+                agreed: None,
+                settled: false,
+                renewed: false,
+            });
             Some(self.outgoing.forks.len() - 1)
         });
-        if response.headers.has_token(&HeaderName::Require, "100rel") {
+        let reliable = response.headers.has_token(&HeaderName::Require, "100rel");
+        if reliable {
             let Some(fork) = fork else { return };
             if !self.acknowledge_progress(fork, envelope, response, tokens) {
                 return;
@@ -182,6 +202,10 @@ impl Leg {
         ) && let Ok(agreed) = negotiate::accept(&offer, &answer, &self.settings.capabilities)
         {
             // The offer stays open: the 200 may come from another phone, or say something else.
+            if let Some(fork) = fork.and_then(|at| self.outgoing.forks.get_mut(at)) {
+                fork.agreed = Some(agreed.clone());
+                fork.settled |= reliable;
+            }
             self.agree(agreed);
         }
         self.tell(Told::Progress(response.code));
@@ -227,9 +251,12 @@ impl Leg {
         tokens: &mut dyn Tokens,
     ) {
         let id = DialogId::of_response(envelope);
-        if let Some((acknowledged, ack, hop)) = self.outgoing.ack.clone()
-            && Some(&acknowledged) == id.as_ref()
-        {
+        let acknowledged = self
+            .outgoing
+            .acks
+            .iter()
+            .find(|(known, ..)| Some(known) == id.as_ref());
+        if let Some((_, ack, hop)) = acknowledged.cloned() {
             self.send(ack, hop, tokens);
             return;
         }
@@ -238,12 +265,16 @@ impl Leg {
             .forks
             .iter()
             .position(|fork| Some(&fork.dialog.id) == id.as_ref());
-        let fork = fork.map(|at| self.outgoing.forks.swap_remove(at).dialog);
+        let fork = fork.map(|at| self.outgoing.forks.swap_remove(at));
+        let (fork, early, renewed) = match fork {
+            Some(fork) => (Some(fork.dialog), fork.agreed, fork.renewed),
+            None => (None, None, false),
+        };
         // The routes are those of the 2xx (RFC 3261 §13.2.2.4); the numbers are those of the early dialog.
         let fresh = Dialog::ours(envelope, response).ok();
         let dialog = match (fresh, fork) {
-            (Some(fresh), Some(early)) => Some(fresh.numbered_as(&early)),
-            (fresh, early) => fresh.or(early),
+            (Some(fresh), Some(fork)) => Some(fresh.numbered_as(&fork)),
+            (fresh, fork) => fresh.or(fork),
         };
         let Some(mut dialog) = dialog else {
             self.end(StatusCode::BAD_GATEWAY, None, Why::Protocol);
@@ -252,6 +283,11 @@ impl Leg {
         let ack = dialog.ack(envelope.cseq.number, &self.settings.contact);
         let hop = dialog.next_hop().clone();
         self.send(ack.clone(), hop.clone(), tokens);
+        if self.outgoing.acks.len() <= FORKS_MAX {
+            self.outgoing
+                .acks
+                .push((dialog.id.clone(), ack, hop.clone()));
+        }
         if self.state != State::Calling || self.outgoing.ending {
             // Somebody was quicker, or the call is not wanted any more.
             let bye = dialog.request(&Method::Bye, &self.settings.contact);
@@ -261,16 +297,21 @@ impl Leg {
             }
             return;
         }
-        self.outgoing.ack = Some((dialog.id.clone(), ack, hop));
         self.outgoing.forks.clear();
         self.dialog = Some(dialog);
         self.state = State::Up;
         self.timer = SessionTimer::from_response(now, &response.headers);
         self.session.note_peer(&response.headers);
         let answered = match Body::read(&response.headers, &response.body) {
-            Body::Description(answer) => self.take_answer(&answer).is_ok(),
-            // The answer was in a provisional response.
-            Body::None => self.media.offered.take().is_some() && self.media.agreed.is_some(),
+            Body::Description(answer) if !renewed => self.take_answer(&answer).is_ok(),
+            // The answer was in a provisional response of the same phone.
+            Body::None | Body::Description(_) => {
+                self.media.offered = None;
+                early.is_some_and(|agreed| {
+                    self.agree(agreed);
+                    true
+                })
+            }
             Body::Other => false,
         };
         if answered {
@@ -364,6 +405,37 @@ impl Leg {
             &credential.password,
         ));
         true
+    }
+
+    /// Whether this is an early dialog of ours.
+    pub(super) fn has_fork(&self, id: &DialogId) -> bool {
+        self.outgoing.forks.iter().any(|fork| fork.dialog.id == *id)
+    }
+
+    /// The early dialog that a request of theirs is in.
+    pub(super) fn fork_of(&mut self, envelope: &Envelope) -> Option<&mut Dialog> {
+        let id = DialogId::of_request(envelope)?;
+        let mut forks = self.outgoing.forks.iter_mut();
+        forks
+            .find(|fork| fork.dialog.id == id)
+            .map(|fork| &mut fork.dialog)
+    }
+
+    /// Whether the phone of this request has answered our offer for good, so that it may make one of its own (RFC 3311 §5.1).
+    pub(super) fn may_fork_offer(&self, envelope: &Envelope) -> bool {
+        let id = DialogId::of_request(envelope);
+        let mut forks = self.outgoing.forks.iter();
+        forks.any(|fork| Some(&fork.dialog.id) == id.as_ref() && fork.settled)
+    }
+
+    /// An offer of a phone that rings was answered.
+    pub(super) fn note_fork_offer(&mut self, envelope: &Envelope) {
+        let (id, agreed) = (DialogId::of_request(envelope), self.media.agreed.clone());
+        let mut forks = self.outgoing.forks.iter_mut();
+        if let Some(fork) = forks.find(|fork| Some(&fork.dialog.id) == id.as_ref()) {
+            fork.agreed = agreed;
+            fork.renewed = true;
+        }
     }
 
     /// Nobody answers the INVITE; `false` when it was another request.

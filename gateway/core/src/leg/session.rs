@@ -22,6 +22,10 @@ use crate::transaction::ServerId;
 const PENDING_MAX: usize = 16;
 /// The longest body of INFO and NOTIFY that is looked at, in bytes.
 const BODY_LEN_MAX: usize = 1_024;
+/// How often an offer that was refused for now is made again.
+const RETRIES_MAX: u8 = 8;
+/// The longest time that the other side may have us wait for that, in seconds.
+const RETRY_AFTER_MAX: u32 = 60;
 
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
@@ -34,9 +38,12 @@ pub(super) struct Waiting {
     last_ack: Option<(RequestId, Request, Uri)>,
     /// When our re-INVITE is tried again that met one of theirs.
     retry: Option<Instant>,
+    retries: u8,
     /// The wish has changed while an offer was under way.
     offer_again: bool,
     peer_has_update: bool,
+    /// The least time between two renewals that they take, in seconds, where they said so (422).
+    min: u32,
     /// The other side asked us to call somebody else, and hears of it.
     referred: bool,
 }
@@ -192,7 +199,7 @@ impl Leg {
         });
         self.settings
             .session
-            .ask(&mut request.headers, 0, refresher);
+            .ask(&mut request.headers, self.session.min, refresher);
     }
 
     fn notify(&mut self, code: StatusCode, tokens: &mut dyn Tokens) {
@@ -321,6 +328,7 @@ impl Leg {
         let IncomingResponse { response, envelope } = incoming;
         let is_invite = pending.request.method == Method::Invite;
         if response.code.is_success() {
+            self.session.retries = 0;
             if let Some(dialog) = &mut self.dialog {
                 dialog.refresh(&response.headers);
             }
@@ -345,19 +353,43 @@ impl Leg {
             return;
         }
         self.media.offered = None;
-        match response.code {
-            StatusCode::REQUEST_PENDING => {
+        if let Some(timer) = &mut self.timer {
+            timer.put_off(now);
+        }
+        let after = response.headers.number(&HeaderName::RetryAfter);
+        match (response.code, after) {
+            (StatusCode::REQUEST_PENDING, _) => {
                 // Who made the Call-ID waits longer (RFC 3261 §14.1), in steps of 10 ms.
                 let (least, steps) = if self.began { (2_100, 190) } else { (0, 200) };
                 let wait = Duration::from_millis(least + tokens.next() % steps * 10);
-                self.session.retry = Some(now + wait);
+                self.retry(now + wait);
             }
-            StatusCode::REQUEST_TIMEOUT | StatusCode::NO_SUCH_CALL => {
+            (StatusCode::SESSION_INTERVAL_TOO_SMALL, _) => {
+                let min = response.headers.number(&HeaderName::MinSe).unwrap_or(0);
+                if min > self.session.min {
+                    self.session.min = min;
+                    self.retry(now);
+                }
+            }
+            // They are busy with a request of their own (RFC 3261 §14.2), or of all.
+            (StatusCode::SERVER_INTERNAL_ERROR | StatusCode::SERVICE_UNAVAILABLE, Some(after)) => {
+                self.retry(now + Duration::from_secs(after.clamp(1, RETRY_AFTER_MAX).into()));
+            }
+            (StatusCode::REQUEST_TIMEOUT | StatusCode::NO_SUCH_CALL, _) => {
                 self.hang_up(None, tokens);
                 self.end(response.code, None, Why::Vanished);
             }
-            // Whatever else they have against it: what was agreed on holds (RFC 3261 §14.1).
+            // Whatever else they have against it: what was agreed on holds (RFC 3261 §14.1), and what is wished since may still be had.
+            _ if self.session.offer_again => self.offer_anew(tokens),
             _ => {}
+        }
+    }
+
+    /// Offers anew then, unless that was in vain too often.
+    fn retry(&mut self, at: Instant) {
+        if self.session.retries < RETRIES_MAX {
+            self.session.retries += 1;
+            self.session.retry = Some(at);
         }
     }
 
@@ -435,13 +467,24 @@ impl Leg {
         tokens: &mut dyn Tokens,
     ) {
         let request = &incoming.request;
-        if self.state == State::Over {
-            return self.reply(id, request, StatusCode::NO_SUCH_CALL);
-        }
-        if let Some(dialog) = &mut self.dialog
-            && dialog.accept(&incoming.envelope).is_err()
-        {
-            return self.reply(id, request, StatusCode::SERVER_INTERNAL_ERROR);
+        let is = DialogId::of_request(&incoming.envelope);
+        let dialog = match self.dialog.as_mut() {
+            Some(dialog) => Some(dialog).filter(|dialog| Some(&dialog.id) == is.as_ref()),
+            None => self.fork_of(&incoming.envelope),
+        };
+        let in_order = dialog.map(|dialog| dialog.accept(&incoming.envelope).is_ok());
+        match (in_order, self.state) {
+            // Both hang up at the same time.
+            (Some(true), State::Over) if request.method == Method::Bye => {
+                return self.reply(id, request, StatusCode::OK);
+            }
+            (None, _) | (_, State::Over) => {
+                return self.reply(id, request, StatusCode::NO_SUCH_CALL);
+            }
+            (Some(false), _) => {
+                return self.reply(id, request, StatusCode::SERVER_INTERNAL_ERROR);
+            }
+            (Some(true), _) => {}
         }
         let unknown = unsupported(request);
         if !unknown.is_empty() {
@@ -454,8 +497,9 @@ impl Leg {
         match (&request.method, self.state) {
             (Method::Bye, State::Up | State::Ringing) => self.on_bye(id, request),
             (Method::Prack, State::Ringing) => self.on_prack(now, id, request),
-            (Method::Invite, State::Up) => self.on_offer(now, id, request, tokens),
-            (Method::Update, _) => self.on_offer(now, id, request, tokens),
+            (Method::Invite, State::Up) | (Method::Update, _) => {
+                self.on_offer(now, id, incoming, tokens);
+            }
             (Method::Info, _) => self.on_info(id, request),
             (Method::Refer, State::Up) => self.on_refer(id, request, tokens),
             (Method::Notify, State::Up) => self.on_notify(id, request),
@@ -474,7 +518,7 @@ impl Leg {
     }
 
     /// Answers with nothing but a code.
-    fn reply(&mut self, id: ServerId, request: &Request, code: StatusCode) {
+    pub(super) fn reply(&mut self, id: ServerId, request: &Request, code: StatusCode) {
         let response = self.answer(request, code);
         self.respond(id, response);
     }
@@ -498,14 +542,43 @@ impl Leg {
     }
 
     /// A re-INVITE or an UPDATE: renews the session, and may offer other media (RFC 3261 §14.2, RFC 3311 §5.2).
-    fn on_offer(&mut self, now: Instant, id: ServerId, request: &Request, tokens: &mut dyn Tokens) {
+    fn on_offer(
+        &mut self,
+        now: Instant,
+        id: ServerId,
+        incoming: &IncomingRequest,
+        tokens: &mut dyn Tokens,
+    ) {
+        let IncomingRequest {
+            request, envelope, ..
+        } = incoming;
         let is_invite = request.method == Method::Invite;
         if self.session.ack.is_some() && is_invite {
             return self.refuse_for_now(id, request, tokens);
         }
         let body = Body::read(&request.headers, &request.body);
         let offers = is_invite || body != Body::None;
-        if offers && (self.media.offered.is_some() || is_invite && self.session.is_inviting()) {
+        let early = match self.state {
+            // Ours is answered for good once its answer came reliably.
+            State::Calling if offers => {
+                if !self.may_fork_offer(envelope) {
+                    return self.reply(id, request, StatusCode::REQUEST_PENDING);
+                }
+                true
+            }
+            // Theirs still waits for its answer (RFC 3311 §5.2).
+            State::Ringing if offers => {
+                if !self.may_be_offered_early() {
+                    return self.refuse_for_now(id, request, tokens);
+                }
+                true
+            }
+            _ => false,
+        };
+        if !early
+            && offers
+            && (self.media.offered.is_some() || is_invite && self.session.is_inviting())
+        {
             return self.reply(id, request, StatusCode::REQUEST_PENDING);
         }
         let (expires, knows) = match self.settings.session.answer(&request.headers) {
@@ -519,14 +592,29 @@ impl Leg {
                 return self.respond(id, response);
             }
             // An offer that we can't take changes nothing.
-            Body::Description(offer) => match self.answer_offer(&offer) {
-                Ok(answer) => Some(answer),
-                Err(_) => return self.reply(id, request, StatusCode::NOT_ACCEPTABLE_HERE),
-            },
+            Body::Description(offer) => {
+                // Ours stays open for other phones that ring.
+                let open = self.media.offered.clone().filter(|_| early);
+                let answer = self.answer_offer(&offer);
+                self.media.offered = open.or(self.media.offered.take());
+                match answer {
+                    Ok(answer) => Some(answer),
+                    Err(_) => return self.reply(id, request, StatusCode::NOT_ACCEPTABLE_HERE),
+                }
+            }
             Body::None => is_invite.then(|| self.offer()),
         };
-        if let Some(dialog) = &mut self.dialog {
-            dialog.refresh(&request.headers);
+        if early {
+            self.note_early_offer();
+            self.note_fork_offer(envelope);
+        }
+        match self.dialog.as_mut() {
+            Some(dialog) => dialog.refresh(&request.headers),
+            None => {
+                if let Some(fork) = self.fork_of(envelope) {
+                    fork.refresh(&request.headers);
+                }
+            }
         }
         let mut response = self.answer(request, StatusCode::OK);
         if let Some(description) = &description {

@@ -99,6 +99,8 @@ pub(super) struct SessionTimer {
     /// Whether we renew it.
     pub(super) ours: bool,
     renewed: Instant,
+    /// A renewal failed: the next one is not before.
+    not_before: Option<Instant>,
 }
 
 impl SessionTimer {
@@ -108,6 +110,7 @@ impl SessionTimer {
             interval: Duration::from_secs(seconds.into()),
             ours,
             renewed: now,
+            not_before: None,
         }
     }
 
@@ -123,7 +126,15 @@ impl SessionTimer {
 
     /// When to renew, if that is ours: after half of the time (RFC 4028 §7.2).
     pub(super) fn renew_at(&self) -> Option<Instant> {
-        self.ours.then(|| self.renewed + self.interval / 2)
+        let due = self.renewed + self.interval / 2;
+        self.ours
+            .then(|| self.not_before.map_or(due, |at| at.max(due)))
+    }
+
+    /// A renewal was refused: the next one is tried in the middle of the time that is left, and so on, but not in a hurry.
+    pub(super) fn put_off(&mut self, now: Instant) {
+        let left = self.ends_at().saturating_duration_since(now);
+        self.not_before = Some(now + (left / 2).max(Duration::from_secs(5)));
     }
 
     /// When the session is given up: early enough for the BYE to come before the other side's (RFC 4028 §10).
