@@ -14,6 +14,14 @@ export function keepConnections() {
   };
 }
 
+/** Goes in as well where many encode on one machine: cameras are small and slow. */
+export function smallPictures() {
+  const { mediaDevices } = navigator;
+  const open = mediaDevices?.getUserMedia.bind(mediaDevices);
+  if (!open) return;
+  mediaDevices.getUserMedia = ({ video, ...rest }) => open({ ...rest, ...(video && { video: { width: 320, height: 180, frameRate: 10 } }) });
+}
+
 /**
  * What the page receives now, one entry for each RTCPeerConnection that is connected: frames, packets and loudness since it
  * began, and the candidate pair in use, each end as `type/protocol[/protocol to the relay]`.
