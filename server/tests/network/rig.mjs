@@ -130,6 +130,19 @@ peers_allow = ${JSON.stringify(PEERS)}
     this.start(router, 'tinyproxy', '-d', '-c', file);
   }
 
+  /** Lets at most so many kbit/s through to office a, and keeps what is more for up to `queueMs`; 0 lets everything through. */
+  async narrow(kbps, queueMs = 300) {
+    if (kbps === 0) return this.exec('ra', 'tc', 'qdisc', 'del', 'dev', 'lan', 'root');
+    return this.exec('ra', 'tc', 'qdisc', 'replace', 'dev', 'lan', 'root', 'tbf', 'rate', `${kbps}kbit`, 'burst', '4kb', 'latency', `${queueMs}ms`);
+  }
+
+  /** Loses so many percent of the datagrams to office a, at random. */
+  async lose(percent) {
+    await this.exec('ra', 'nft', 'add', 'table', 'inet', 'loss');
+    await this.exec('ra', 'nft', 'add', 'chain', 'inet', 'loss', 'forward', '{ type filter hook forward priority 10; }');
+    await this.exec('ra', 'nft', 'add', 'rule', 'inet', 'loss', 'forward', 'oifname', 'lan', 'meta', 'l4proto', 'udp', 'numgen', 'random', 'mod', '100', '<', String(percent), 'drop');
+  }
+
   async close() {
     await this.server?.close();
     for (const child of this.#children) {
