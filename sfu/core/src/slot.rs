@@ -333,14 +333,23 @@ impl Slot {
         }
     }
 
-    /// A packet that does no harm and is about `wire_len` bytes long: a recent one again, or nothing but padding.
-    pub(crate) fn pad(&mut self, wire_len: u16) -> Option<Forward> {
+    /// A packet that does no harm and is about `wire_len` bytes long: a recent one again, or nothing but padding. `is_kept` tells
+    /// whether what lies at a position of an encoding's cache can still be sent.
+    pub(crate) fn pad(
+        &mut self,
+        wire_len: u16,
+        is_kept: impl Fn(u8, u32) -> bool,
+    ) -> Option<Forward> {
         self.rtx_ssrc?;
         let payload_type = self.format?.rtx?;
         let header_len = self.header_len;
         let fits = |sent: &Sent| {
             let len = sent.len.saturating_add(header_len + 2);
-            sent.position.is_some() && len <= wire_len && len > wire_len / 2
+            let is_like = len <= wire_len && len > wire_len / 2;
+            is_like
+                && sent
+                    .position
+                    .is_some_and(|position| is_kept(sent.encoding, position))
         };
 
         if let Some(sent) = self.history.newest_that(fits) {

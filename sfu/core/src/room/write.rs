@@ -65,12 +65,18 @@ impl Room {
         // Each time another slot comes first, or one would carry all.
         for _ in 0..count {
             subscriber.slots.rotate_left(1);
-            let slot = subscriber.slots.last()?;
-            if let Some(forward) = self
-                .slots
-                .get_mut(*slot)
-                .and_then(|slot| slot.pad(wire_len))
-            {
+            let Some(slot) = self.slots.get_mut(*subscriber.slots.last()?) else {
+                continue;
+            };
+            let track = slot.track.and_then(|track| self.tracks.get(track));
+            let track = track.filter(|track| !track.muted);
+            // What a paused Track sent last is soon gone.
+            let is_kept = |encoding: u8, position| {
+                track
+                    .and_then(|track| track.encodings.get(usize::from(encoding)))
+                    .is_some_and(|encoding| encoding.cache.get(position).is_some())
+            };
+            if let Some(forward) = slot.pad(wire_len, is_kept) {
                 return Some(forward);
             }
         }
