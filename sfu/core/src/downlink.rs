@@ -158,9 +158,10 @@ impl<P: Copy> Downlink<P> {
         self.pace(now);
     }
 
-    /// Takes the receiver's own estimate (draft-alvestrand-rmcat-remb-03). Ignored unless negotiated.
-    pub fn handle_remb(&mut self, now: Instant, remb: Bitrate) {
-        self.estimator.handle_remb(now, remb);
+    /// Takes the receiver's own estimate (draft-alvestrand-rmcat-remb-03) for the sources it names, which are sent `named` now, while
+    /// all others are sent `beside` ([`crate::Room::forwarded`]). Ignored unless negotiated.
+    pub fn handle_remb(&mut self, now: Instant, remb: Bitrate, named: Bitrate, beside: Bitrate) {
+        self.estimator.handle_remb(now, remb, named, beside);
         self.pace(now);
     }
 
@@ -225,6 +226,7 @@ impl<P: Copy> Downlink<P> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::estimate::RATE_START;
     use crate::test::start;
 
     const MS: Duration = Duration::from_millis(1);
@@ -269,11 +271,12 @@ mod tests {
     fn a_receiver_that_estimates_is_believed_unless_much_is_lost() {
         let now = start();
         let mut downlink: Downlink<()> = Downlink::new(now, Acks::Remb);
-        downlink.handle_remb(now, Bitrate::kbps(2000));
+        let (kbps, none) = (Bitrate::kbps, Bitrate::ZERO);
+        downlink.handle_remb(now, kbps(2000), none, none);
         assert_eq!(downlink.estimate(), Bitrate::kbps(2000));
         downlink.handle_report(now + 1000 * MS, 128, Some(50 * MS));
         assert_eq!(downlink.estimate(), Bitrate::kbps(1500));
-        downlink.handle_remb(now + 1100 * MS, Bitrate::kbps(700));
+        downlink.handle_remb(now + 1100 * MS, kbps(700), kbps(600), none);
         assert_eq!(downlink.estimate(), Bitrate::kbps(700));
         downlink.set_max(Bitrate::kbps(500));
         assert_eq!(downlink.estimate(), Bitrate::kbps(500));
@@ -291,7 +294,7 @@ mod tests {
                 while downlink.poll_send(now).is_some() {}
             }
             downlink.handle_report(now, lost, Some(round_trip));
-            downlink.handle_remb(now, Bitrate::kbps(30));
+            downlink.handle_remb(now, Bitrate::kbps(30), Bitrate::kbps(11), Bitrate::ZERO);
             downlink.estimate()
         };
         let before = downlink.estimate();
@@ -308,6 +311,49 @@ mod tests {
             run(&mut downlink, 0, 5000 * MS),
             Bitrate::kbps(30),
             "it has to wait"
+        );
+    }
+
+    /// Cameras of 150 and 130 kbit/s with sound of 60; each receiver estimates its own Track, from what arrives.
+    #[test]
+    fn who_estimates_each_track_by_itself_is_sent_them_all() {
+        let mut now = start();
+        let mut downlink = Downlink::new(now, Acks::Remb);
+        let kbps = Bitrate::kbps;
+        let tracks = [kbps(150), kbps(130), kbps(60)];
+        let sent: Bitrate = tracks.into_iter().sum();
+        downlink.set_wanted(now, sent);
+        let mut run = |downlink: &mut Downlink<()>, share: f64| {
+            for round in 0..100 {
+                now += 20 * MS;
+                let len = u16::try_from(sent.bytes_in(20 * MS)).unwrap();
+                let pushed = downlink.push(now, Class::Video, len - WIRE_OVERHEAD, ());
+                assert!(pushed.is_ok(), "{round}");
+                downlink.handle_timeout(now);
+                while downlink.poll_send(now).is_some() {}
+            }
+            downlink.handle_report(now, 0, Some(50 * MS));
+            for named in &tracks[..2] {
+                downlink.handle_remb(now, named.scaled(share), *named, sent - *named);
+            }
+            downlink.estimate()
+        };
+        for share in [0.95, 0.85, 0.9] {
+            assert!(run(&mut downlink, share) >= RATE_START, "{share}");
+        }
+        let estimate = run(&mut downlink, 0.5);
+        assert_eq!(
+            estimate,
+            sent - kbps(150).scaled(0.5),
+            "half of the pictures arrives"
+        );
+        assert!(run(&mut downlink, 1.0) > estimate);
+        for _ in 0..10 {
+            run(&mut downlink, 1.0);
+        }
+        assert!(
+            run(&mut downlink, 1.0) > sent,
+            "what arrives whole is sent more again"
         );
     }
 }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use sfu_rtp::extension::{ExtensionKind, ExtensionMap};
 use sfu_rtp::rtcp::{NtpTime, ReportBlock};
 
+use crate::bitrate::Bitrate;
 use crate::clock::WallClock;
 use crate::keys::{ParticipantKey, Slab, SlotKey, TrackKey};
 use crate::participant::{Participant, ParticipantConfig, Stream};
@@ -456,6 +457,34 @@ impl Room {
         });
 
         Some((slot.track?, layer))
+    }
+
+    /// What is being forwarded to a Participant, by what its publishers send: first in slots of whose SSRCs `is_named` holds for one,
+    /// then in all others.
+    pub fn forwarded(
+        &self,
+        participant: ParticipantKey,
+        is_named: impl Fn(u32) -> bool,
+    ) -> (Bitrate, Bitrate) {
+        let (mut named, mut beside) = (Bitrate::ZERO, Bitrate::ZERO);
+        let slots = self.participants.get(participant);
+        for slot in slots.into_iter().flat_map(|to| &to.slots) {
+            let Some(slot) = self.slots.get(*slot) else {
+                continue;
+            };
+            let encoding = slot.track.zip(slot.current).and_then(|(track, encoding)| {
+                let encodings = &self.tracks.get(track)?.encodings;
+                encodings.get(usize::from(encoding))
+            });
+            let Some(encoding) = encoding.filter(|encoding| encoding.is_active) else {
+                continue;
+            };
+            let rate = Bitrate::bps(encoding.rates.up_to(slot.detail));
+            let is_of = is_named(slot.ssrc) || slot.rtx_ssrc.is_some_and(&is_named);
+            let sum = if is_of { &mut named } else { &mut beside };
+            *sum = *sum + rate;
+        }
+        (named, beside)
     }
 
     /// The round trip to a Participant, once one was measured.

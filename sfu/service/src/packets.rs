@@ -237,9 +237,12 @@ impl Rooms {
                         statuses.map(|status| (status.sequence_number, status.arrival_micros));
                     participant.downlink.handle_twcc(now, statuses);
                 }
-                Ok(rtcp::Packet::Remb(remb)) => participant
-                    .downlink
-                    .handle_remb(now, Bitrate::bps(remb.bits_per_second)),
+                Ok(rtcp::Packet::Remb(remb)) => {
+                    let is_named = |ssrc| remb.ssrcs().any(|named| named == ssrc);
+                    let (named, beside) = self.rooms[at].core.forwarded(key, is_named);
+                    let remb = Bitrate::bps(remb.bits_per_second);
+                    participant.downlink.handle_remb(now, remb, named, beside);
+                }
                 Ok(packet) => {
                     self.rooms[at]
                         .core

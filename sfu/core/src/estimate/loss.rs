@@ -301,15 +301,6 @@ impl ReportControl {
         self.rate
     }
 
-    /// The receiver has measured that this much fits: while hardly anything is lost, it may be sent at once.
-    pub(super) fn handle_remb(&mut self, remb: Bitrate) {
-        if self.is_clean() {
-            self.rate = self.rate.max(remb);
-        } else {
-            self.rate = self.rate.min(remb);
-        }
-    }
-
     pub(super) fn loss(&self) -> f64 {
         self.loss
     }
@@ -367,11 +358,9 @@ mod tests {
         assert_eq!(report(0), 1081);
         assert_eq!(report(13), 1081, "5 %");
         assert_eq!(report(128), 810, "50 %");
-        control.handle_remb(Bitrate::kbps(4000));
-        assert_eq!(control.rate, Bitrate::bps(810_750), "the loss counts");
+        assert!(!control.is_clean());
         control.update(now, 0);
-        control.handle_remb(Bitrate::kbps(4000));
-        assert_eq!(control.rate, Bitrate::kbps(4000));
+        assert!(control.is_clean());
     }
 
     /// Sends what the control allows for 40 s; `lost` tells which share of a rate in kbit/s is lost.

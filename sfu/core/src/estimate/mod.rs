@@ -59,6 +59,9 @@ const FORGIVEN: Duration = Duration::from_millis(500);
 /// A REMB that was not repeated for so long has no force any more.
 const REMB_LIFETIME: Duration = Duration::from_secs(10);
 
+/// A REMB of at least this share of what is sent to the sources it names says no more than that it arrives.
+const ARRIVES: f64 = 0.8;
+
 /// Nothing is probed so soon after the rate had to be lowered.
 const CALM_AFTER: Duration = Duration::from_secs(1);
 
@@ -267,24 +270,34 @@ impl Estimator {
         self.steer(now, is_limited, delivery, measured);
     }
 
-    /// Takes what the receiver estimates.
+    /// Takes what the receiver estimates for the sources it names, which are sent `named`; all others are sent `beside`.
     ///
-    /// It knows nothing but what arrived, and says little more than that (draft-ietf-rmcat-gcc-02 §5.5), some receivers of each
-    /// Track by itself: while there is less to send than would fit, and nothing is lost or has to wait, that is no reason to send
-    /// even less.
-    pub(crate) fn handle_remb(&mut self, now: Instant, remb: Bitrate) {
-        if self.acks == Acks::Remb {
-            let is_easy =
-                self.limited.is_limited() && self.reports.is_clean() && !self.has_long_trips();
-            let remb = match is_easy {
-                true => remb.max(self.estimate),
-                false => remb,
-            };
-            self.remb = Some((now, remb));
-            self.reports.handle_remb(remb);
-            self.handle_answer(now);
-            self.conclude();
+    /// It speaks of the sources it names alone (draft-alvestrand-rmcat-remb-03 §2.2): some receivers estimate each Track by itself.
+    /// And it knows nothing but what arrived, and says little more than that (draft-ietf-rmcat-gcc-02 §5.5): while nothing is lost or
+    /// has to wait, and there is less to send than would fit, or what is sent arrives, that is no reason to send less.
+    pub(crate) fn handle_remb(
+        &mut self,
+        now: Instant,
+        remb: Bitrate,
+        named: Bitrate,
+        beside: Bitrate,
+    ) {
+        if self.acks != Acks::Remb {
+            return;
         }
+        let total = remb + beside;
+        let is_easy = self.reports.is_clean() && !self.has_long_trips();
+        let arrives = self.limited.is_limited() || remb >= named.scaled(ARRIVES);
+        let ceiling = if is_easy && arrives {
+            self.reports.rate = self.reports.rate.max(total);
+            Bitrate::MAX
+        } else {
+            self.reports.rate = self.reports.rate.min(total);
+            total
+        };
+        self.remb = Some((now, ceiling));
+        self.handle_answer(now);
+        self.conclude();
     }
 
     /// Takes a receiver report: the fraction lost in 256ths and, if known, the round trip.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use model::room::Source;
-use sfu_core::{Dropped, Output, Refusal, SlotConfig};
+use sfu_core::{Bitrate, Dropped, Output, Refusal, SlotConfig};
 use sfu_rtp::extension::ExtensionKind;
 
 use crate::stage::{RED, SLOT_SSRC, Stage, VP8, Vp8, formats, opus};
@@ -379,4 +379,41 @@ fn probes_are_padded_with_what_does_no_harm() {
     let padding = stage.pad(bob, 1000).unwrap();
     assert_eq!((padding.payload.len(), padding.padding), (0, 255));
     assert_eq!(stage.pad(alice, 100), None);
+
+    stage.advance(Duration::from_secs(10));
+    let padding = stage.pad(bob, 100).unwrap();
+    assert_eq!(
+        (padding.payload.len(), padding.padding),
+        (0, 76),
+        "what was sent is not kept any more"
+    );
+}
+
+#[test]
+fn what_a_subscriber_is_sent_is_known_by_slot() {
+    let mut stage = Stage::new();
+    let (alice, bob) = (stage.join(), stage.join());
+    let track = stage.publish_camera(alice);
+    let slots = [stage.slot(bob, false), stage.slot(bob, false)];
+    stage.subscribe(slots[0], track).unwrap();
+    for n in 1..40 {
+        stage.send(alice, &Vp8::picture(n, n == 1).packet());
+        stage.advance(Duration::from_millis(50));
+    }
+
+    let sent = |stage: &Stage, ssrc| stage.room.forwarded(bob, |own| own == ssrc);
+    let (named, beside) = sent(&stage, SLOT_SSRC);
+    assert!(named > Bitrate::ZERO && beside == Bitrate::ZERO);
+    assert_eq!(
+        sent(&stage, SLOT_SSRC + 1),
+        (named, beside),
+        "by its resends"
+    );
+    assert_eq!(
+        sent(&stage, SLOT_SSRC + 100),
+        (beside, named),
+        "another slot"
+    );
+    stage.room.unsubscribe(slots[0]);
+    assert_eq!(sent(&stage, SLOT_SSRC), (beside, beside));
 }

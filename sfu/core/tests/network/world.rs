@@ -147,9 +147,13 @@ impl Leg {
         } else {
             self.remb.max(arrived)
         };
-        self.downlink.handle_remb(start + now, self.remb);
+        let sent = self
+            .current
+            .map_or(Bitrate::ZERO, |layer| LAYERS[layer].bitrate);
         self.downlink
-            .handle_report(start + now, 0, Some(self.link.way.delay * 2));
+            .handle_remb(start + now, self.remb, sent + AUDIO, Bitrate::ZERO);
+        self.downlink
+            .handle_report(start + now, 0, Some(self.link.way.delay * 2 + queue));
     }
 }
 
