@@ -161,8 +161,8 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// A Peer that can be reached at `addresses`, with the codecs of `offer` in its order; where media is `encrypted` from end to end,
-    /// with those alone of which enough stays in clear.
+    /// A Peer that can be reached at `addresses`, with the codecs of `offer` in its order, then with those a later offer may bring;
+    /// where media is `encrypted` from end to end, with those alone of which enough stays in clear.
     pub(crate) fn new(
         now: Instant,
         identity: &Identity,
@@ -501,14 +501,18 @@ fn configuration(
         .flat_map(|section| &section.codecs)
         .map(String::as_str)
         .collect();
+    // Who comes with sound alone may add a picture later.
+    let place = |name| names.iter().position(|offered| *offered == name);
     let mut known: Vec<(usize, Codec)> = codecs
         .iter()
-        .filter_map(|(name, codec)| {
-            Some((names.iter().position(|offered| offered == name)?, *codec))
-        })
+        .map(|(name, codec)| (place(*name).unwrap_or(usize::MAX), *codec))
         .collect();
-    known.sort_unstable_by_key(|(at, _)| *at);
-    let with_red = with_red && names.contains(&RED);
+    known.sort_by_key(|(at, _)| *at);
+    let has_sound = offer
+        .sections
+        .iter()
+        .any(|section| section.kind == Kind::Audio);
+    let with_red = with_red && (names.contains(&RED) || !has_sound);
     for (_, codec) in known {
         config = match codec {
             Codec::Opus => config.enable_opus(true, with_red),
@@ -800,6 +804,52 @@ mod tests {
             .collect();
         assert_eq!(slots.len(), 2);
         assert!(slots.iter().all(|slot| !slot.sends));
+    }
+
+    #[test]
+    fn who_came_with_sound_or_pictures_alone_may_add_the_other() {
+        let parts: Vec<&str> = OFFER.split("m=").collect();
+        let (session, sections) = parts.split_first().unwrap();
+        let of = |kind: &str| {
+            let chosen = sections.iter().filter(|section| section.starts_with(kind));
+            chosen.copied().collect::<Vec<_>>()
+        };
+        let text = |sections: &[&str]| {
+            let mids: Vec<&str> = sections
+                .iter()
+                .filter_map(|section| section.split("a=mid:").nth(1)?.lines().next())
+                .collect();
+            let session = session.replace("BUNDLE 0 1 2 3", &format!("BUNDLE {}", mids.join(" ")));
+            format!("{session}m={}", sections.join("m="))
+        };
+        let (sound, pictures) = (of("audio"), of("video"));
+        for (first, later) in [(&sound, &pictures), (&pictures, &sound)] {
+            let whole = [first.as_slice(), later].concat();
+            let (first, whole) = (text(first), text(&whole));
+            let first = Offer::read(&first).unwrap();
+            let mut peer = peer(Instant::now(), &first);
+            peer.accept(&first, |_| false).unwrap();
+            let agreed = peer
+                .accept(&Offer::read(&whole).unwrap(), |_| false)
+                .unwrap();
+            assert_eq!(agreed.sections.len(), 4);
+            for section in &agreed.sections {
+                let payload_types = section.formats.iter().map(|format| format.payload_type);
+                let offered: &[u8] = match section.is_audio {
+                    true => &[111],
+                    false => &[96, 98, 102, 108, 116, 41, 45],
+                };
+                assert!(
+                    payload_types.clone().all(|one| offered.contains(&one)),
+                    "{:?}",
+                    section.formats
+                );
+                let red = section.formats[0].red;
+                assert_eq!(red, section.is_audio.then_some(63));
+            }
+            let camera = agreed.sections.iter().find(|section| section.mid == "1");
+            assert_eq!(camera.unwrap().formats[0].codec, Codec::Vp8);
+        }
     }
 
     #[test]
