@@ -46,8 +46,10 @@ pub enum Strangers {
 /// Who a request comes from, as far as its way tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// An address of a Trunk, or the flow of a registered phone.
+    /// An address of a Trunk.
     Known,
+    /// The flow of a registered phone: what begins a call still has to be proven, since datagrams may lie about where they are from.
+    Phone,
     /// Anybody else.
     Stranger,
 }
@@ -255,7 +257,10 @@ impl<K: Clone> Endpoint<K> {
             (Method::Register, _) if self.settings.registrar && !is_inside(incoming) => {
                 Admission::Authenticate
             }
-            (_, Source::Known) => Admission::Take,
+            (Method::Invite | Method::Refer, Source::Phone) if !is_inside(incoming) => {
+                Admission::Authenticate
+            }
+            (_, Source::Known | Source::Phone) => Admission::Take,
             _ if self.leg_of(incoming).is_some() => Admission::Take,
             // They have no tag of ours, or need none: their branch is that of a request that was taken.
             (Method::Ack | Method::Cancel, _)
@@ -601,6 +606,9 @@ mod tests {
                     Take
                 };
                 assert_eq!(t.admit(Source::Known, &incoming), known, "{method}");
+                let begins = known == Authenticate || (method, extra) == ("INVITE", "");
+                let phone = if begins { Authenticate } else { Take };
+                assert_eq!(t.admit(Source::Phone, &incoming), phone, "{method} {extra}");
             }
         }
         let mut t = endpoint(Strangers::Silence);

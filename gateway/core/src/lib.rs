@@ -12,6 +12,7 @@
 //! - [`endpoint`]: whose a request is, and what nobody's is answered with.
 //! - [`leg`]: one side of a call, from INVITE to BYE.
 //! - [`call`]: who rings, who is bridged with whom, transfers.
+//! - [`registrar`]: where desk phones are.
 //! - [`registration`]: being registered at a provider.
 //!
 //! Time is a parameter everywhere, and so is chance: what must be unguessable comes from the caller's [`Tokens`].
@@ -20,6 +21,7 @@ pub mod call;
 pub mod dialog;
 pub mod endpoint;
 pub mod leg;
+pub mod registrar;
 pub mod registration;
 mod tokens;
 pub mod transaction;

@@ -80,6 +80,17 @@ impl Ha1 {
         }
     }
 
+    /// One that was made elsewhere, in hexadecimal of any case; `None` where it is not as long as this hash.
+    #[must_use]
+    pub fn from_hex(algorithm: Algorithm, hex: &str) -> Option<Self> {
+        let len = if algorithm == Algorithm::Md5 { 32 } else { 64 };
+        let fits = hex.len() == len && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+        fits.then(|| Self {
+            algorithm,
+            hex: Zeroizing::new(hex.to_ascii_lowercase()),
+        })
+    }
+
     /// Which hash it is.
     #[must_use]
     pub fn algorithm(&self) -> Algorithm {
@@ -187,6 +198,21 @@ mod tests {
             ha1.response(nonce, None, &a2),
             "670fd8c2df070c60b045671b8b24ff02"
         );
+    }
+
+    #[test]
+    fn hashes_are_read_by_their_length() {
+        for (algorithm, digits) in [
+            (Algorithm::Md5, 32),
+            (Algorithm::Sha256, 64),
+            (Algorithm::Sha512_256, 64),
+        ] {
+            let made = Ha1::new(algorithm, "u", "r", "p");
+            let read = Ha1::from_hex(algorithm, &made.hex.to_uppercase());
+            assert_eq!(read.as_ref(), Some(&made));
+            assert_eq!(Ha1::from_hex(algorithm, &"0".repeat(digits - 1)), None);
+            assert_eq!(Ha1::from_hex(algorithm, &"g".repeat(digits)), None);
+        }
     }
 
     #[test]
