@@ -60,6 +60,10 @@ impl Phones {
         t
     }
 
+    pub(crate) fn has_leg(&self, end: usize) -> bool {
+        self.legs[end].is_some()
+    }
+
     pub(crate) fn leg(&self, end: usize) -> &Leg {
         self.legs[end].as_ref().expect("it has begun")
     }
@@ -227,7 +231,7 @@ pub(crate) fn address(uri: &str) -> NameAddr {
     NameAddr::new(Uri::parse(uri).expect("a URI"))
 }
 
-fn settings(end: u8) -> Settings {
+pub(crate) fn settings(end: u8) -> Settings {
     Settings {
         contact: address(&format!("sip:us@192.0.2.{end}:5060")),
         agent: "offhook".to_owned(),

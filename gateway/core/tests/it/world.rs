@@ -22,6 +22,9 @@ pub(crate) struct World {
     base: Instant,
     transport: Transport,
     tokens: u64,
+    /// How many of a thousand datagrams come twice.
+    pub(crate) doubled_per_mille: u64,
+    doubling: Rng,
     /// For when each end's timer is set.
     armed: [Option<Duration>; 2],
 }
@@ -56,6 +59,8 @@ impl World {
             base,
             transport,
             tokens: 0,
+            doubled_per_mille: 0,
+            doubling: Rng::new(seed ^ 0xd0_b1e),
             armed: [None, None],
         }
     }
@@ -182,8 +187,11 @@ impl World {
                 let text = line(&bytes);
                 self.ladder
                     .arrow(self.network.now(), NAMES[end], NAMES[1 - end], text);
-                self.network
-                    .send_datagram(self.nodes[end], self.nodes[1 - end], bytes);
+                let [from, to] = [self.nodes[end], self.nodes[1 - end]];
+                if self.doubling.bits() % 1_000 < self.doubled_per_mille {
+                    self.network.send_datagram(from, to, bytes.clone());
+                }
+                self.network.send_datagram(from, to, bytes);
             }
         }
     }
