@@ -15,6 +15,7 @@ mod session;
 mod session_timer;
 
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::time::Instant;
 
 use gateway_sip::digest::Answering;
@@ -79,6 +80,52 @@ pub struct Settings {
     pub capabilities: Capabilities,
     /// Our end of the media.
     pub local: Local,
+    /// What the other side does not bear.
+    pub quirks: Quirks,
+}
+
+/// What is left out or done otherwise for another side that does not bear what the RFCs say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a quirk of its own, and any of them go together"
+)]
+pub struct Quirks {
+    /// Session timers (RFC 4028) are neither offered nor taken.
+    pub no_session_timers: bool,
+    /// Reliable provisional responses (RFC 3262) are not offered.
+    pub no_reliable: bool,
+    /// Sessions are renewed by re-INVITE, and UPDATE (RFC 3311) is not offered.
+    pub no_update: bool,
+    /// REFER is neither sent nor taken: whoever is transferred stays with us.
+    pub no_refer: bool,
+    /// Who is held hears so by an address of zeros, as RFC 2543 had it.
+    pub hold_by_zero_address: bool,
+}
+
+impl Quirks {
+    fn allow(self) -> String {
+        listed(ALLOW, |method| match method {
+            "UPDATE" => !self.no_update,
+            "REFER" => !self.no_refer,
+            "PRACK" => !self.no_reliable,
+            _ => true,
+        })
+    }
+
+    fn supported(self) -> String {
+        listed(SUPPORTED, |extension| match extension {
+            "100rel" => !self.no_reliable,
+            "timer" => !self.no_session_timers,
+            _ => true,
+        })
+    }
+}
+
+/// What of a list is kept.
+fn listed(list: &str, keep: impl Fn(&str) -> bool) -> String {
+    let kept: Vec<_> = list.split(", ").filter(|word| keep(word)).collect();
+    kept.join(", ")
 }
 
 /// A user's name and password.
@@ -168,6 +215,9 @@ pub enum Order {
     Refer(Uri),
     /// Tell whoever asked us to call somebody else what became of it.
     ReferProgress(StatusCode),
+    /// Send a key by INFO, `0` to `9`, `*`, `#`, `A` to `D`, each when the last one was answered. Those that media carries are not this
+    /// Leg's matter.
+    Key(char),
 }
 
 /// What is to be done.
@@ -408,8 +458,11 @@ impl Leg {
         self.media.agreed.as_ref()
     }
 
+    /// Nothing is told after the end.
     fn tell(&mut self, told: Told) {
-        self.actions.push(Action::Tell(told));
+        if self.state != State::Over {
+            self.actions.push(Action::Tell(told));
+        }
     }
 
     fn respond(&mut self, id: ServerId, response: Response) {
@@ -422,8 +475,8 @@ impl Leg {
 
     fn end(&mut self, code: StatusCode, cause: Option<u8>, why: Why) {
         if self.state != State::Over {
-            self.state = State::Over;
             self.tell(Told::Ended(Ended { code, cause, why }));
+            self.state = State::Over;
         }
     }
 
@@ -478,8 +531,11 @@ impl Leg {
             Method::Invite | Method::Update | Method::Options
         ) && code.is_success()
         {
-            response.headers.push(HeaderName::Allow, ALLOW);
-            response.headers.push(HeaderName::Supported, SUPPORTED);
+            let quirks = self.settings.quirks;
+            response.headers.push(HeaderName::Allow, quirks.allow());
+            response
+                .headers
+                .push(HeaderName::Supported, quirks.supported());
         }
         response
     }
@@ -496,7 +552,11 @@ impl Leg {
 
     /// Makes an offer, and remembers it until its answer.
     fn offer(&mut self) -> Session {
-        let local = self.local();
+        let mut local = self.local();
+        let holds = !matches!(self.media.wish, Direction::SendRecv | Direction::RecvOnly);
+        if holds && self.settings.quirks.hold_by_zero_address {
+            local.address = Ipv4Addr::UNSPECIFIED.into();
+        }
         let offer = negotiate::offer(&self.settings.capabilities, &local, self.media.wish);
         self.media.offered = Some(offer.clone());
         offer

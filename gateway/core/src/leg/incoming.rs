@@ -40,7 +40,8 @@ struct Invite {
     settled: bool,
     /// Media was agreed on anew since, so that the 2xx has nothing to say of it.
     renewed: bool,
-    session: (SessionExpires, bool),
+    /// The session timer, and whether they know timers; `None` without one.
+    session: Option<(SessionExpires, bool)>,
 }
 
 impl Leg {
@@ -51,7 +52,6 @@ impl Leg {
     /// The response to refuse it with: 483 at the end of its hops, 420 for an extension we don't have, 421 for one it lacks, 415 and 406
     /// for a body that is not SDP, 400, 422 and 488.
     pub fn receive(
-        now: Instant,
         settings: Settings,
         id: ServerId,
         incoming: &IncomingRequest,
@@ -97,9 +97,9 @@ impl Leg {
                 return Err(response);
             }
         };
-        let session = settings
-            .session
-            .answer(&request.headers)
+        let session = (!settings.quirks.no_session_timers)
+            .then(|| settings.session.answer(&request.headers))
+            .transpose()
             .map_err(|declined| decline(request, declined, &tag))?;
         let dialog =
             Dialog::theirs(envelope, request, &tag).map_err(|_| refuse(StatusCode::BAD_REQUEST))?;
@@ -119,7 +119,6 @@ impl Leg {
         let mut leg = Self::new(settings, State::Ringing, name);
         leg.session.note_peer(&request.headers);
         leg.dialog = Some(dialog);
-        leg.timer = Some(SessionTimer::new(now, session.0.seconds, false));
         leg.incoming.rseq = u32::try_from(tokens.next() & 0xffff).unwrap_or(0);
         leg.incoming.invite = Some(Invite {
             id,
@@ -140,7 +139,7 @@ impl Leg {
             Order::Answer if self.incoming.unproven => self.incoming.answer_when_proven = true,
             Order::Answer => self.accept_invite(now),
             Order::End { code, cause } => self.refuse_invite(code, cause, Why::Local),
-            Order::Hold(_) | Order::Refer(_) | Order::ReferProgress(_) => {}
+            Order::Hold(_) | Order::Refer(_) | Order::ReferProgress(_) | Order::Key(_) => {}
         }
     }
 
@@ -158,7 +157,8 @@ impl Leg {
             .request
             .headers
             .has_token(&HeaderName::Require, "100rel");
-        let wanted = self.settings.reliable != Reliable::Accept;
+        let wanted =
+            self.settings.reliable != Reliable::Accept && !self.settings.quirks.no_reliable;
         // The first reliable response has to have an offer where the INVITE has none (RFC 3261 §13.2.1): not before the 200 if we may.
         let delayed = invite.offer.is_none();
         let reliable = required || wanted && !delayed && can_be_reliable(&invite.request);
@@ -210,7 +210,7 @@ impl Leg {
         let Some(Invite {
             id,
             request,
-            session: (expires, knows),
+            session,
             ..
         }) = self.incoming.invite.take()
         else {
@@ -222,7 +222,8 @@ impl Leg {
             let description = answer.unwrap_or_else(|| self.offer());
             describe(&mut response.headers, &mut response.body, &description);
         }
-        self.timer = Some(give_session(&mut response, now, expires, knows));
+        self.timer =
+            session.map(|(expires, knows)| give_session(&mut response, now, expires, knows));
         self.state = State::Up;
         self.session.wait_for_ack(id, &request);
         self.respond(id, response);

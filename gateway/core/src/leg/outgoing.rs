@@ -9,10 +9,9 @@ use gateway_sip::{
     Envelope, HeaderName, Headers, Method, NameAddr, RAck, Request, Response, StatusCode, Uri,
 };
 
-use super::session_timer::SessionTimer;
 use super::{
-    ALLOW, Action, Body, Leg, LegName, Order, Reliable, RequestId, SUPPORTED, Settings, State,
-    Told, Why, cause, describe,
+    Action, Body, Leg, LegName, Order, Reliable, RequestId, Settings, State, Told, Why, cause,
+    describe,
 };
 use crate::Tokens;
 use crate::dialog::{Dialog, DialogId};
@@ -98,12 +97,14 @@ impl Leg {
         headers.push(HeaderName::CallId, &leg.name.call_id);
         headers.push(HeaderName::CSeq, "1 INVITE");
         headers.push(HeaderName::Contact, &leg.settings.contact);
-        headers.push(HeaderName::Allow, ALLOW);
-        headers.push(HeaderName::Supported, SUPPORTED);
+        headers.push(HeaderName::Allow, leg.settings.quirks.allow());
+        headers.push(HeaderName::Supported, leg.settings.quirks.supported());
         if leg.settings.reliable == Reliable::Require {
             headers.push(HeaderName::Require, "100rel");
         }
-        leg.settings.session.ask(headers, 0, None);
+        if !leg.settings.quirks.no_session_timers {
+            leg.settings.session.ask(headers, 0, None);
+        }
         for (name, value) in outgoing.headers.iter() {
             headers.push(name.clone(), value);
         }
@@ -300,7 +301,7 @@ impl Leg {
         self.outgoing.forks.clear();
         self.dialog = Some(dialog);
         self.state = State::Up;
-        self.timer = SessionTimer::from_response(now, &response.headers);
+        self.timer = self.session_timer(now, &response.headers);
         self.session.note_peer(&response.headers);
         let answered = match Body::read(&response.headers, &response.body) {
             Body::Description(answer) if !renewed => self.take_answer(&answer).is_ok(),
@@ -332,10 +333,10 @@ impl Leg {
                 .headers
                 .addresses(&HeaderName::Contact)
                 .unwrap_or_default();
-            self.state = State::Over;
             self.tell(Told::Redirected(
                 contacts.into_iter().map(|contact| contact.uri).collect(),
             ));
+            self.state = State::Over;
             return;
         }
         let why = if self.outgoing.ending {

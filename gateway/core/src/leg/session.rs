@@ -1,5 +1,6 @@
 //! A Leg that is up: holding, renewing, transferring, ending; and what the other side does of these.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use gateway_sip::sanity::{IncomingRequest, IncomingResponse};
@@ -10,10 +11,7 @@ use gateway_sip::{
 
 use super::incoming::{decline, give_session, unsupported};
 use super::session_timer::SessionTimer;
-use super::{
-    ALLOW, Action, Body, Leg, Order, RequestId, SUPPORTED, State, Told, Why, cause, describe,
-    give_cause,
-};
+use super::{Action, Body, Leg, Order, RequestId, State, Told, Why, cause, describe, give_cause};
 use crate::Tokens;
 use crate::dialog::DialogId;
 use crate::transaction::ServerId;
@@ -22,6 +20,8 @@ use crate::transaction::ServerId;
 const PENDING_MAX: usize = 16;
 /// The longest body of INFO and NOTIFY that is looked at, in bytes.
 const BODY_LEN_MAX: usize = 1_024;
+/// The most keys that wait.
+const KEYS_MAX: usize = 64;
 /// How often an offer that was refused for now is made again.
 const RETRIES_MAX: u8 = 8;
 /// The longest time that the other side may have us wait for that, in seconds.
@@ -30,6 +30,8 @@ const RETRY_AFTER_MAX: u32 = 60;
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     pending: Vec<Pending>,
+    /// Keys that wait for the last one's answer.
+    keys: VecDeque<char>,
     /// Our 2xx to this INVITE of theirs waits for its ACK.
     ack: Option<(ServerId, u32)>,
     /// The BYE has to wait for that ACK (RFC 3261 §15).
@@ -105,6 +107,9 @@ impl Leg {
                     self.offer_anew(tokens);
                 }
             }
+            Order::Refer(_) if self.settings.quirks.no_refer => {
+                self.tell(Told::Referred(StatusCode::METHOD_NOT_ALLOWED));
+            }
             Order::Refer(target) => {
                 if let Some(mut request) = self.request(&Method::Refer) {
                     request
@@ -118,6 +123,12 @@ impl Leg {
                 }
             }
             Order::ReferProgress(code) => self.notify(code, tokens),
+            Order::Key(key) => {
+                if self.session.keys.len() < KEYS_MAX {
+                    self.session.keys.push_back(key);
+                }
+                self.send_key(tokens);
+            }
             Order::Ring | Order::Progress | Order::Answer => {}
         }
     }
@@ -158,6 +169,31 @@ impl Leg {
         });
     }
 
+    /// Sends the next key: one at a time, since requests overtake one another.
+    fn send_key(&mut self, tokens: &mut dyn Tokens) {
+        let is_info = |pending: &Pending| pending.request.method == Method::Info;
+        if self.session.pending.iter().any(is_info) {
+            return;
+        }
+        if let Some(key) = self.session.keys.pop_front()
+            && let Some(mut request) = self.request(&Method::Info)
+        {
+            request
+                .headers
+                .push(HeaderName::ContentType, "application/dtmf-relay");
+            request.body = format!("Signal={key}\r\nDuration=160\r\n").into_bytes();
+            self.send_pending(request, tokens);
+        }
+    }
+
+    /// The session timer that a 2xx to a request of ours sets.
+    pub(super) fn session_timer(&self, now: Instant, headers: &Headers) -> Option<SessionTimer> {
+        let known = !self.settings.quirks.no_session_timers;
+        known
+            .then(|| SessionTimer::from_response(now, headers))
+            .flatten()
+    }
+
     /// Offers what we wish now, unless another offer is under way, whose end is waited for (RFC 3261 §14.1).
     fn offer_anew(&mut self, tokens: &mut dyn Tokens) {
         if self.session.is_renewing() || self.session.ack.is_some() || self.media.offered.is_some()
@@ -167,7 +203,8 @@ impl Leg {
         }
         self.session.offer_again = false;
         if let Some(mut request) = self.request(&Method::Invite) {
-            request.headers.push(HeaderName::Allow, ALLOW);
+            let allow = self.settings.quirks.allow();
+            request.headers.push(HeaderName::Allow, allow);
             self.ask_session(&mut request);
             let offer = self.offer();
             describe(&mut request.headers, &mut request.body, &offer);
@@ -180,7 +217,7 @@ impl Leg {
         if self.session.is_renewing() {
             return;
         }
-        if !self.session.peer_has_update {
+        if !self.session.peer_has_update || self.settings.quirks.no_update {
             self.offer_anew(tokens);
         } else if let Some(mut request) = self.request(&Method::Update) {
             self.ask_session(&mut request);
@@ -189,7 +226,11 @@ impl Leg {
     }
 
     fn ask_session(&mut self, request: &mut Request) {
-        request.headers.push(HeaderName::Supported, SUPPORTED);
+        let supported = self.settings.quirks.supported();
+        request.headers.push(HeaderName::Supported, supported);
+        if self.settings.quirks.no_session_timers {
+            return;
+        }
         let refresher = self.timer.map(|timer| {
             if timer.ours {
                 Refresher::Uac
@@ -281,6 +322,7 @@ impl Leg {
             Method::Refer if !response.code.is_success() => {
                 self.tell(Told::Referred(response.code));
             }
+            Method::Info if self.state == State::Up => self.send_key(tokens),
             _ => {}
         }
     }
@@ -332,12 +374,15 @@ impl Leg {
             if let Some(dialog) = &mut self.dialog {
                 dialog.refresh(&response.headers);
             }
-            self.timer = SessionTimer::from_response(now, &response.headers);
+            self.timer = self.session_timer(now, &response.headers);
             if is_invite && let Some(dialog) = &self.dialog {
                 let ack = dialog.ack(envelope.cseq.number, &self.settings.contact);
                 let hop = dialog.next_hop().clone();
                 self.session.last_ack = Some((pending.id, ack.clone(), hop.clone()));
                 self.send(ack, hop, tokens);
+            }
+            if self.state != State::Up {
+                return; // It was answered on the way out.
             }
             if let Body::Description(answer) = Body::read(&response.headers, &response.body)
                 && self.take_answer(&answer).is_err()
@@ -350,6 +395,9 @@ impl Leg {
             if self.session.offer_again {
                 self.offer_anew(tokens);
             }
+            return;
+        }
+        if self.state != State::Up {
             return;
         }
         self.media.offered = None;
@@ -417,6 +465,7 @@ impl Leg {
                 self.end(code, None, Why::Vanished);
             }
             Method::Refer if self.state == State::Up => self.tell(Told::Referred(code)),
+            Method::Info if self.state == State::Up => self.send_key(tokens),
             _ => {}
         }
     }
@@ -501,17 +550,21 @@ impl Leg {
                 self.on_offer(now, id, incoming, tokens);
             }
             (Method::Info, _) => self.on_info(id, request),
-            (Method::Refer, State::Up) => self.on_refer(id, request, tokens),
+            (Method::Refer, State::Up) if !self.settings.quirks.no_refer => {
+                self.on_refer(id, request, tokens);
+            }
             (Method::Notify, State::Up) => self.on_notify(id, request),
             (Method::Options, _) => self.reply(id, request, StatusCode::OK),
-            (Method::Bye | Method::Prack | Method::Refer | Method::Notify, _) => {
+            (Method::Bye | Method::Prack | Method::Notify, _)
+            | (Method::Refer, State::Calling | State::Ringing) => {
                 self.reply(id, request, StatusCode::NO_SUCH_CALL);
             }
             // One INVITE at a time (RFC 3261 §14.2).
             (Method::Invite, _) => self.refuse_for_now(id, request, tokens),
             _ => {
                 let mut response = self.answer(request, StatusCode::METHOD_NOT_ALLOWED);
-                response.headers.push(HeaderName::Allow, ALLOW);
+                let allow = self.settings.quirks.allow();
+                response.headers.push(HeaderName::Allow, allow);
                 self.respond(id, response);
             }
         }
@@ -581,7 +634,10 @@ impl Leg {
         {
             return self.reply(id, request, StatusCode::REQUEST_PENDING);
         }
-        let (expires, knows) = match self.settings.session.answer(&request.headers) {
+        let session = (!self.settings.quirks.no_session_timers)
+            .then(|| self.settings.session.answer(&request.headers))
+            .transpose();
+        let session = match session {
             Ok(session) => session,
             Err(declined) => return self.respond(id, *decline(request, declined, "")),
         };
@@ -621,7 +677,8 @@ impl Leg {
             describe(&mut response.headers, &mut response.body, description);
         }
         if self.state == State::Up {
-            self.timer = Some(give_session(&mut response, now, expires, knows));
+            self.timer =
+                session.map(|(expires, knows)| give_session(&mut response, now, expires, knows));
         }
         if is_invite {
             self.session.wait_for_ack(id, request);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gateway_core::leg::{Order, Reliable, SessionPolicy, Told};
+use gateway_core::leg::{Order, Reliable, SessionPolicy, Told, Why};
 use gateway_sip::sdp::Direction;
 use gateway_sip::{StatusCode, Uri};
 use sim::{Link, Rng};
@@ -51,7 +51,7 @@ impl Chaos {
     /// One thing that somebody may do. Those that end the call are rare, and come only with `may_end`.
     fn order(&mut self, may_end: bool) -> Order {
         let code = |code| StatusCode::new(code).expect("a code");
-        match self.below(if may_end { 12 } else { 11 }) {
+        match self.below(if may_end { 13 } else { 12 }) {
             0 | 1 => Order::Ring,
             2 | 3 => Order::Progress,
             4..=6 => Order::Answer,
@@ -61,6 +61,7 @@ impl Chaos {
             10 => Order::ReferProgress(code(
                 [100, 180, 200, 486][usize::try_from(self.below(4)).expect("small")],
             )),
+            11 => Order::Key('5'),
             _ => Order::End {
                 code: code(486),
                 cause: Some(17),
@@ -103,6 +104,18 @@ impl Chaos {
         let agreed = self.t.leg(A).agreed().map(|agreed| agreed.direction);
         if !is_over && agreed != Some(expected) {
             self.fail(&format!("{held:?} were wished, and {agreed:?} holds"));
+        }
+    }
+
+    /// An INVITE of which every answer was lost is given up, and can't be taken back (RFC 3261 §9.1): the other side rings until its
+    /// call has had enough of it.
+    fn ring_out(&mut self) {
+        let gave_up =
+            |told: &Told| matches!(told, Told::Ended(ended) if ended.why == Why::Vanished);
+        let lost = self.t.told[A].iter().any(gave_up) && !self.t.told[A].contains(&Told::Answered);
+        if lost && self.t.has_leg(B) && !self.t.leg(B).is_over() {
+            self.t.hang_up(B);
+            self.t.advance(QUIET);
         }
     }
 
@@ -166,6 +179,7 @@ fn whatever_is_done_over_whatever_network_both_legs_agree_in_the_end() {
         chaos.t.call();
         chaos.act(seed % 2 == 0);
         chaos.t.advance(QUIET);
+        chaos.ring_out();
         chaos.check_ends();
         chaos.check_agreement();
         answered += u64::from(chaos.t.told[A].contains(&Told::Answered));
@@ -182,6 +196,7 @@ fn whatever_is_done_over_whatever_network_both_legs_agree_in_the_end() {
             chaos.t.hang_up(A);
         }
         chaos.t.advance(QUIET);
+        chaos.ring_out();
         chaos.check_ends();
         chaos.check_agreement();
         ended += u64::from(chaos.t.leg(A).is_over());

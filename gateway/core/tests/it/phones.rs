@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use gateway_core::leg::{
-    Action, Credential, Event, Leg, Order, Outgoing, Reliable, RequestId, SessionPolicy, Settings,
-    Told,
+    Action, Credential, Event, Leg, Order, Outgoing, Quirks, Reliable, RequestId, SessionPolicy,
+    Settings, Told,
 };
 use gateway_core::transaction::{ClientId, Output, ServerId, Transport};
 use gateway_sip::negotiate::{Capabilities, Codec, KEY_BYTES_LEN, Local, MasterKeyBytes, Security};
@@ -158,8 +158,8 @@ impl Phones {
             Output::Request { id, incoming, .. }
                 if self.legs[end].is_none() && incoming.request.method == Method::Invite =>
             {
-                let (now, settings) = (self.world.now(), self.settings[end].clone());
-                match Leg::receive(now, settings, id, &incoming, &mut || self.rng.bits()) {
+                let settings = self.settings[end].clone();
+                match Leg::receive(settings, id, &incoming, &mut || self.rng.bits()) {
                     Ok(leg) => {
                         self.legs[end] = Some(leg);
                         for order in self.on_invite.clone() {
@@ -255,5 +255,6 @@ pub(crate) fn settings(end: u8) -> Settings {
             key_bytes: MasterKeyBytes([end; KEY_BYTES_LEN].into()),
             fingerprint: None,
         },
+        quirks: Quirks::default(),
     }
 }

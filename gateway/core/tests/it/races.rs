@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gateway_core::leg::{Order, Reliable};
+use gateway_core::leg::{Order, Quirks, Reliable};
 use gateway_sip::{HeaderName, Method, StatusCode};
 
 use crate::solo::{Sdp, Solo};
@@ -404,4 +404,77 @@ fn a_leg_is_replaced_by_whoever_names_its_dialog() {
         Err(StatusCode::NO_SUCH_CALL),
         "somebody else has to answer it first"
     );
+}
+
+#[test]
+fn keys_go_out_one_after_the_other() {
+    let mut t = talking();
+    for key in ['1', '#'] {
+        t.order(Order::Key(key));
+    }
+    assert_eq!(t.done(), "INFO 2 x");
+    assert_eq!(t.last_sent().body, b"Signal=1\r\nDuration=160\r\n");
+    t.hear(&Method::Info, 200, "x", "", Sdp::None);
+    assert_eq!(t.last_sent().body, b"Signal=#\r\nDuration=160\r\n");
+    t.hear(&Method::Info, 415, "x", "", Sdp::None);
+    assert_eq!(t.done(), "INFO 3 x");
+}
+
+#[test]
+fn what_the_other_side_does_not_bear_is_left_out() {
+    let quirks = Quirks {
+        no_session_timers: true,
+        no_reliable: true,
+        no_update: true,
+        no_refer: true,
+        hold_by_zero_address: true,
+    };
+    let mut t = Solo::calling_with(|settings| settings.quirks = quirks);
+    let header = |t: &Solo, name| t.last_sent().headers.get(&name).map(str::to_owned);
+    assert_eq!(
+        header(&t, HeaderName::Supported).as_deref(),
+        Some("replaces")
+    );
+    assert_eq!(header(&t, HeaderName::SessionExpires), None);
+    let allow = header(&t, HeaderName::Allow).expect("it is there");
+    assert_eq!(allow, "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, NOTIFY");
+    t.hear(
+        &Method::Invite,
+        200,
+        "x",
+        "Allow: UPDATE\nSession-Expires: 90;refresher=uac\n",
+        Sdp::Answer,
+    );
+    t.done();
+    t.wait(SECOND * 3_600);
+    assert_eq!(t.done(), "");
+    t.order(Order::Hold(true));
+    let body = String::from_utf8(t.last_sent().body.clone()).expect("text");
+    assert!(body.contains("c=IN IP4 0.0.0.0\r\n"), "{body}");
+    t.hear(&Method::Invite, 200, "x", "", Sdp::Answer);
+    t.order(Order::Hold(false));
+    let body = String::from_utf8(t.last_sent().body.clone()).expect("text");
+    assert!(body.contains("c=IN IP4 192.0.2.1\r\n"), "{body}");
+    t.hear(&Method::Invite, 200, "x", "", Sdp::Answer);
+    t.done();
+    let target = gateway_sip::Uri::parse("tel:+4930123456").expect("a URI");
+    t.order(Order::Refer(target));
+    t.ask(
+        &Method::Refer,
+        "x",
+        "Refer-To: <tel:+4930123456>\n",
+        Sdp::None,
+    );
+    t.ask(
+        &Method::Invite,
+        "x",
+        "Supported: timer\nSession-Expires: 90\n",
+        Sdp::Offer,
+    );
+    assert_eq!(
+        t.done(),
+        "Referred(StatusCode(405)), 405, media SendRecv, 200"
+    );
+    let answer = t.answered.last().expect("it was answered");
+    assert_eq!(answer.headers.get(&HeaderName::SessionExpires), None);
 }

@@ -85,7 +85,7 @@ impl Solo {
             last_token += 1;
             last_token
         };
-        let leg = Leg::receive(now, settings, id, &incoming, &mut tokens)?;
+        let leg = Leg::receive(settings, id, &incoming, &mut tokens)?;
         let mut solo = Self::new(leg, last_token);
         solo.transactions = transactions;
         solo.now = now;
