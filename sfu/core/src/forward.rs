@@ -67,6 +67,14 @@ impl Forward {
         self.class
     }
 
+    /// Whether it leaves under the slot's own SSRC, and not under that of resends.
+    pub(crate) const fn is_original(&self) -> bool {
+        match self.payload {
+            Payload::Cached { .. } | Payload::Primary { .. } | Payload::Empty => true,
+            Payload::Resent { .. } | Payload::ResentEmpty { .. } | Payload::Padding(_) => false,
+        }
+    }
+
     /// The length of the RTP packet in bytes, before SRTP adds its tag; a few bytes too long where a header extension is left out.
     pub const fn wire_len(&self) -> u16 {
         self.wire_len

@@ -64,7 +64,7 @@ pub use pacer::{BURST, Class, QUEUE_MAX};
 pub use participant::{NACKS_MAX, ParticipantConfig, SSRCS_MAX, SSRCS_OUT_MAX};
 pub use picture::{SPATIAL_LAYERS_MAX, TEMPORAL_LAYERS_MAX};
 pub use receiver::{DROPOUT_MAX, LATE_MAX};
-pub use rewrite::RUNS_MAX;
+pub use rewrite::{FREE_MAX, RUNS_MAX};
 pub use room::{
     Arrived, FIRST_WORD, MID_LEN_MAX, Output, PARTICIPANTS_MAX, PAUSE_DELAY, REPORT_INTERVAL,
     Refusal, Room, SLOTS_MAX, SSRC_CHANGES_MAX, Stamps, TRACKS_MAX, VOICES_MAX, Written,

@@ -10,6 +10,10 @@
 //!
 //! A *run* is a stretch of incoming numbers that were treated alike. Runs of the last [`RUNS_MAX`] changes are kept, so a packet
 //! that comes late gets the number that was left for it, or none if its neighbours were dropped.
+//!
+//! Numbers are left free no faster than packets leave, beyond [`FREE_MAX`] in advance. A receiver learns of a number's cycle by the
+//! packets before it alone (RFC 3711 §3.3.1): once it were 1 << 15 ahead of them, no later packet could be opened any more, and how the
+//! numbers of a source grow is the publisher's word.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -20,6 +24,9 @@ use crate::picture::{Detail, Picture, steps};
 
 /// The most runs kept of one outgoing stream: more than two seconds of a stream that drops every second picture.
 pub const RUNS_MAX: usize = 64;
+
+/// The most numbers left free in a row for packets that are missing: what comes later than that is too late anyway.
+pub const FREE_MAX: u64 = crate::receiver::LATE_MAX;
 
 /// How far timestamps of one source may fall back, as those of pictures out of order do.
 const FALL_BACK_MAX: Duration = Duration::from_millis(500);
@@ -88,6 +95,8 @@ struct Run {
 pub(crate) struct Rewriter {
     clock_rate: u32,
     next_sequence: u64,
+    /// How many numbers may be left free now, at most [`FREE_MAX`].
+    free: u64,
     next_picture_id: u16,
     next_tl0_picture_index: u8,
     next_frame_number: u16,
@@ -111,6 +120,7 @@ impl Rewriter {
         Self {
             clock_rate: 90_000,
             next_sequence: u64::from(sequence),
+            free: FREE_MAX,
             next_picture_id: picture_id,
             next_tl0_picture_index: 0,
             next_frame_number: 0,
@@ -198,16 +208,23 @@ impl Rewriter {
         let sequence = incoming.sequence;
         let missing = sequence.saturating_sub(self.newest).saturating_sub(1);
 
-        // Numbers are left for what is missing: it may still come, and if not, it was lost.
+        // Numbers are left for what is missing: it may still come, and if not, it was lost. Where there are too few of them it is
+        // treated as what is dropped.
         if missing > 0 {
-            if self.last_run().is_none_or(|run| run.sequence.is_none()) {
-                self.push_run(
-                    self.newest + 1,
-                    true,
-                    self.last_run().map_or(detail, |run| run.detail),
-                );
+            let is_left = missing <= self.free;
+            if is_left {
+                self.free -= missing;
             }
-            self.next_sequence += missing;
+            if self
+                .last_run()
+                .is_none_or(|run| run.sequence.is_some() != is_left)
+            {
+                let detail = self.last_run().map_or(detail, |run| run.detail);
+                self.push_run(self.newest + 1, is_left, detail);
+            }
+            if is_left {
+                self.next_sequence += missing;
+            }
         }
         self.newest = sequence;
 
@@ -233,6 +250,7 @@ impl Rewriter {
             ..numbers_of(incoming, &self.offsets)
         };
         self.next_sequence += 1;
+        self.free = (self.free + 1).min(FREE_MAX);
         if self.timestamp_at.is_none() {
             self.timestamp = numbers.timestamp;
         }

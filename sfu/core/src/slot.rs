@@ -82,6 +82,8 @@ pub(crate) struct Slot {
     /// When the subscriber last asked for one and was listened to.
     key_frame_asked_at: Option<Instant>,
 
+    /// The newest number written, or the one before the first.
+    pub(crate) newest_written: u64,
     /// Packets and payload bytes written since the slot began (RFC 3550 §6.4.1), and whether any were since the last report.
     pub(crate) packets: u32,
     pub(crate) octets: u32,
@@ -98,6 +100,7 @@ pub(crate) struct Ended {
     pub(crate) rtx_ssrc: Option<u32>,
     rewriter: Rewriter,
     rtx_sequence: u64,
+    newest_written: u64,
     packets: u32,
     octets: u32,
 }
@@ -173,6 +176,7 @@ impl Slot {
             rtx_sequence: u64::from(sequence),
             key_frame_at: None,
             key_frame_asked_at: None,
+            newest_written: u64::from(sequence).saturating_sub(1),
             packets: 0,
             octets: 0,
             was_written: false,
@@ -184,6 +188,7 @@ impl Slot {
     pub(crate) fn go_on(&mut self, ended: Ended) {
         self.rewriter = ended.rewriter;
         self.rtx_sequence = ended.rtx_sequence;
+        self.newest_written = ended.newest_written;
         (self.packets, self.octets) = (ended.packets, ended.octets);
     }
 
@@ -194,6 +199,7 @@ impl Slot {
             rtx_ssrc: self.rtx_ssrc,
             rewriter: self.rewriter,
             rtx_sequence: self.rtx_sequence,
+            newest_written: self.newest_written,
             packets: self.packets,
             octets: self.octets,
         }

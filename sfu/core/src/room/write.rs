@@ -15,6 +15,10 @@ use crate::receiver::low;
 use crate::slot::Slot;
 use crate::track::Codec;
 
+/// How far numbers may go on while nothing is written under them: a receiver told nothing for 1 << 15 of them would never find their
+/// cycle again (RFC 3711 §3.3.1).
+const UNWRITTEN_MAX: u64 = 1 << 12;
+
 /// What a packet says about when it leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stamps {
@@ -41,7 +45,8 @@ impl Room {
     /// Writes a packet to `buffer`, which should have room for [`crate::PACKET_LEN_MAX`] bytes.
     ///
     /// `None` if it can't go out any more: its payload is no longer in the cache, its Track is muted or has left the slot. It counts as
-    /// lost then. To be called once for each [`Forward`].
+    /// lost then. Where very many were lost so, one after the other, an empty packet is written in its place, or the receiver would lose
+    /// count. To be called once for each [`Forward`].
     pub fn write(
         &mut self,
         forward: &Forward,
@@ -49,11 +54,20 @@ impl Room {
         stamps: Stamps,
     ) -> Option<Written> {
         let written = self.write_packet(forward, buffer, stamps);
-
-        if written.is_none() {
-            self.stats.expired += 1;
+        if written.is_some() {
+            return written;
         }
-        written
+
+        self.stats.expired += 1;
+        let slot = self.slots.get(forward.slot)?;
+        let is_behind = forward.index.saturating_sub(slot.newest_written) > UNWRITTEN_MAX;
+        let empty = Forward {
+            payload: Payload::Empty,
+            ..*forward
+        };
+        (forward.is_original() && is_behind)
+            .then(|| self.write_packet(&empty, buffer, stamps))
+            .flatten()
     }
 
     /// A packet for a Participant that carries nothing new and is about `wire_len` bytes long, to probe for bandwidth: a recent one
@@ -90,18 +104,15 @@ impl Room {
         stamps: Stamps,
     ) -> Option<Written> {
         let slot = self.slots.get_mut(forward.slot)?;
-        let track = self.tracks.get(forward.track)?;
+        let track = self.tracks.get(forward.track);
         let extensions = &self
             .participants
             .get(forward.participant)?
             .config
             .extensions;
         let find = |encoding: u8, position: u32| {
-            track
-                .encodings
-                .get(usize::from(encoding))?
-                .cache
-                .get(position)
+            let encodings = &track?.encodings;
+            encodings.get(usize::from(encoding))?.cache.get(position)
         };
         let cached = match forward.payload {
             Payload::Cached { encoding, position }
@@ -112,14 +123,13 @@ impl Room {
             Payload::Empty | Payload::ResentEmpty { .. } | Payload::Padding(_) => None,
         };
         // What waited for its turn while its Track was muted or taken out of the slot is not for the subscriber any more.
-        if cached.is_some() && (track.muted || slot.track != Some(forward.track)) {
+        let is_gone = || track.is_none_or(|track| track.muted) || slot.track != Some(forward.track);
+        if cached.is_some() && is_gone() {
             return None;
         }
-        let ssrc = match forward.payload {
-            Payload::Cached { .. } | Payload::Primary { .. } | Payload::Empty => slot.ssrc,
-            Payload::Resent { .. } | Payload::ResentEmpty { .. } | Payload::Padding(_) => {
-                slot.rtx_ssrc?
-            }
+        let ssrc = match forward.is_original() {
+            true => slot.ssrc,
+            false => slot.rtx_ssrc?,
         };
 
         let fixed = FixedHeader {
@@ -142,8 +152,9 @@ impl Room {
         // Inside RED there is the codec's payload type, too, unless it is encrypted.
         let blocks = cached
             .as_ref()
-            .filter(|cached| cached.record.red && !track.encrypted)
+            .filter(|cached| cached.record.red)
             .and_then(|_| {
+                let track = track.filter(|track| !track.encrypted)?;
                 let theirs = track.formats.iter().find(|format| format.red.is_some())?;
                 Some((theirs.payload_type, slot.format?.payload_type))
             });
@@ -154,6 +165,7 @@ impl Room {
             let octets = u32::try_from(len - header_len).unwrap_or(0);
             slot.octets = slot.octets.wrapping_add(octets);
             slot.was_written = true;
+            slot.newest_written = slot.newest_written.max(forward.index);
         }
         Some(Written {
             len,

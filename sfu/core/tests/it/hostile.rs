@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use model::room::Source;
 use proptest::prelude::*;
-use sfu_core::{Dropped, EncodingConfig, Refusal, SSRC_CHANGES_MAX};
+use sfu_core::{Dropped, EncodingConfig, FREE_MAX, Refusal, SSRC_CHANGES_MAX};
 use sfu_rtp::extension::ExtensionKind;
 
 use crate::stage::{AV1, In, OPUS, RED, SLOT_SSRC, Stage, VP8, VP8_RTX, VP9, Vp8, encoding, opus};
@@ -319,4 +319,78 @@ proptest! {
             stage.advance(Duration::from_millis(millis));
         }
     }
+}
+
+#[test]
+fn numbers_of_a_source_do_not_run_away_from_those_who_hear_it() {
+    let mut stage = Stage::new();
+    let (mallory, bob) = (stage.join(), stage.join());
+    stage.publish_microphone(mallory);
+    stage.automatic_slot(bob);
+    let mut number = 1;
+    let mut before = stage.send(mallory, &opus(number)).pop().unwrap().index;
+
+    // More than a whole cycle of numbers, under which nothing leaves.
+    for round in 0..5 {
+        for _ in 0..12 {
+            number = number.wrapping_add(2999);
+            let mut empty = opus(number);
+            empty.payload.clear();
+            empty.padding = 50;
+            assert!(stage.send(mallory, &empty).is_empty());
+        }
+        // The stage opens it as its receiver does.
+        number = number.wrapping_add(1);
+        let out = stage.send(mallory, &opus(number)).pop().unwrap();
+        assert!(out.index - before <= 1 + FREE_MAX, "round {round}");
+        before = out.index;
+    }
+
+    // What of such a gap comes late has no number; what of a small one does has its own.
+    assert!(
+        stage
+            .send(mallory, &opus(number.wrapping_sub(500)))
+            .is_empty()
+    );
+    assert_eq!(
+        stage.send(mallory, &opus(number.wrapping_add(2)))[0].index,
+        before + 2,
+        "one is missing"
+    );
+    assert_eq!(
+        stage.send(mallory, &opus(number.wrapping_add(1)))[0].index,
+        before + 1,
+        "here it is"
+    );
+}
+
+#[test]
+fn who_is_told_nothing_of_very_many_packets_still_knows_how_many_there_were() {
+    let mut stage = Stage::new();
+    let (mallory, bob) = (stage.join(), stage.join());
+    let track = stage.publish_microphone(mallory);
+    stage.automatic_slot(bob);
+    let mut number = 0_u16;
+    let first = stage.send(mallory, &opus(number)).pop().unwrap().index;
+    let mut written = Vec::new();
+
+    // All that waits is taken back, again and again: two cycles of numbers.
+    for _ in 0..140 {
+        let mut waiting = Vec::new();
+        for _ in 0..1000 {
+            number = number.wrapping_add(1);
+            waiting.extend(stage.hold(mallory, &opus(number)));
+        }
+        stage.room.set_muted(track, true);
+        written.extend(stage.release(&waiting));
+        stage.room.set_muted(track, false);
+    }
+    assert!((32..64).contains(&written.len()), "{}", written.len());
+    assert!(written.iter().all(|out| out.payload.is_empty()));
+    number = number.wrapping_add(1);
+    let out = stage.send(mallory, &opus(number)).pop().unwrap();
+    assert_eq!(
+        (out.index, out.payload.is_empty()),
+        (first + 140_001, false)
+    );
 }

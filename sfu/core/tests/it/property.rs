@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use model::room::Source;
 use proptest::prelude::*;
-use sfu_core::{Layer, Output, ParticipantKey, SlotKey, TrackKey};
+use sfu_core::{FREE_MAX, Layer, Output, ParticipantKey, SlotKey, TrackKey};
 use sfu_rtp::rtcp::{Compound, NtpTime, Packet, SenderInfo};
 
 use crate::stage::{In, Out, SLOT_SSRC, Stage, VP8_RTX, Vp8, WALL, encoding};
@@ -34,6 +34,12 @@ enum Deed {
     KeyFrame(u8),
     /// The encoding sends padding.
     Padding(u8),
+    /// The encoding sends nothing but padding, numbered in such steps.
+    Stride {
+        encoding: u8,
+        packets: u8,
+        step: u16,
+    },
     /// The encoding begins anew, with other numbers.
     Restart(u8),
     Report,
@@ -68,7 +74,7 @@ impl fmt::Debug for Tick {
     }
 }
 
-fn deeds() -> impl Strategy<Value = Deed> {
+fn deeds() -> impl Strategy<Value = Deed> + Clone {
     prop_oneof![
         12 => Just(Deed::Nothing),
         6 => (0_u8..4, 0_u8..4).prop_map(|(encoding, temporal)| Deed::Want { encoding, temporal }),
@@ -83,9 +89,21 @@ fn deeds() -> impl Strategy<Value = Deed> {
     ]
 }
 
-fn ticks(fate: impl Strategy<Value = Fate> + Clone + 'static) -> impl Strategy<Value = Vec<Tick>> {
+/// What a publisher does who means harm.
+fn strides() -> impl Strategy<Value = Deed> + Clone {
+    (0_u8..3, 1_u8..25, 1_u16..=3000).prop_map(|(encoding, packets, step)| Deed::Stride {
+        encoding,
+        packets,
+        step,
+    })
+}
+
+fn ticks(
+    deed: impl Strategy<Value = Deed> + Clone + 'static,
+    fate: impl Strategy<Value = Fate> + Clone + 'static,
+) -> impl Strategy<Value = Vec<Tick>> {
     let tick =
-        (deeds(), proptest::array::uniform9(fate)).prop_map(|(deed, fates)| Tick { deed, fates });
+        (deed, proptest::array::uniform9(fate)).prop_map(|(deed, fates)| Tick { deed, fates });
 
     proptest::collection::vec(tick, 20..150)
 }
@@ -228,6 +246,8 @@ struct Run {
     made: BTreeMap<(u8, u8, u32), Made>,
     lost: usize,
     late: usize,
+    /// Numbers that the publishers left out.
+    left_out: usize,
     /// Pictures of which a packet came late; where their source ended before that, it was lost.
     disturbed: BTreeSet<(u8, u8, u32)>,
 }
@@ -259,6 +279,7 @@ fn run(ticks: &[Tick]) -> Run {
         made: BTreeMap::new(),
         lost: 0,
         late: 0,
+        left_out: 0,
         disturbed: BTreeSet::new(),
     };
     let mut late: Vec<(u32, usize, In)> = Vec::new();
@@ -300,6 +321,19 @@ fn run(ticks: &[Tick]) -> Run {
                 && number == encoder.number
             {
                 packets.push(encoder.padding(now));
+            }
+            if let Deed::Stride {
+                encoding,
+                packets,
+                step,
+            } = tick.deed
+                && encoding == encoder.number
+            {
+                for _ in 0..packets {
+                    encoder.sequence = encoder.sequence.wrapping_add(step - 1);
+                    run.left_out += usize::from(step - 1);
+                    deliveries.push((publisher, encoder.padding(now)));
+                }
             }
             for packet in packets {
                 if matches!(fates.as_slice().first(), Some(Fate::Late(_))) {
@@ -378,7 +412,7 @@ fn act(
     carried: &mut Option<u8>,
 ) {
     match deed {
-        Deed::Nothing | Deed::Padding(_) | Deed::Report => {}
+        Deed::Nothing | Deed::Padding(_) | Deed::Stride { .. } | Deed::Report => {}
         Deed::Want { encoding, temporal } => {
             let layer = Layer {
                 encoding: encoding.min(2),
@@ -468,8 +502,16 @@ fn gaps(run: &Run) -> Vec<u16> {
         .collect()
 }
 
-/// What holds whatever the network did.
+/// What holds whatever the network and the publishers did.
 fn check(run: &Run) -> Result<(), TestCaseError> {
+    // Numbers go on no faster than twice as fast as packets leave.
+    if let (Some(first), Some(last)) = (run.got.keys().next(), run.got.keys().next_back()) {
+        let left_free = last - first + 1 - run.got.len() as u64;
+        prop_assert!(
+            left_free <= FREE_MAX + run.got.len() as u64,
+            "{left_free} numbers left free"
+        );
+    }
     let mut media = run.got.values().filter_map(|got| Some((&got.out, got.of?)));
     let Some((first, of)) = media.next() else {
         return Ok(());
@@ -520,7 +562,7 @@ fn check(run: &Run) -> Result<(), TestCaseError> {
 proptest! {
     #[test]
     fn where_nothing_is_lost_no_number_is_missing_and_every_picture_can_be_decoded(
-        ticks in ticks(prop_oneof![
+        ticks in ticks(deeds(), prop_oneof![
             12 => Just(Fate::Arrives),
             1 => Just(Fate::ArrivesTwice),
             1 => (1_u8..5).prop_map(Fate::Late),
@@ -552,7 +594,7 @@ proptest! {
 
     #[test]
     fn whatever_is_lost_the_stream_is_one(
-        ticks in ticks(prop_oneof![
+        ticks in ticks(prop_oneof![12 => deeds(), 1 => strides()], prop_oneof![
             8 => Just(Fate::Arrives),
             1 => Just(Fate::ArrivesTwice),
             2 => (1_u8..5).prop_map(Fate::Late),
@@ -562,6 +604,6 @@ proptest! {
         let run = run(&ticks);
 
         check(&run)?;
-        prop_assert!(gaps(&run).len() <= run.lost, "{:?}", gaps(&run));
+        prop_assert!(gaps(&run).len() <= run.lost + run.left_out, "{:?}", gaps(&run));
     }
 }

@@ -1,5 +1,6 @@
 //! A Room with its Participants, and the packets they send and get.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use model::room::Source;
@@ -50,6 +51,8 @@ pub(crate) struct Stage {
     pub(crate) now: Instant,
     forwards: Vec<Forward>,
     slots: u32,
+    /// The highest index that the receiver of each SSRC has opened.
+    opened: BTreeMap<u32, u64>,
 }
 
 /// The wall clock when a stage is set up: NTP seconds.
@@ -69,6 +72,7 @@ impl Stage {
             now,
             forwards: Vec::new(),
             slots: 0,
+            opened: BTreeMap::new(),
         }
     }
 
@@ -311,6 +315,13 @@ impl Stage {
 
         assert_eq!(header.len(), written.header_len);
         assert_eq!(u64::from(header.sequence_number()), written.index & 0xffff);
+        let opened = self.opened.entry(written.ssrc).or_insert(written.index);
+        assert_eq!(
+            guess(*opened, header.sequence_number()),
+            written.index,
+            "its receiver takes it for another"
+        );
+        *opened = written.index.max(*opened);
         Some(Out {
             slot: forward.slot(),
             fixed: header.fixed(),
@@ -364,6 +375,19 @@ impl In {
             padding: 0,
         }
     }
+}
+
+/// The index that the receiver of a packet takes it to have, by the highest one they have opened (RFC 3711 §3.3.1).
+fn guess(highest: u64, number: u16) -> u64 {
+    let (cycle, newest) = (highest >> 16, highest & 0xffff);
+    let number = u64::from(number);
+    let cycle = if newest < 1 << 15 {
+        cycle.wrapping_sub(u64::from(number > newest + (1 << 15)))
+    } else {
+        cycle + u64::from(number + (1 << 15) < newest)
+    };
+
+    cycle.wrapping_shl(16) | number
 }
 
 /// The header extensions everybody has.
