@@ -107,6 +107,7 @@ impl Rooms {
             // Their address is somebody else's now.
             other.ways.retain(|known| *known != way);
             other.way = other.way.filter(|known| *known != way);
+            self.wait(before);
         }
         self.give_peer(now, index, way, bytes);
     }
@@ -390,20 +391,22 @@ impl Rooms {
         self.outbox.push(room.account, room.id, kind);
     }
 
-    /// Tells the cores who can be reached from now on: what they see begins with the answer to that.
+    /// Tells the cores who can be reached from now on, and who no more: what they see begins with the answer to that, and nothing is
+    /// numbered that would never leave.
     fn reach(&mut self, now: Instant) {
         for place in 0..self.waiting.len() {
             let participant = self.participants.get_mut(self.waiting[place]);
-            let is_new = |participant: &&mut Participant| {
-                !participant.is_reached && participant.can_be_reached()
+            let is_other = |participant: &&mut Participant| {
+                participant.is_reached != participant.can_be_reached()
             };
-            if let Some(participant) = participant.filter(is_new) {
-                participant.is_reached = true;
+            if let Some(participant) = participant.filter(is_other) {
+                let is_reached = participant.can_be_reached();
+                participant.is_reached = is_reached;
                 let at = participant.room;
                 self.at_work = Some(at);
                 self.rooms[at]
                     .core
-                    .set_reachable(now, participant.key, true);
+                    .set_reachable(now, participant.key, is_reached);
                 self.touch(at);
             }
         }

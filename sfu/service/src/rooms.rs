@@ -573,6 +573,7 @@ impl Rooms {
         {
             participant.ways.retain(|known| *known != way);
             participant.way = participant.way.filter(|known| *known != way);
+            self.wait(index);
         }
         self.exit.close_stream(number);
     }

@@ -16,7 +16,8 @@ use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::channel::{ChannelConfig, ChannelId, Reliability};
 use str0m::format::Codec;
 use str0m::media::{
-    Direction, KeyframeRequest, KeyframeRequestKind, MediaKind, Mid, Rid, Simulcast, SimulcastLayer,
+    Direction, KeyframeRequest, KeyframeRequestKind, MediaKind, Mid, Pt, Rid, Simulcast,
+    SimulcastLayer,
 };
 use str0m::net::{Protocol, Receive, TcpType};
 use str0m::rtp::{ExtensionValues, RtpPacket, RtpWrite, SeqNo};
@@ -417,16 +418,8 @@ impl Client {
     }
 
     fn send_encoding(&mut self, at: usize, encoding: usize, payload: &[u8], marker: bool) {
+        let pt = self.payload_type(at);
         let sent = &mut self.tracks[at];
-        let codec = match sent.source.is_audio() {
-            true => Codec::Opus,
-            false => Codec::Vp8,
-        };
-        let params = self
-            .rtc
-            .codec_config()
-            .find(|params| params.spec().codec == codec);
-        let pt = params.unwrap().pt();
         let rid = sent.has_simulcast.then(|| Rid::from(RIDS[encoding]));
         let ext_vals = ExtensionValues {
             audio_level: sent.source.is_audio().then_some(self.level),
@@ -514,6 +507,27 @@ impl Client {
             self.outbound = self.keys.take().map(|(_, outbound)| outbound);
         }
         self.outbound.as_mut().expect("it is connected")
+    }
+
+    /// The SSRC and the payload type of a Track.
+    pub(crate) fn sends_as(&mut self, at: usize) -> (u32, u8) {
+        let payload_type = self.payload_type(at);
+        let mid = self.tracks[at].mid;
+        let mut direct = self.rtc.direct_api();
+        let stream = direct.stream_tx_by_mid(mid, None).unwrap();
+        (*stream.ssrc(), *payload_type)
+    }
+
+    fn payload_type(&self, at: usize) -> Pt {
+        let codec = match self.tracks[at].source.is_audio() {
+            true => Codec::Opus,
+            false => Codec::Vp8,
+        };
+        let params = self
+            .rtc
+            .codec_config()
+            .find(|params| params.spec().codec == codec);
+        params.unwrap().pt()
     }
 
     /// What a slot receives as.

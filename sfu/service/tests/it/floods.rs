@@ -92,6 +92,43 @@ fn who_may_not_speak_is_not_heard_whatever_they_send() {
 }
 
 #[test]
+fn numbers_that_stride_ahead_make_nobody_deaf() {
+    let mut stage = Stage::new();
+    let mut others = Bystanders::join(&mut stage);
+    let mallory = stage.join(&[Source::Microphone], 0, 0);
+    let bob = stage.join(&[], 1, 0);
+    let server = stage.handle.udp_addresses()[0];
+    let (ssrc, payload_type) = stage.clients[mallory].sends_as(0);
+    let say = |stage: &mut Stage, number, payload: &[u8]| {
+        let header = header(ssrc, payload_type, number);
+        stage.clients[mallory].send_rtp(server, &header, payload);
+    };
+    say(&mut stage, 1, b"good morning");
+    stage.run("heard", |stage| stage.clients[bob].received.len() == 1);
+    // More than half a cycle of numbers (RFC 3711 §3.3.1), under which nothing leaves for Bob.
+    for step in 1..=12 {
+        say(&mut stage, 1 + step * 2999, b"");
+        others.speak(&mut stage);
+    }
+    say(&mut stage, 2 + 12 * 2999, b"can you hear me?");
+    stage.run("opened", |stage| stage.clients[bob].received.len() == 2);
+
+    // Nor who comes into the slot after them.
+    stage.command(MediaCommandKind::Leave {
+        participant: stage.clients[mallory].id,
+    });
+    let alice = stage.join(&[Source::Microphone], 0, 0);
+    for _ in 0..10 {
+        stage.clients[alice].send(0, b"and me?", false, 960);
+        others.speak(&mut stage);
+    }
+    stage.run("alice is heard", |stage| {
+        stage.clients[bob].received.len() == 12
+    });
+    others.assert_unharmed(&mut stage);
+}
+
+#[test]
 fn ssrcs_that_nobody_announced_reach_nobody() {
     let mut stage = Stage::new();
     let mut others = Bystanders::join(&mut stage);

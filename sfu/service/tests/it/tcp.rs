@@ -52,6 +52,18 @@ fn who_comes_over_tcp_hears_and_is_heard() {
     stage.next(
         |event| matches!(event, MediaEventKind::Disconnected { participant } if *participant == id),
     );
+
+    // What can't be sent to him isn't made for him.
+    let before = stage.figures();
+    for _ in 0..20 {
+        stage.clients[alice].send(0, b"still there?", false, 960);
+        stage.rest(Duration::from_millis(1));
+    }
+    stage.run("received", |stage| {
+        stage.figures().rooms_counted.received >= before.rooms_counted.received + 20
+    });
+    let forwarded = stage.figures().rooms_counted.forwarded;
+    assert_eq!(forwarded, before.rooms_counted.forwarded);
 }
 
 #[test]
