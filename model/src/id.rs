@@ -8,6 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use ulid::Ulid;
 
+use crate::phone::PhoneTarget;
 use crate::time::Timestamp;
 
 /// The longest id of a User, in bytes.
@@ -115,6 +116,10 @@ ulid_id! {
     ParticipantId,
     /// One microphone, camera or screen of a Participant.
     TrackId,
+    /// One side of a bridged phone call.
+    LegId,
+    /// A message in a mailbox.
+    VoicemailId,
 }
 
 /// A person in an Account: the `sub` of the access token, 1 to [`USER_ID_LEN_MAX`] bytes without control characters.
@@ -127,6 +132,16 @@ impl UserId {
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The place of a User in a Call, taken by a phone.
+    pub(crate) fn of_phone(target: &PhoneTarget) -> Self {
+        Self(target.as_str().into()) // a target is as short, and has no control characters
+    }
+
+    /// Whether the id would name a phone: it begins with `tel:`, `sip:` or `sips:`. Nobody may sign in under it.
+    pub fn is_of_phone(&self) -> bool {
+        crate::phone::is_of_phone(&self.0)
     }
 }
 

@@ -6,16 +6,19 @@ pub mod bus;
 pub mod call;
 pub mod id;
 pub mod media;
+pub mod network;
 pub mod people;
+pub mod phone;
 pub mod record;
 pub mod room;
 pub mod time;
 
 pub use call::{CallState, End, EndReason, Media, Party, Phase, Place, Transfer};
 pub use id::{
-    AccountId, ApiKeyId, CallId, DeviceId, MessageId, NodeId, ParticipantId, RoomId, SessionId,
-    TrackId, UserId,
+    AccountId, ApiKeyId, CallId, DeviceId, LegId, MessageId, NodeId, ParticipantId, RoomId,
+    SessionId, TrackId, UserId, VoicemailId,
 };
+pub use network::Network;
 pub use people::{Availability, Grants, RoomGrants, Status};
 pub use record::{CallRecord, RecordChange};
 pub use room::{Permissions, Role, RoomName, Source};

@@ -17,6 +17,7 @@
 //! - When the channels break, all phone calls have ended.
 
 mod reason;
+pub mod rows;
 mod target;
 
 use crate::id::{AccountId, CallId, ParticipantId, RoomId, TrackId, UserId};
