@@ -1,49 +1,12 @@
 import assert from "node:assert/strict";
-import { after, afterEach, before, beforeEach, test } from "node:test";
+import { test } from "node:test";
 
-import { OffhookClient } from "../client.js";
-import { FakeConnection } from "../fake/connection.js";
-import { FakeServer } from "../fake/server.js";
+import { connections, inPage, next, people, until } from "../fake/page.js";
 
 // From a Call into a Room and back, against the fake server: in which order things happen, and who is heard where. How long
 // nobody is heard is for real browsers to show.
 
-/** Every RTCPeerConnection of a test, in the order they were made. */
-let connections = [];
-const opened = new Set();
-
-before(() => {
-  globalThis.MediaStream = class {
-    constructor(tracks = []) {
-      this.tracks = [...tracks];
-    }
-    getTracks = () => this.tracks;
-    addTrack = (track) => this.tracks.push(track);
-    removeTrack = (track) => (this.tracks = this.tracks.filter((other) => other !== track));
-  };
-  globalThis.RTCPeerConnection = class extends FakeConnection {
-    static async generateCertificate() {
-      return { getFingerprints: () => [{ algorithm: "sha-256", value: "00:11" }] };
-    }
-    constructor(configuration) {
-      super(configuration);
-      connections.push(this);
-    }
-  };
-});
-
-beforeEach(() => (connections = []));
-
-afterEach(async () => {
-  for (const client of opened) await client.close();
-  opened.clear();
-});
-
-after(() => {
-  delete globalThis.MediaStream;
-  delete globalThis.RTCPeerConnection;
-  delete globalThis.WebSocket;
-});
+inPage();
 
 test("a Call goes on in a Room: the other side follows, and the Call ends once both hear each other there", async () => {
   const { server, alice, bob } = await people("alice", "bob");
@@ -213,38 +176,10 @@ function track(kind) {
   return { kind, enabled: true, addEventListener() {} };
 }
 
-async function people(...names) {
-  const server = new FakeServer();
-  globalThis.WebSocket = function () {
-    return server.open();
-  };
-  const clients = {};
-  for (const name of names) {
-    const client = new OffhookClient({ url: "ws://server/v1/calls", token: name });
-    opened.add(client);
-    await client.connect();
-    clients[name] = client;
-  }
-  return { server, ...clients };
-}
-
 function framesOf(server, user) {
   return server.frames.filter(([name, { seq }]) => name === user && seq).map(([, { type }]) => type);
 }
 
-function next(emitter, event) {
-  return new Promise((resolve) => {
-    const off = emitter.on(event, (...args) => (off(), resolve(args)));
-  });
-}
-
 function pause(ms) {
   return new Promise((resolve) => setTimeout(resolve, ms));
-}
-
-async function until(condition) {
-  for (const deadline = Date.now() + 4_000; !condition(); ) {
-    if (Date.now() > deadline) throw new Error(`still not: ${condition}`);
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
 }

@@ -1,44 +1,12 @@
 import assert from "node:assert/strict";
-import { after, afterEach, before, beforeEach, test } from "node:test";
+import { test } from "node:test";
 
-import { OffhookClient } from "../client.js";
-import { FakeConnection } from "../fake/connection.js";
-import { FakeServer } from "../fake/server.js";
+import { connections, inPage, next, people, until } from "../fake/page.js";
 import { ulidBytes } from "../ulid.js";
 
 // Rooms against the fake server. What media does with it is for real browsers to show.
 
-/** Every RTCPeerConnection of a test, in the order they were made. */
-let connections = [];
-const opened = new Set();
-
-before(() => {
-  globalThis.MediaStream = class {
-    constructor(tracks = []) {
-      this.tracks = tracks;
-    }
-    getTracks = () => this.tracks;
-  };
-  globalThis.RTCPeerConnection = class extends FakeConnection {
-    constructor(configuration) {
-      super(configuration);
-      connections.push(this);
-    }
-  };
-});
-
-beforeEach(() => (connections = []));
-
-afterEach(async () => {
-  for (const client of opened) await client.close();
-  opened.clear();
-});
-
-after(() => {
-  delete globalThis.MediaStream;
-  delete globalThis.RTCPeerConnection;
-  delete globalThis.WebSocket;
-});
+inPage();
 
 test("a join takes one round trip, and everybody has the others", async () => {
   const { server, alice, bob } = await people("alice", "bob");
@@ -646,20 +614,6 @@ function opens(worker, key) {
   return key !== undefined && worker.told.some(isIt);
 }
 
-async function people(...names) {
-  const server = new FakeServer();
-  globalThis.WebSocket = function () {
-    return server.open();
-  };
-  const clients = {};
-  for (const name of names) {
-    clients[name] = new OffhookClient({ url: "ws://server/v1/calls", token: name });
-    opened.add(clients[name]);
-    await clients[name].connect();
-  }
-  return { server, ...clients };
-}
-
 /** The `room.*` commands somebody has sent. */
 function framesOf(server, user) {
   return server.frames.filter(([by, { type }]) => by === user && type.startsWith("room.")).map(([, { type }]) => type);
@@ -675,19 +629,4 @@ function directions(sdp) {
 
 function track(kind) {
   return { kind };
-}
-
-function next(emitter, event) {
-  return new Promise((resolve) => {
-    const off = emitter.on(event, (...args) => (off(), resolve(args)));
-  });
-}
-
-/** Looks at every turn of the event loop: some of what is waited for lasts for one answer of the server only. */
-async function until(condition) {
-  const deadline = performance.now() + 5_000;
-  while (!condition()) {
-    if (performance.now() > deadline) throw new Error(`not within five seconds: ${condition}`);
-    await new Promise(setImmediate);
-  }
 }
