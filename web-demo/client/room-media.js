@@ -308,9 +308,10 @@ export class RoomMedia {
   /** @param {(offer: Offer) => Promise<any>} send */
   async #exchange(send) {
     const pc = this.#pc;
+    // What comes or changes while the offer is made may be missing in it: it is as it was before, and offered again.
+    const directions = pc.getTransceivers().map((transceiver) => /** @type {const} */ ([transceiver, transceiver.direction]));
     await pc.setLocalDescription();
     const { sdp } = /** @type {RTCSessionDescription} */ (pc.localDescription);
-    const directions = pc.getTransceivers().map((transceiver) => /** @type {const} */ ([transceiver, transceiver.direction]));
     try {
       const reply = await send({ generation: ++this.#generation, sdp, tracks: this.#trackOffers() });
       if (this.#closed || !reply?.sdp) return;

@@ -115,6 +115,21 @@ test("when there are more pictures than slots, more slots are offered, once", as
   assert.equal(streams.size, 12);
 });
 
+test("slots that are wanted while an offer is made are in the next one", async () => {
+  const { server, alice } = await people("alice");
+  const room = await alice.joinRoom("weekly");
+  const [connection] = connections;
+  const offer = connection.setLocalDescription.bind(connection);
+  connection.setLocalDescription = async (...args) => {
+    await offer(...args);
+    connection.setLocalDescription = offer;
+    for (let n = 9; n < 12; n++) server.rooms.populate("weekly", `guest${n}`);
+    await until(() => room.participants.size === 12);
+  };
+  for (let n = 0; n < 9; n++) server.rooms.populate("weekly", `guest${n}`);
+  await until(() => room.participants.size === 12 && [...room.participants.values()].every((one) => one.track("camera").stream));
+});
+
 test("of a big Room everybody is known, page by page", async () => {
   const { server, alice, bob } = await people("alice", "bob");
   await alice.joinRoom("weekly");
