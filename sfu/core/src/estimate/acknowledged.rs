@@ -10,6 +10,9 @@ const WINDOW_MS: f64 = 150.0;
 /// A window that has lasted so long (microseconds) says something already.
 const LATEST_MIN_US: i64 = 60_000;
 
+/// A window that arrived in this share of the time in which it was sent, or more, was not pressed together, nor drawn out.
+const STRETCH_STEADY: f64 = 0.9;
+
 /// How uncertain a sample is that differs from the estimate: the estimate follows the better the closer they are.
 const UNCERTAINTY: f64 = 10.0;
 
@@ -75,7 +78,10 @@ impl AcknowledgedRate {
         if passed_ms >= window_ms {
             // A window that was longer than planned is judged by its real length: a silence counts.
             let sample_kbps = self.bytes * 8.0 / passed_ms;
-            self.handle_sample(sample_kbps, is_limited);
+            // But a first estimate is not made of a silence: there would be nothing to weigh it against.
+            if self.estimate_kbps.is_some() || passed_ms < 2.0 * window_ms {
+                self.handle_sample(sample_kbps, is_limited);
+            }
             let sent_ms = packet.sent_us.saturating_sub(self.window_sent_us) as f64 / 1000.0;
             self.stretch = passed_ms / sent_ms.max(1.0);
             self.bytes = 0.0;
@@ -97,6 +103,14 @@ impl AcknowledgedRate {
     pub(super) fn rate_latest(&self) -> Option<Bitrate> {
         self.estimate_kbps
             .map(|kbps| Bitrate::from_f64(kbps.max(self.last_kbps()) * 1000.0))
+    }
+
+    /// What both the rate and the last window say, where that window's packets took as long to arrive as to be sent: so much gets
+    /// through without a queue.
+    pub(super) fn rate_steady(&self) -> Option<Bitrate> {
+        let is_steady = (STRETCH_STEADY..=1.0 / STRETCH_STEADY).contains(&self.stretch);
+        let kbps = self.estimate_kbps.filter(|_| is_steady)?;
+        Some(Bitrate::from_f64(kbps.min(self.sample_kbps) * 1000.0))
     }
 
     /// How much longer the last window's packets took to arrive than to be sent: 1 on a way that keeps pace.
@@ -181,6 +195,17 @@ mod tests {
     }
 
     #[test]
+    fn a_silence_is_no_first_estimate() {
+        let mut rate = AcknowledgedRate::new();
+        rate.handle_packet(&packet(0, 1250), false);
+        for n in 0..200 {
+            rate.handle_packet(&packet(2_000_000 + n * 5_000, 1250), false);
+            assert!(rate.rate().is_none_or(|rate| rate > Bitrate::kbps(1800)));
+        }
+        near(&rate, 2000.0, 0.05);
+    }
+
+    #[test]
     fn packets_that_arrive_slower_than_they_were_sent_are_noticed() {
         let mut rate = AcknowledgedRate::new();
         for n in 0..200 {
@@ -190,6 +215,7 @@ mod tests {
             };
             rate.handle_packet(&packet, false);
         }
+        assert_eq!(rate.rate_steady(), None);
         assert!((1.9..2.1).contains(&rate.stretch()), "{}", rate.stretch());
     }
 

@@ -79,6 +79,9 @@ const WANTED_MARGIN: f64 = 1.2;
 const BLOCKED_STRETCH: f64 = 1.5;
 const BLOCKED_QUEUE_MS: f64 = 150.0;
 
+/// With a queue shorter than this what arrives is not held up.
+const STEADY_QUEUE_MS: f64 = 20.0;
+
 /// A way that takes so much longer to deliver is sent more than it carries.
 const LAGGING_STRETCH: f64 = 1.25;
 
@@ -400,6 +403,10 @@ impl Estimator {
             } else {
                 self.acknowledged.rate_latest()
             },
+            acknowledged_steady: self
+                .acknowledged
+                .rate_steady()
+                .filter(|_| self.delay.queue_ms() < STEADY_QUEUE_MS),
             // Where what arrives lags behind what was sent, it does tell what the way carries.
             is_limited: is_limited && stretch < LAGGING_STRETCH,
             round_trip: self.round_trip.unwrap_or(ROUND_TRIP_FIRST),

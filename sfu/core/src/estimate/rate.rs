@@ -19,6 +19,9 @@ const INCREASE_PER_SECOND: f64 = 1.08;
 const ACKNOWLEDGED_FACTOR: f64 = 1.5;
 const ACKNOWLEDGED_OFFSET: Bitrate = Bitrate::kbps(10);
 
+/// So much of what arrives without a queue fits.
+const ARRIVES: f64 = 0.95;
+
 /// Near the capacity a rate grows by one packet of this size per response time, if that is less; and always by so much per
 /// second at least.
 const PACKET_BITS: f64 = 1200.0 * 8.0;
@@ -60,6 +63,8 @@ pub(super) struct Input {
     pub(super) acknowledged: Option<Bitrate>,
     /// The same, as far up as the latest packets show.
     pub(super) acknowledged_latest: Option<Bitrate>,
+    /// What arrives without having waited, where that is known.
+    pub(super) acknowledged_steady: Option<Bitrate>,
     /// Whether there is less to send than would fit: then nothing shows that more would fit.
     pub(super) is_limited: bool,
     pub(super) round_trip: Duration,
@@ -117,6 +122,10 @@ impl RateControl {
         let passed = now.saturating_duration_since(self.changed_at.unwrap_or(now));
         let passed = passed.as_secs_f64().min(1.0);
         self.changed_at = Some(now);
+        // What arrives while no queue grows fits, whatever was thought of the way before.
+        if let Some(steady) = input.acknowledged_steady {
+            self.rate = self.rate.max(steady.scaled(ARRIVES));
+        }
         if input.is_limited {
             return;
         }
@@ -297,9 +306,20 @@ mod tests {
         near(t.control.rate(), 765);
     }
 
+    #[test]
+    fn what_arrives_without_a_queue_fits_whatever_was_thought_before() {
+        let mut t = Story::new(30);
+        t.steady = Some(Bitrate::kbps(400));
+        t.run(1, Usage::Under, 400, false);
+        near(t.control.rate(), 30);
+        t.run(2, Usage::Normal, 400, true);
+        near(t.control.rate(), 380);
+    }
+
     struct Story {
         control: RateControl,
         now: Instant,
+        steady: Option<Bitrate>,
     }
 
     impl Story {
@@ -307,6 +327,7 @@ mod tests {
             Self {
                 control: RateControl::new(Bitrate::kbps(kbps)),
                 now: start() + Duration::from_secs(10),
+                steady: None,
             }
         }
 
@@ -317,6 +338,7 @@ mod tests {
                     usage,
                     acknowledged: Some(Bitrate::kbps(acknowledged)),
                     acknowledged_latest: Some(Bitrate::kbps(acknowledged)),
+                    acknowledged_steady: self.steady,
                     is_limited,
                     round_trip: Duration::from_millis(100),
                     queue_ms: 50.0,
