@@ -1,16 +1,18 @@
-// An encoder of another make publishes by WHIP, a plain page watches by WHEP, and people of the Room see the encoder.
+// Encoders of other makes, FFmpeg among them, publish by WHIP, a plain page watches by WHEP, and people of the Room see the encoder.
 
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 
-import { meets, seesPictures } from './lib/meeting.mjs';
+import { hears, meets, seesPictures } from './lib/meeting.mjs';
 import { story } from './lib/story.mjs';
 import { eventually } from './lib/wait.mjs';
 
 const PYTHON = process.env.AIORTC_PYTHON ?? 'python3';
-const ENCODER = fileURLToPath(new URL('encoder.py', import.meta.url));
+const here = (name) => fileURLToPath(new URL(name, import.meta.url));
+const ENCODER = here('encoder.py');
+const FFMPEG = here('ffmpeg.py');
 
 /** So many frames, or packets of sound, more mean that they flow. */
 const FRAMES_MIN = 10;
@@ -24,7 +26,7 @@ story('an encoder of another make is seen by people and by a viewer over HTTP, t
   const early = await viewer.watch().catch((error) => error.message);
   assert.match(early, /409 5 .*unknown_room/, 'the Room has not begun');
 
-  const encoder = await publish(world, 'VP8');
+  const encoder = await publish(world, ENCODER, 'VP8');
   await eventually('the viewer is let in', () => viewer.watch());
   await viewer.sees('the encoder');
   await viewer.hears();
@@ -47,7 +49,7 @@ story('an encoder of another make is seen by people and by a viewer over HTTP, t
 story('a viewer who names somebody sees them, and an encoder of H264 is removed by a moderator', { skip }, async (world) => {
   const chromium = await world.browser('chromium');
   const alice = await meets(world, chromium, 'Alice');
-  const encoder = await publish(world, 'H264');
+  const encoder = await publish(world, ENCODER, 'H264');
   await seesPictures(alice, 1);
   const viewer = await Viewer.open(world, chromium, 'watcher', '?participant=camera');
   await viewer.watch();
@@ -62,10 +64,28 @@ story('a viewer who names somebody sees them, and an encoder of H264 is removed 
   assert.equal(await encoder.end(), 'lost');
 });
 
-/** Starts an encoder, and waits until its media may flow; `codec` is `VP8` or `H264`. `end` resolves to the last it says. */
-async function publish(world, codec) {
+story('FFmpeg is seen and heard by people and by a viewer over HTTP, until it stops', { skip }, async (world) => {
+  const chromium = await world.browser('chromium');
+  const alice = await meets(world, chromium, 'Alice');
+  const encoder = await publish(world, FFMPEG);
+  await seesPictures(alice, 1);
+  await hears(alice);
+  const viewer = await Viewer.open(world, chromium, 'watcher', '?participant=camera');
+  await viewer.watch();
+  await viewer.sees('FFmpeg');
+  await viewer.hears();
+  assert.equal(await viewer.codec(), 'video/H264');
+
+  encoder.stop();
+  assert.equal(await encoder.end(), 'out');
+  await alice.readsThat('meeting-count', /^2 people$/);
+  await viewer.seesNothing();
+});
+
+/** Starts an encoder, and waits until its media may flow; `details` follow address and token. `end` resolves to the last it says. */
+async function publish(world, script, ...details) {
   const { token } = await signIn(world, 'Camera');
-  const child = spawn(PYTHON, [ENCODER, `${world.server.url}/v1/whip/weekly`, token, codec], { stdio: ['pipe', 'pipe', 'pipe'] });
+  const child = spawn(PYTHON, [script, `${world.server.url}/v1/whip/weekly`, token, ...details], { stdio: ['pipe', 'pipe', 'pipe'] });
   world.whenOver(() => child.kill('SIGKILL'));
   const ended = once(child, 'exit');
   let said = '';
@@ -74,7 +94,7 @@ async function publish(world, codec) {
   return {
     stop: () => child.stdin.end(),
     async end() {
-      await eventually('the encoder is out', () => /^(out \d+|lost)$/m.test(said));
+      await eventually('the encoder is out', () => /^(out( \d+)?|lost)$/m.test(said));
       // It waits for this, too.
       child.stdin.end();
       await ended;

@@ -1,7 +1,7 @@
 // WebRTC stacks we did not write, each in a process of its own as a peer that sends a plain colour and a tone and tells what it
 // decodes. They are asked and answer by lines of JSON; what is asked is called `do`:
 //
-//   offer {sends, audio_slots, video_slots, colour}  → {sdp, tracks: [{mid, source}]}
+//   offer {sends, audio_slots, video_slots, colour}  → {sdp, tracks: [{mid, source}]}; libwebrtc again, with what it has besides
 //   accept {sdp}                                        the answer
 //   restart {}                                       → as `offer`; libwebrtc alone
 //   received {}                                      → {state, streams: [{mid, frames, loud, width?, height?, colour?}]}

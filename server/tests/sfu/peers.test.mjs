@@ -74,6 +74,13 @@ story('aiortc receives the Layer of libwebrtc that fits what it shows, and who c
   await perceives(late, { roam: RED });
 });
 
+story('who came with sound alone adds a camera later', {}, async (world) => {
+  const roam = await sits(world, 'Roam', startWrtc(), { sends: ['microphone'], video_slots: 0, colour: RED });
+  const late = await sits(world, 'Late', startWrtc(), { sends: [], colour: BLUE });
+  await roam.adds({ sends: ['camera'], colour: RED });
+  await perceives(late, { roam: RED });
+});
+
 async function sits(world, name, peer, media) {
   world.whenOver(() => peer.close());
   return Seat.take(world.server, { name, room: 'weekly', peer, media: { ...SLOTS, ...media } });

@@ -55,6 +55,11 @@ export class Seat {
     await this.#session.command('room.mute', { room: this.#room, track: this.#ownTrack(source), muted });
   }
 
+  /** Sends more than before; `media` is what `offer` takes. */
+  async adds(media) {
+    await this.#exchange('room.offer', await this.#peer.ask('offer', { audio_slots: 0, video_slots: 0, ...media }));
+  }
+
   /** Looks for another way to the server. */
   async restarts() {
     await this.#exchange('room.offer', await this.#peer.ask('restart'));

@@ -121,10 +121,11 @@ async function seesAll(person, count) {
   const [end, seconds] = [await tilesOf(person), (performance.now() - began) / 1000];
   const rates = end.flatMap(({ user, frames }) => {
     const then = start.find((one) => one.user === user);
-    return then ? [{ user, rate: (frames - then.frames) / seconds }] : [];
+    // What stopped, or is another slot's now, has no rate.
+    return then && frames >= then.frames ? [{ user, rate: (frames - then.frames) / seconds }] : [];
   }).sort((a, b) => a.rate - b.rate);
-  const of = (at) => `${rates[at].rate.toFixed(1)} (${rates[at].user})`;
-  console.log(`${person.name} (${person.kind}) with ${count} people: ${rates.length} pictures of others on the screen; frames a second: `
+  const of = (at) => (rates[at] ? `${rates[at].rate.toFixed(1)} (${rates[at].user})` : 'none');
+  console.log(`${person.name} (${person.kind}) with ${count} people: ${rates.length} pictures of ${end.length} others on the screen; frames a second: `
     + `least ${of(0)}, median ${of(Math.floor(rates.length / 2))}, most ${of(rates.length - 1)}`);
 }
 
