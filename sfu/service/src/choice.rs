@@ -163,12 +163,7 @@ fn choices(core: &Core, participant: &Participant) -> Vec<Choice> {
             is_pinned: false,
             is_screen: track.source == Source::Screen,
         };
-        if let Some(wish) = participant
-            .wants
-            .wishes
-            .iter()
-            .find(|wish| wish.track == track.id)
-        {
+        if let Some(wish) = participant.wants.wish(track.id) {
             choice.height = wish.height;
             choice.priority = wish.priority;
             choice.is_pinned = wish.pinned;

@@ -171,6 +171,10 @@ pub(crate) struct Participant {
     pub(crate) joined_at: Instant,
     /// When something authenticated came last.
     pub(crate) heard_at: Instant,
+    /// What is in their slots has to be thought over.
+    pub(crate) is_renewed: bool,
+    /// It was, and what slots there should be has not been told.
+    pub(crate) is_refilled: bool,
     /// What signaling knows of the slots there should be.
     pub(crate) wanted_told: (u16, u16),
     /// When the library wants to be called.
@@ -231,16 +235,15 @@ impl Participant {
             sequence_id: None,
             permissions: newcomer.permissions,
             encrypted: newcomer.encrypted,
-            wants: Wants {
-                automatic: true,
-                wishes: Vec::new(),
-            },
+            wants: Wants::new(true, Vec::new()),
             talk: Talk::new(now),
             generation: newcomer.generation,
             sections: Vec::new(),
             state: State::Connecting,
             joined_at: now,
             heard_at: now,
+            is_renewed: false,
+            is_refilled: false,
             wanted_told: (0, 0),
             peer_due: Some(now),
             choose_due: None,

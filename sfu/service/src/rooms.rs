@@ -43,9 +43,6 @@ use crate::sdp::{self, Offer};
 use crate::timers::{Timer, Timers};
 use crate::wishes::Wants;
 
-/// The most wishes of a Participant; one for each Track of a full Room is more than anybody sees.
-const WISHES_MAX: usize = 1024;
-
 /// What all shards count together.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
@@ -117,6 +114,8 @@ pub(crate) struct Room {
     pub(crate) is_touched: bool,
     /// What is in the slots has to be thought over.
     pub(crate) is_new: bool,
+    /// Participants of whose slots alone that holds.
+    pub(crate) renewed: Vec<usize>,
     /// Somebody has to be told what is in their slots.
     pub(crate) has_news: bool,
 }
@@ -257,12 +256,11 @@ impl Rooms {
             MediaCommandKind::Want {
                 participant,
                 automatic,
-                mut wishes,
+                wishes,
             } => {
                 if let Some(index) = self.find(room, participant) {
-                    wishes.truncate(WISHES_MAX);
-                    self.participants[index].wants = Wants { automatic, wishes };
-                    self.renew(self.participants[index].room);
+                    self.participants[index].wants = Wants::new(automatic, wishes);
+                    self.renew_one(index);
                 }
             }
             MediaCommandKind::End => {
@@ -321,6 +319,20 @@ impl Rooms {
         if let Some(room) = self.rooms.get_mut(at) {
             room.is_new = true;
         }
+    }
+
+    /// Has what is in the slots of one Participant thought over at the end of the turn: what they want is nobody else's business.
+    fn renew_one(&mut self, index: usize) {
+        let Some(participant) = self.participants.get_mut(index) else {
+            return;
+        };
+        let at = participant.room;
+        if !std::mem::replace(&mut participant.is_renewed, true)
+            && let Some(room) = self.rooms.get_mut(at)
+        {
+            room.renewed.push(index);
+        }
+        self.touch(at);
     }
 
     /// Has what is queued for a Participant sent at the end of the turn.
@@ -521,6 +533,7 @@ impl Rooms {
             due: None,
             is_touched: false,
             is_new: false,
+            renewed: Vec::new(),
             has_news: false,
         });
         self.room_by_id.insert(id, at);
@@ -733,26 +746,29 @@ mod tests {
         }
     }
 
-    fn join(rooms: &mut Rooms, now: Instant, room: u128, participant: u128) {
+    fn command(rooms: &mut Rooms, now: Instant, room: u128, kind: MediaCommandKind) {
         let command = MediaCommand {
             account: AccountId::from_u128(1),
             room: RoomId::from_u128(room),
-            kind: MediaCommandKind::Join {
-                participant: ParticipantId::from_u128(participant),
-                permissions: Role::Speaker.permissions(),
-                encrypted: false,
-                offer: offer(now),
-            },
+            kind,
         };
         rooms.handle_command(now, command);
         rooms.finish_turn(now);
     }
 
-    #[test]
-    fn a_fault_ends_the_room_it_happened_in_and_no_other() {
-        let now = Instant::now();
-        let (events, mut heard) = mpsc::channel(64);
-        let mut rooms = Rooms::new(
+    fn join(rooms: &mut Rooms, now: Instant, room: u128, participant: u128) {
+        let kind = MediaCommandKind::Join {
+            participant: ParticipantId::from_u128(participant),
+            permissions: Role::Speaker.permissions(),
+            encrypted: false,
+            offer: offer(now),
+        };
+        command(rooms, now, room, kind);
+    }
+
+    fn rooms(now: Instant) -> (Rooms, mpsc::Receiver<MediaEvent>) {
+        let (events, heard) = mpsc::channel(64);
+        let rooms = Rooms::new(
             0,
             now,
             Arc::new(Config::default()),
@@ -762,6 +778,49 @@ mod tests {
             Outbox::new(events),
             StdRng::seed_from_u64(1),
         );
+        (rooms, heard)
+    }
+
+    #[test]
+    fn what_one_wants_has_nobody_elses_slots_thought_over() {
+        let now = Instant::now();
+        let (mut rooms, _heard) = rooms(now);
+        for participant in 0..20 {
+            join(&mut rooms, now, 1, participant);
+        }
+        // Whose slots were thought over has Layers chosen at once.
+        let thought_over = |rooms: &mut Rooms| {
+            let due = |(_, participant): (usize, &mut Participant)| {
+                participant.choose_due.take().map(|_| participant.id)
+            };
+            rooms.participants.iter_mut().filter_map(due).collect()
+        };
+        let all: Vec<ParticipantId> = thought_over(&mut rooms);
+        assert_eq!(all.len(), 20);
+
+        let want = |participant| MediaCommandKind::Want {
+            participant: ParticipantId::from_u128(participant),
+            automatic: false,
+            wishes: Vec::new(),
+        };
+        command(&mut rooms, now, 1, want(7));
+        assert_eq!(thought_over(&mut rooms), [ParticipantId::from_u128(7)]);
+
+        // Who has gone by then has none.
+        let leave = |participant| MediaCommandKind::Leave {
+            participant: ParticipantId::from_u128(participant),
+        };
+        command(&mut rooms, now, 1, want(8));
+        command(&mut rooms, now, 1, leave(8));
+        assert_eq!(thought_over(&mut rooms).len(), 19);
+        command(&mut rooms, now, 1, want(9));
+        assert_eq!(thought_over(&mut rooms), [ParticipantId::from_u128(9)]);
+    }
+
+    #[test]
+    fn a_fault_ends_the_room_it_happened_in_and_no_other() {
+        let now = Instant::now();
+        let (mut rooms, mut heard) = rooms(now);
         for (room, participant) in [(1, 10), (1, 11), (2, 20)] {
             join(&mut rooms, now, room, participant);
         }

@@ -187,22 +187,32 @@ impl Rooms {
             return;
         };
         let is_new = std::mem::take(&mut room.is_new);
+        let mut renewed = std::mem::take(&mut room.renewed);
         if is_new {
-            room.has_news = true;
-            for place in 0..room.places.len() {
-                if let Some(index) = room.places[place]
-                    && let Some(participant) = self.participants.get_mut(index)
-                {
-                    fill(now, room, index, participant);
-                    let hushed = hushed(room, index, participant);
-                    room.core.hush(participant.key, hushed);
-                    participant.choose_due = Some(now);
-                }
+            renewed.clear();
+            renewed.extend(room.places.iter().copied().flatten());
+        }
+        for index in renewed.iter().copied() {
+            // They may have left meanwhile.
+            if let Some(participant) = self.participants.get_mut(index)
+                && participant.room == at
+            {
+                participant.is_renewed = false;
+                participant.is_refilled = true;
+                room.has_news = true;
+                fill(now, room, index, participant);
+                let hushed = hushed(room, index, participant);
+                room.core.hush(participant.key, hushed);
+                participant.choose_due = Some(now);
             }
         }
         self.hear(now, at);
-        if is_new {
-            self.wait_all(at);
+        // Something may be due sooner than it was.
+        for index in renewed.drain(..) {
+            self.wait(index);
+        }
+        if let Some(room) = self.rooms.get_mut(at) {
+            room.renewed = renewed;
         }
     }
 
@@ -310,7 +320,10 @@ impl Rooms {
             let Some(participant) = self.participants.get_mut(index) else {
                 continue;
             };
-            let wanted = slots_wanted(room, index, participant);
+            let wanted = match std::mem::take(&mut participant.is_refilled) {
+                true => slots_wanted(room, index, participant),
+                false => participant.wanted_told,
+            };
             if wanted == participant.wanted_told
                 && !participant.sections.iter().any(|section| section.is_news)
             {
@@ -338,7 +351,12 @@ impl Rooms {
 
 /// Puts what a Participant wants to see into their slots.
 fn fill(now: Instant, room: &mut Room, index: usize, participant: &mut Participant) {
-    let offered = offered_to(room, index, false);
+    let offered = |track: &Track| Offered {
+        track: track.id,
+        source: track.source,
+        is_muted: track.is_silent,
+    };
+    let offered: Vec<Offered> = of_others(room, index, false).map(offered).collect();
     let wanted = wishes::wanted(&offered, &participant.wants);
     let is_slot = |section: &&mut Section| !section.is_audio && section.slot.is_some();
     let mut slots: Vec<&mut Section> = participant.sections.iter_mut().filter(is_slot).collect();
@@ -380,16 +398,12 @@ fn fill(now: Instant, room: &mut Room, index: usize, participant: &mut Participa
 /// The voices a Participant does not want to hear.
 fn hushed(room: &Room, index: usize, participant: &Participant) -> Vec<TrackKey> {
     let wants = &participant.wants;
-    if wants.automatic && wants.wishes.iter().all(|wish| wish.wanted) {
+    if wants.wants_all() {
         return Vec::new();
     }
-    let wanted = wishes::wanted(&offered_to(room, index, true), wants);
-    let is_hushed = |track: &&Track| {
-        let is_wanted = wanted.iter().any(|wanted| wanted.track == track.id);
-        track.source.is_audio() && track.owner != index && !is_wanted
-    };
-    let tracks = room.tracks.iter().filter(is_hushed);
-    tracks.map(|track| track.key).collect()
+    let is_hushed = |track: &&Track| !wants.wants(track.id);
+    let voices = of_others(room, index, true).filter(is_hushed);
+    voices.map(|track| track.key).collect()
 }
 
 /// How many audio and video slots a Participant should have in all.
@@ -398,29 +412,20 @@ fn slots_wanted(room: &Room, index: usize, participant: &Participant) -> (u16, u
         let is_slot = |section: &&Section| section.is_audio == is_audio && section.slot.is_some();
         participant.sections.iter().filter(is_slot).count()
     };
-    let there = |is_audio: bool| {
-        wishes::wanted(&offered_to(room, index, is_audio), &participant.wants).len()
-    };
-    let wanted = |has: usize, there: usize, max: usize| {
-        u16::try_from(has.max(there.min(max))).unwrap_or(u16::MAX)
+    let wanted = |is_audio: bool, max: usize| {
+        let is_wanted = |track: &&Track| participant.wants.wants(track.id);
+        let there = of_others(room, index, is_audio).filter(is_wanted);
+        let count = has(is_audio).max(there.take(max).count());
+        u16::try_from(count).unwrap_or(u16::MAX)
     };
     (
-        wanted(has(true), there(true), AUDIO_SLOTS_WANTED_MAX),
-        wanted(has(false), there(false), VIDEO_SLOTS_WANTED_MAX),
+        wanted(true, AUDIO_SLOTS_WANTED_MAX),
+        wanted(false, VIDEO_SLOTS_WANTED_MAX),
     )
 }
 
 /// What others send that a Participant could hear or see.
-fn offered_to(room: &Room, index: usize, is_audio: bool) -> Vec<Offered> {
-    let is_of_others = |track: &&Track| track.source.is_audio() == is_audio && track.owner != index;
-    let offered = |track: &Track| Offered {
-        track: track.id,
-        source: track.source,
-        is_muted: track.is_silent,
-    };
-    room.tracks
-        .iter()
-        .filter(is_of_others)
-        .map(offered)
-        .collect()
+fn of_others(room: &Room, index: usize, is_audio: bool) -> impl Iterator<Item = &Track> {
+    let is_it = move |track: &&Track| track.source.is_audio() == is_audio && track.owner != index;
+    room.tracks.iter().filter(is_it)
 }

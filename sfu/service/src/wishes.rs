@@ -4,13 +4,42 @@ use model::id::TrackId;
 use model::media::Wish;
 use model::room::Source;
 
+/// The most wishes of a Participant; one for each Track of a full Room is more than anybody sees.
+pub(crate) const WISHES_MAX: usize = 1024;
+
 /// What a Participant wants to see; sound is put into its slots by who speaks.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Wants {
     /// Tracks that are not named are received, too.
-    pub(crate) automatic: bool,
-    /// The Tracks named.
-    pub(crate) wishes: Vec<Wish>,
+    automatic: bool,
+    /// The Tracks named, in the order of their ids.
+    wishes: Vec<Wish>,
+}
+
+impl Wants {
+    /// These wishes, up to [`WISHES_MAX`]; where a Track is named twice, the first counts.
+    pub(crate) fn new(automatic: bool, mut wishes: Vec<Wish>) -> Self {
+        wishes.truncate(WISHES_MAX);
+        wishes.sort_by_key(|wish| wish.track);
+        wishes.dedup_by_key(|wish| wish.track);
+        Self { automatic, wishes }
+    }
+
+    /// Whether every Track is wanted.
+    pub(crate) fn wants_all(&self) -> bool {
+        self.automatic && self.wishes.iter().all(|wish| wish.wanted)
+    }
+
+    /// Whether a Track is wanted.
+    pub(crate) fn wants(&self, track: TrackId) -> bool {
+        self.wish(track).map_or(self.automatic, |wish| wish.wanted)
+    }
+
+    /// How a Track is wanted, where it is named.
+    pub(crate) fn wish(&self, track: TrackId) -> Option<&Wish> {
+        let at = self.wishes.binary_search_by_key(&track, |wish| wish.track);
+        at.ok().and_then(|at| self.wishes.get(at))
+    }
 }
 
 /// A video Track somebody else sends.
@@ -38,8 +67,7 @@ pub(crate) struct Wanted {
 pub(crate) fn wanted(offered: &[Offered], wants: &Wants) -> Vec<Wanted> {
     let of_track = |offered: &Offered| {
         let is_screen = offered.source == Source::Screen;
-        let wish = wants.wishes.iter().find(|wish| wish.track == offered.track);
-        let wanted = match wish {
+        let wanted = match wants.wish(offered.track) {
             Some(wish) if !wish.wanted => return None,
             None if !wants.automatic => return None,
             Some(wish) => Wanted {
@@ -118,10 +146,15 @@ mod tests {
     }
 
     fn check(offered: &[Offered], automatic: bool, wishes: &[Wish], expected: &[u128]) {
-        let wants = Wants {
-            automatic,
-            wishes: wishes.to_vec(),
-        };
+        let wants = Wants::new(automatic, wishes.to_vec());
+        for one in offered {
+            assert_eq!(
+                wants.wants(one.track),
+                expected.contains(&one.track.as_u128())
+            );
+        }
+        let all = expected.len() == offered.len() && automatic;
+        assert_eq!(wants.wants_all(), all);
         let tracks: Vec<u128> = wanted(offered, &wants)
             .iter()
             .map(|wanted| wanted.track.as_u128())
