@@ -343,33 +343,40 @@ impl<'a> Section<'a> {
     }
 
     /// Takes in parameters that two ends have to agree on (RFC 6184 §8.2.2, RFC 9628 §6, RFC 4588 §8.1): level and the like may differ from
-    /// section to section. What is left out is what it means to leave it out.
+    /// section to section. What is left out is what it means to leave it out; what is there twice, or is no profile, is told as it is, since
+    /// one reader makes something else of it than another.
     fn add_variant(&mut self, payload_type: u8, value: &str) {
-        const TOLD: [(&str, &str, usize); 5] = [
-            ("packetization-mode", "0", usize::MAX),
-            ("profile-level-id", "", 4), // Without the level.
-            ("profile-id", "0", usize::MAX),
-            ("profile", "0", usize::MAX),
-            ("apt", "", usize::MAX),
+        const TOLD: [(&str, &str); 5] = [
+            ("packetization-mode", "0"),
+            ("profile-level-id", ""),
+            ("profile-id", "0"),
+            ("profile", "0"),
+            ("apt", ""),
         ];
-        if self.variants.len() == FORMATS_MAX {
-            return;
-        }
         let parameters = value
             .split_once(' ')
             .map_or("", |(_, parameters)| parameters);
         let mut variant = String::new();
-        for (name, default, len) in TOLD {
-            let told = parameters.split(';').find_map(|parameter| {
-                let (known, value) = parameter.trim().split_once('=')?;
-                known.eq_ignore_ascii_case(name).then_some(value)
+        for (name, default) in TOLD {
+            let told = parameters.split(';').filter_map(|parameter| {
+                let (known, value) = parameter.split_once('=')?;
+                let is_it = known.trim().eq_ignore_ascii_case(name);
+                is_it.then_some(value.trim())
             });
-            if let Some(told) = told.filter(|told| *told != default) {
-                let told: String = told.chars().take(len).collect();
-                variant.extend([name, "=", &told.to_ascii_lowercase(), ";"]);
+            for told in told.filter(|told| *told != default) {
+                let is_level = |told: &str| {
+                    name == "profile-level-id"
+                        && told.len() == 6
+                        && told.bytes().all(|byte| byte.is_ascii_hexdigit())
+                };
+                let len = if is_level(told) { 4 } else { told.len() };
+                variant.extend([name, "=", &told[..len].to_ascii_lowercase(), ";"]);
             }
         }
-        if !variant.is_empty() {
+        let mut known = self.variants.iter_mut();
+        if let Some((_, known)) = known.find(|(known, _)| *known == payload_type) {
+            known.push_str(&variant);
+        } else if !variant.is_empty() && self.variants.len() < FORMATS_MAX {
             self.variants.push((payload_type, variant));
         }
     }

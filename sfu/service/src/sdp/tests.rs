@@ -186,6 +186,17 @@ fn what_stands_for_two_things_is_refused() {
         &both(parameters, "packetization-mode=1;profile-level-id=64001f"),
         repeated,
     );
+    let unreadable = "packetization-mode=1;profile-level-id=42e01f0level";
+    check(&both(parameters, unreadable), repeated);
+    let twice = "packetization-mode=1;profile-level-id=42e01f;profile-level-id=64001f";
+    check(&both(parameters, twice), repeated);
+    check(
+        &both(
+            parameters,
+            "packetization-mode = 1; profile-level-id = 42e01f",
+        ),
+        None,
+    );
     check(
         &both("packetization-mode=0", "level-asymmetry-allowed=1"),
         None,
