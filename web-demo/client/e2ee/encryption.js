@@ -11,6 +11,8 @@ import { RoomKeys } from "./keys.js";
 const KEY_LEAD_MS = 500;
 /** Keys of one Participant that may be in use: the one before still arrives, and the one after may be there already. */
 const KIDS_KEPT = 3;
+/** How many Participants may send a key before we are told of them: as many as a Room may have. */
+const EARLY_MAX = 1_000;
 /** What the server did not take is said again after this. */
 const AGAIN_MS = 1_000;
 /** Answers after which saying it again is no use: we are not there, or encryption is off. */
@@ -20,6 +22,8 @@ const HOPELESS = new Set(["unknown_room", "not_in_room", "forbidden", "closed", 
 export function canEncrypt() {
   return "RTCRtpScriptTransform" in globalThis && typeof Worker === "function";
 }
+
+/** @typedef {{from: string, epoch: number, ciphertext: string}} Wrapped a key of a Participant, for us alone */
 
 /**
  * @typedef {object} EncryptionOptions
@@ -56,6 +60,8 @@ export class Encryption {
   #known = new Map();
   /** @type {Map<string, number[]>} of each of the others, oldest first */
   #kids = new Map();
+  /** Keys that came before we were told of who sent them. @type {Map<string, Wrapped>} */
+  #early = new Map();
   /** Receivers, and whose frames belong there. @type {Map<RTCRtpTransceiver, {slot: number, owner: string|null}>} */
   #slots = new Map();
   /** Whether those who were here before us were taken in. */
@@ -145,11 +151,15 @@ export class Encryption {
     });
   }
 
-  /** A key of somebody else. @param {{from: string, epoch: number, ciphertext: string}} wrapped */
-  handleKeys({ from, epoch, ciphertext }) {
+  /** A key of somebody else. @param {Wrapped} wrapped */
+  handleKeys(wrapped) {
     this.#enqueue(async (keys) => {
-      // Of somebody who cannot be trusted; that was told.
-      if (!keys.has(from)) return;
+      const { from, epoch, ciphertext } = wrapped;
+      if (!keys.has(from)) {
+        // Of somebody who cannot be trusted, which was told; or of one whom a later page of the list will name.
+        if (!this.#known.has(from) && this.#early.size < EARLY_MAX) this.#early.set(from, wrapped);
+        return;
+      }
       const opened = await keys.unwrap(from, epoch, ciphertext);
       const kids = [...(this.#kids.get(from) ?? []), opened.kid];
       for (const kid of kids.splice(0, kids.length - KIDS_KEPT)) this.#worker.postMessage({ type: "forget", owner: from, kid });
@@ -178,6 +188,9 @@ export class Encryption {
       if (before !== undefined) throw new OffhookError("bad_signature", "a Participant announced another key");
       await keys.add(id, { key: e2ee.key, signature: e2ee.signature }, e2ee.device_key);
       this.#options.onDevice(id, e2ee.device_key);
+      const early = this.#early.get(id);
+      this.#early.delete(id);
+      if (early) this.handleKeys(early);
       return true;
     } catch (error) {
       // They get no key of ours, and theirs open nothing here.

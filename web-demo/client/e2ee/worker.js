@@ -3,7 +3,7 @@
 //   page → worker   {type: "seal", kid, baseKey}           our own key from now on
 //                   {type: "open", owner, kid, baseKey}    a key of another Participant
 //                   {type: "forget", owner, kid}
-//                   {type: "expect", slot, owner}          whose frames the page shows in a slot; null: nobody's
+//                   {type: "expect", slot, owner}          whose frames the page shows in a slot; null: anybody's
 //   worker → page   {type: "dropped", reason, kid}         at most once a second for each reason and key
 
 import { Opener, Sealer, Slot } from "./frames.js";

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { sign, toBase64url } from "../code.js";
+import { Encryption } from "../e2ee/encryption.js";
 import { Opener, ReplayWindow, Sealer, Slot, clearLen } from "../e2ee/frames.js";
 import { RoomKeys, kidOf } from "../e2ee/keys.js";
 import { concat, decodeHeader, deriveFrameKey, encodeHeader, open, seal } from "../e2ee/sframe.js";
@@ -229,4 +230,39 @@ test("the code of a Room is the same for all, until somebody's key is another's"
   const [, stranger] = await room();
   await a.keys.add(B, stranger.announcement, stranger.deviceKey);
   assert.notDeepEqual(await a.keys.code(a.deviceKey, a.announcement), words);
+});
+
+test("a key that comes before its sender was named opens their frames once they are", async (t) => {
+  const [a, b] = await room();
+  const told = [];
+  globalThis.Worker = class {
+    postMessage(message) {
+      told.push(message);
+    }
+    terminate() {}
+  };
+  t.after(() => delete globalThis.Worker);
+  let announced;
+  const shown = new Promise((resolve) => (announced = resolve));
+  const nothing = () => {};
+  const encryption = new Encryption({
+    device: { key: a.deviceKey, sign: (text) => sign(a.device.privateKey, text) },
+    command: async (type, { e2ee }) => type === "room.announce" && announced(e2ee),
+    maySend: () => false,
+    onDevice: nothing,
+    onCode: nothing,
+    onSpent: nothing,
+    onError: (error) => assert.fail(error),
+  });
+  encryption.begin(ROOM, A);
+  encryption.update([]);
+  await b.keys.add(A, await shown, a.deviceKey);
+  const { epoch, keys } = await b.keys.wrapped();
+
+  encryption.handleKeys({ from: B, epoch, ciphertext: keys[0].ciphertext });
+  encryption.update([{ id: B, e2ee: { ...b.announcement, device_key: b.deviceKey } }]);
+  while (!told.some(({ type }) => type === "open")) await new Promise((resolve) => setImmediate(resolve));
+  const { owner, kid } = told.find(({ type }) => type === "open");
+  assert.deepEqual({ owner, kid }, { owner: B, kid: (await b.keys.own()).kid });
+  encryption.close();
 });
