@@ -69,11 +69,15 @@ story('a moderator mutes, gives roles, removes and lets in again', {}, async (wo
 
   await alice.press('more-bob');
   await alice.press('make-listener');
-  await eventually('Bob may only listen', () => bob.page.evaluate(() => document.querySelector('[data-test="meeting-mute"]').disabled));
+  const mayNotSpeak = () => bob.page.evaluate(() => document.querySelector('[data-test="meeting-mute"]').ariaDisabled === 'true');
+  await eventually('Bob may only listen', mayNotSpeak);
+  await bob.page.focus('[data-test="meeting-mute"]');
+  await bob.page.keyboard.press('Enter');
+  await eventually('Bob hears why', () => bob.page.evaluate(() => document.body.innerText.includes('You may not speak')));
   await seesPictures(bob, 1);
   await alice.press('more-bob');
   await alice.press('make-speaker');
-  await eventually('Bob may speak', () => bob.page.evaluate(() => !document.querySelector('[data-test="meeting-mute"]').disabled));
+  await eventually('Bob may speak', async () => !(await mayNotSpeak()));
   await bob.press('meeting-camera');
   await seesPictures(alice, 1);
 

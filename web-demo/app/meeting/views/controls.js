@@ -1,6 +1,7 @@
 /** The row of buttons under a meeting. */
 
 import { canShareScreen } from "../../devices.js";
+import { toast } from "../../announce.js";
 import { attempt } from "../../attempt.js";
 import { h, setAttribute, setText } from "../../dom.js";
 import { store } from "../../state.js";
@@ -18,6 +19,13 @@ const REACTIONS = /** @type {const} */ ([
   ["🎉", "Party"],
 ]);
 
+/** What a Participant may not do, and what a moderator may let them do. */
+const PERMITS = /** @type {const} */ ({
+  speak: ["speak", "speak"],
+  video: ["show yourself", "switch your camera on"],
+  share: ["share your screen", "share it"],
+});
+
 export function meetingControls() {
   const run = (/** @type {(meeting: Meeting) => unknown} */ what) => () => {
     const { meeting } = store.state;
@@ -28,19 +36,19 @@ export function meetingControls() {
     "meeting-mute",
     "mic",
     "M",
-    run(({ own }) => own.toggleMicrophone()),
+    run((meeting) => permitted(meeting, "speak") && meeting.own.toggleMicrophone()),
   );
   const camera = control(
     "meeting-camera",
     "video",
     "V",
-    run(({ own }) => own.toggleCamera()),
+    run((meeting) => permitted(meeting, "video") && meeting.own.toggleCamera()),
   );
   const screen = control(
     "meeting-screen",
     "screen",
     "S",
-    run(({ own }) => own.toggleScreen()),
+    run((meeting) => permitted(meeting, "share") && meeting.own.toggleScreen()),
   );
   const hand = control(
     "meeting-hand",
@@ -116,7 +124,15 @@ export function meetingControls() {
 
 /** Who may only listen finds the button, and hears why it does nothing. @param {HTMLElement} button @param {boolean} isDisabled */
 function disable(button, isDisabled) {
-  setAttribute(button, "disabled", isDisabled ? "" : null);
+  setAttribute(button, "aria-disabled", isDisabled ? "true" : null);
+}
+
+/** Whether a Participant may do something; tells them when they may not. @param {Meeting} meeting @param {"speak"|"video"|"share"} what */
+function permitted({ room }, what) {
+  if (!room || room.local.permissions[what]) return true;
+  const [verb, words] = PERMITS[what];
+  toast(`You may not ${verb}`, `A moderator can let you ${words}. Raise your hand to ask.`, { key: "listener" });
+  return false;
 }
 
 /** A number at a button. @param {HTMLElement} button */
