@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::figures::Figures;
 use crate::ice::IceServers;
-use crate::media::{Lost, ToMedia};
+use crate::media::{Lost, Sent, ToMedia};
 use crate::socket::{End, Outbox, SOON, Tell};
 use alarm::Alarm;
 use nodes::ToNodes;
@@ -267,10 +267,12 @@ impl Shard {
                     self.apply(None).await;
                 }
                 sent = self.to_media.send_unsent() => {
-                    if let Err(lost) = sent {
-                        self.lose_media(lost);
-                        self.apply(None).await;
+                    match sent {
+                        Ok(Sent::One) => {}
+                        Ok(Sent::KeepsUp) => self.regain_media(),
+                        Err(lost) => self.lose_media(lost),
                     }
+                    self.apply(None).await;
                 }
                 _ = upkeep.tick() => {
                     self.on_upkeep().await;
@@ -392,9 +394,16 @@ impl Shard {
 
     /// What the SFU holds is not known any more: all Rooms end.
     fn lose_media(&mut self, lost: Lost) {
-        tracing::error!(error = %lost, "No media for Rooms any more");
+        tracing::error!(error = %lost, "All rooms end");
         self.core
             .handle_media_available(self.around.clock.now(), false);
+    }
+
+    /// The SFU has forgotten all Rooms that ended, and takes new ones.
+    fn regain_media(&mut self) {
+        tracing::warn!("The SFU keeps up again, and takes new rooms");
+        self.core
+            .handle_media_available(self.around.clock.now(), true);
     }
 
     fn send(&mut self, connection: ConnectionId, text: Bytes, may_wait: bool) {
