@@ -2,7 +2,9 @@
 
 use model::media::{MediaCommandKind, MediaOffer};
 use model::room::{ParticipantState, RoomSettings};
-use model::{MessageId, Millis, ParticipantId, Role, RoomGrants, RoomId, Timestamp, UserId};
+use model::{
+    MessageId, Millis, ParticipantId, Permissions, Role, RoomGrants, RoomId, Timestamp, UserId,
+};
 use signaling_wire::room::{RefusedMedia, RoomJoin};
 use signaling_wire::{ErrorCode, OkData};
 
@@ -25,8 +27,8 @@ pub(super) const METADATA_BYTES_MAX: usize = 32 * 1024;
 pub(super) enum Standing {
     /// A moderator let them in.
     Admitted,
-    /// They were here, as this.
-    Known(Role),
+    /// They were here, as this, and might do that.
+    Known(Role, Permissions),
     /// A moderator removed them: they have to be let in.
     Outcast,
     /// A moderator did not let them in; until then they need not ask again.
@@ -56,7 +58,7 @@ struct Door {
 /// What comes of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Admission {
-    Enter(Role),
+    Enter(Role, Permissions),
     Wait { is_outcast: bool },
 }
 
@@ -70,7 +72,7 @@ impl Applicant<'_> {
                     "a moderator has refused it a moment ago",
                 ));
             }
-            Some(Standing::Known(role)) => Some(Some(role)),
+            Some(Standing::Known(role, permissions)) => Some(Some((role, permissions))),
             Some(Standing::Admitted) => Some(None),
             _ => None,
         };
@@ -82,11 +84,11 @@ impl Applicant<'_> {
             Err(Refusal::new(ErrorCode::RoomFull, "the room is full"))
         } else if has_key {
             let before = known.flatten().filter(|_| self.is_attended);
-            Ok(Admission::Enter(self.role(before, door)))
+            Ok(self.enter(before, door))
         } else if door.locked {
             Err(Refusal::new(ErrorCode::RoomLocked, "the room is locked"))
         } else if !has_to_wait {
-            Ok(Admission::Enter(self.role(None, door)))
+            Ok(self.enter(None, door))
         } else if !self.is_attended {
             Err(Refusal::new(
                 ErrorCode::LobbyDenied,
@@ -99,14 +101,15 @@ impl Applicant<'_> {
         }
     }
 
-    /// What they become: who is the first User where nobody moderates does; otherwise what they were, or their token or the
+    /// As what they come in: who is the first User where nobody moderates does; otherwise what they were, or their token or the
     /// Room's settings say.
-    fn role(&self, before: Option<Role>, door: Door) -> Role {
-        if !door.is_moderated && self.may_inherit() {
-            Role::Moderator
-        } else {
-            before.or(self.grants.role).unwrap_or(door.role)
-        }
+    fn enter(&self, before: Option<(Role, Permissions)>, door: Door) -> Admission {
+        let role = match before {
+            _ if !door.is_moderated && self.may_inherit() => Role::Moderator,
+            Some((role, permissions)) => return Admission::Enter(role, permissions),
+            None => self.grants.role.unwrap_or(door.role),
+        };
+        Admission::Enter(role, role.permissions())
     }
 
     /// Whether they come to moderate where nobody else does.
@@ -120,7 +123,7 @@ impl Room {
     pub(super) fn set_standing(&mut self, user: &UserId, standing: Standing) {
         if self.standings.len() >= STANDINGS_MAX && !self.standings.contains_key(user) {
             let is_light = |(_, standing): &(&UserId, &Standing)| {
-                matches!(standing, Standing::Known(_) | Standing::Admitted)
+                matches!(standing, Standing::Known(..) | Standing::Admitted)
             };
             let light = self.standings.iter().find(is_light);
             let forgotten = light.or_else(|| self.standings.iter().next());
@@ -133,13 +136,20 @@ impl Room {
 
     /// Lets a User in who has not been here, or may not come back by themselves.
     pub(super) fn admit(&mut self, user: &UserId) {
-        self.remember(user, Standing::Admitted);
+        if !matches!(self.standings.get(user), Some(Standing::Known(..))) {
+            self.set_standing(user, Standing::Admitted);
+        }
     }
 
-    /// Remembers who was here. What is known of a person is not forgotten for their encoder.
+    /// Remembers who was here. What is known of a person is not forgotten for their encoder, and who was removed is not let in by what
+    /// else of them is still here: a moderator decides that.
     pub(super) fn remember(&mut self, user: &UserId, standing: Standing) {
-        let is_known = matches!(self.standings.get(user), Some(Standing::Known(_)));
-        if !(is_known && standing == Standing::Admitted) {
+        let stays = match self.standings.get(user) {
+            Some(Standing::Outcast) => true,
+            Some(Standing::Known(..)) => standing == Standing::Admitted,
+            _ => false,
+        };
+        if !stays {
             self.set_standing(user, standing);
         }
     }
@@ -206,14 +216,14 @@ impl Signaling {
             Some(key) => (key, self.admission(session, key, &grants)?),
             None => {
                 let key = self.begin_room(session, &grants, &join)?;
-                (
-                    key,
-                    Admission::Enter(self.role_of_first(session, key, &grants)),
-                )
+                let role = self.role_of_first(session, key, &grants);
+                (key, Admission::Enter(role, role.permissions()))
             }
         };
         match admission {
-            Admission::Enter(role) => self.enter(session, command, key, role, join),
+            Admission::Enter(role, permissions) => {
+                self.enter(session, command, key, (role, permissions), join)
+            }
             Admission::Wait { is_outcast } => {
                 self.knock(session, command, key, is_outcast);
                 Ok(())
@@ -306,14 +316,14 @@ impl Signaling {
         if let Some(change) = join.settings.clone() {
             change.apply(&mut settings);
         }
-        let room = Room::new(join.room.clone(), settings, self.now);
+        let room = Room::new(join.room.clone(), settings, self.now, &self.limits);
         self.rooms.insert(key, room);
         Ok(key)
     }
 
-    /// Who begins a Room moderates it; an encoder that was there before all people does not.
+    /// Who begins a Room moderates it; an encoder or a guest that was there before all Users does not.
     fn role_of_first(&self, session: SessionKey, key: RoomKey, grants: &RoomGrants) -> Role {
-        if self.sessions.get(session).is_attended {
+        if self.sessions.get(session).is_attended && !grants.guest {
             return Role::Moderator;
         }
         let settings = self.rooms.get(key).map(|room| room.settings.role);
@@ -326,11 +336,10 @@ impl Signaling {
         session: SessionKey,
         command: MessageId,
         key: RoomKey,
-        role: Role,
+        (role, permissions): (Role, Permissions),
         join: RoomJoin,
     ) -> Result<(), Refusal> {
         let id = ParticipantId::from_parts(self.now, self.rng.wide());
-        let permissions = role.permissions();
         let of = self.sessions.get(session);
         let state = ParticipantState {
             participant: id,
@@ -473,6 +482,10 @@ mod tests {
         }
     }
 
+    const fn known(role: Role) -> Option<Standing> {
+        Some(Standing::Known(role, role.permissions()))
+    }
+
     fn moderator() -> RoomGrants {
         RoomGrants {
             role: Some(Role::Moderator),
@@ -498,7 +511,10 @@ mod tests {
             is_attended,
         };
         let got = match applicant.admission(door, NOW) {
-            Ok(Admission::Enter(role)) => format!("enter {role:?}").to_lowercase(),
+            Ok(Admission::Enter(role, permissions)) if permissions == role.permissions() => {
+                format!("enter {role:?}").to_lowercase()
+            }
+            Ok(Admission::Enter(role, _)) => format!("enter {role:?} as before").to_lowercase(),
             Ok(Admission::Wait { .. }) => "wait".to_owned(),
             Err(refusal) => {
                 let data: serde_json::Value = serde_json::from_str(&refusal.data()).unwrap();
@@ -519,18 +535,31 @@ mod tests {
         check(open(), &guest(), None, "enter speaker");
         check(webinar, &user(), None, "enter listener");
         check(webinar, &moderator(), None, "enter moderator");
-        check(
-            webinar,
-            &user(),
-            Some(Standing::Known(Role::Speaker)),
-            "enter speaker",
-        );
+        check(webinar, &user(), known(Role::Speaker), "enter speaker");
         check(
             open(),
             &moderator(),
-            Some(Standing::Known(Role::Listener)),
+            known(Role::Listener),
             "enter listener",
         );
+    }
+
+    #[test]
+    fn who_comes_again_may_do_what_they_might() {
+        let silenced = Permissions {
+            speak: false,
+            ..Role::Speaker.permissions()
+        };
+        let before = Some(Standing::Known(Role::Speaker, silenced));
+        let leaderless = Door {
+            is_moderated: false,
+            ..open()
+        };
+
+        check(open(), &user(), before, "enter speaker as before");
+        check(open(), &moderator(), before, "enter speaker as before");
+        check(leaderless, &user(), before, "enter moderator");
+        check(leaderless, &guest(), before, "enter speaker as before");
     }
 
     #[test]
@@ -567,7 +596,7 @@ mod tests {
             locked: true,
             ..open()
         };
-        let person = Some(Standing::Known(Role::Moderator));
+        let person = known(Role::Moderator);
         check(locked, &user(), None, "room_locked");
         check(locked, &user(), person, "enter speaker");
     }
@@ -587,12 +616,7 @@ mod tests {
         check(lobby, &user(), None, "enter speaker");
         check(lobby, &guest(), None, "wait");
         check(lobby, &guest(), Some(Standing::Admitted), "enter speaker");
-        check(
-            lobby,
-            &guest(),
-            Some(Standing::Known(Role::Listener)),
-            "enter listener",
-        );
+        check(lobby, &guest(), known(Role::Listener), "enter listener");
         check(lobby, &guest(), denied(1_001), "lobby_denied");
         check(lobby, &guest(), denied(1_000), "wait");
         check(full, &guest(), None, "room_full");
@@ -614,12 +638,7 @@ mod tests {
         check(locked, &user(), None, "room_locked");
         check(locked, &user(), Some(Standing::Outcast), "room_locked");
         check(locked, &moderator(), None, "enter moderator");
-        check(
-            locked,
-            &guest(),
-            Some(Standing::Known(Role::Speaker)),
-            "enter speaker",
-        );
+        check(locked, &guest(), known(Role::Speaker), "enter speaker");
     }
 
     #[test]
@@ -630,11 +649,6 @@ mod tests {
         };
 
         check(full, &moderator(), None, "room_full");
-        check(
-            full,
-            &user(),
-            Some(Standing::Known(Role::Moderator)),
-            "room_full",
-        );
+        check(full, &user(), known(Role::Moderator), "room_full");
     }
 }

@@ -24,7 +24,7 @@ proptest! {
         let mut t = TestSignaling::with_limits(Limits { participants_per_room_max: 4, ..Limits::default() });
         for name in NAMES {
             let is_guest = matches!(name, "gina" | "hugo");
-            t.device(name).room_grants = RoomGrants { guest: is_guest, create: !is_guest, ..RoomGrants::default() };
+            t.device(name).room_grants = RoomGrants { guest: is_guest, ..RoomGrants::default() };
             t.connect(name);
         }
         t.media_answers = false;
