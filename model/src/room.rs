@@ -111,6 +111,11 @@ impl Role {
 }
 
 impl Permissions {
+    /// Whether any Track may be sent.
+    pub const fn may_send_media(self) -> bool {
+        self.speak || self.video || self.share
+    }
+
     /// Whether a Track of `source` may be sent.
     pub const fn may_send(self, source: Source) -> bool {
         match source {

@@ -131,6 +131,8 @@ const RESTART: &[Key] = keys![
     signaling.limits.waiting_per_room_max,
     signaling.limits.room_events_per_second,
     signaling.limits.room_events_burst,
+    signaling.limits.room_bytes_per_second,
+    signaling.limits.room_bytes_burst,
     signaling.limits.room_offers_per_second,
     signaling.limits.room_offers_burst,
     signaling.limits.room_sdp_bytes_max,

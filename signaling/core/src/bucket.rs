@@ -23,6 +23,17 @@ impl Bucket {
 
     /// Takes a token if there is one.
     pub(crate) fn take(&mut self, now: Timestamp, per_second: u32, burst: u32) -> bool {
+        self.take_many(now, 1, per_second, burst)
+    }
+
+    /// Takes so many tokens if they are there, and none otherwise.
+    pub(crate) fn take_many(
+        &mut self,
+        now: Timestamp,
+        tokens: usize,
+        per_second: u32,
+        burst: u32,
+    ) -> bool {
         // A token per second is a thousandth of a token per millisecond.
         let gained = (now - self.filled_at)
             .get()
@@ -33,9 +44,10 @@ impl Bucket {
             .min(u64::from(burst) * 1_000);
         self.filled_at = now;
 
-        let granted = self.milli >= 1_000;
+        let wanted = (tokens as u64).saturating_mul(1_000);
+        let granted = self.milli >= wanted;
         if granted {
-            self.milli -= 1_000;
+            self.milli -= wanted;
         }
         granted
     }

@@ -49,6 +49,11 @@ pub struct Limits {
     pub room_events_per_second: u32,
     /// The same at once.
     pub room_events_burst: u32,
+    /// What all Participants of one Room together may tell all others (what is written, metadata and the like) per second, in bytes
+    /// and in the long run: everybody is sent it, and whoever takes it more slowly falls behind.
+    pub room_bytes_per_second: u32,
+    /// The same at once.
+    pub room_bytes_burst: u32,
     /// Offers of one Session to Rooms per second, in the long run: each is read whole by the SFU.
     pub room_offers_per_second: u32,
     /// The same at once.
@@ -84,6 +89,8 @@ impl Default for Limits {
             waiting_per_room_max: 100,
             room_events_per_second: 5,
             room_events_burst: 50,
+            room_bytes_per_second: 32 * 1024,
+            room_bytes_burst: 128 * 1024,
             room_offers_per_second: 2,
             room_offers_burst: 20,
             room_sdp_bytes_max: 240 * 1024,

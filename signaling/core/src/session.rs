@@ -13,7 +13,7 @@ use crate::limits::Limits;
 use crate::timers::Armed;
 
 /// How many frames may wait for the client's `ack`.
-const UNACKED_FRAMES_MAX: usize = 256;
+const UNACKED_FRAMES_MAX: usize = 1_024;
 /// How many bytes may wait for the client's `ack`; all that is told to who joins a large Room fits.
 const UNACKED_BYTES_MAX: usize = 512 * 1024;
 /// After how many reliable frames an `ack` is owed at once.

@@ -428,6 +428,11 @@ pub struct WrappedKey {
 impl Check for RoomKeys {
     fn check(&self) -> Result<(), &'static str> {
         ensure(self.keys.len() <= KEYS_MAX, "keys: more than 1000")?;
+        let named: BTreeSet<_> = self.keys.iter().map(|key| key.participant).collect();
+        ensure(
+            named.len() == self.keys.len(),
+            "keys: a participant stands twice",
+        )?;
         let is_short = |key: &WrappedKey| {
             key.ciphertext.len() <= CIPHERTEXT_LEN_MAX && key.ciphertext.is_ascii()
         };
@@ -804,7 +809,14 @@ fn check_tracks(tracks: &[TrackSent]) -> Result<(), &'static str> {
         mids.iter().all(|mid| is_mid(mid)),
         "tracks: a mid is not 1 to 16 visible characters",
     )?;
-    ensure(mids.len() == tracks.len(), "tracks: a mid stands twice")
+    ensure(mids.len() == tracks.len(), "tracks: a mid stands twice")?;
+
+    // Each would be a voice of its own among the few that a Room hears.
+    let is_once = |source| tracks.iter().filter(|track| track.source == source).count() <= 1;
+    ensure(
+        is_once(Source::Microphone) && is_once(Source::ScreenAudio),
+        "tracks: a microphone or the sound of a screen stands twice",
+    )
 }
 
 fn check_metadata(metadata: Option<&str>) -> Result<(), &'static str> {

@@ -259,6 +259,11 @@ fn room_data_that_does_not_fit_is_refused() {
         "room.join",
         join(json!({ "tracks": [track("0"), track("0")] })),
     );
+    let of = |mid: &str, source: &str| json!({ "mid": mid, "source": source });
+    for source in ["microphone", "screen_audio"] {
+        let tracks = [of("0", source), of("1", source)];
+        check("room.join", join(json!({ "tracks": tracks })));
+    }
     let many: Vec<Value> = (0..17).map(|mid| track(&mid.to_string())).collect();
     check("room.join", join(json!({ "tracks": many })));
     check(
@@ -302,6 +307,7 @@ fn room_data_that_does_not_fit_is_refused() {
     check("room.keys", keys(65_536, 1, 1));
     check("room.keys", keys(1, 1_001, 1));
     check("room.keys", keys(1, 1, 129));
+    check("room.keys", keys(1, 2, 1));
     check("room.chat", json!({ "room": ID, "text": "" }));
     check(
         "room.chat",

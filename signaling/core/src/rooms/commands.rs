@@ -10,6 +10,9 @@ use crate::calls::Refusal;
 use crate::sessions::SessionKey;
 use crate::signaling::Signaling;
 
+/// What a frame of news costs beside its words, in bytes: names, ids, state.
+const EVENT_LEN: usize = 256;
+
 impl Signaling {
     /// Does a command of somebody in a Room, or on their way into it.
     pub(crate) fn on_room_command(
@@ -127,23 +130,41 @@ impl Signaling {
         self.command_media(key, kind);
     }
 
-    /// Takes one of what a Participant may tell all others.
-    pub(super) fn take_event(&mut self, key: RoomKey, id: ParticipantId) -> Result<(), Refusal> {
+    /// Takes one of what a Participant may tell all others, and its bytes of what all together may: `len` of them are their own words.
+    pub(super) fn take_event(
+        &mut self,
+        key: RoomKey,
+        id: ParticipantId,
+        len: usize,
+    ) -> Result<(), Refusal> {
+        self.take_own_event(key, id)?;
+        let (now, limits) = (self.now, &self.limits);
+        let (per_second, burst) = (limits.room_bytes_per_second, limits.room_bytes_burst);
+
+        let room = self.rooms.get_mut(key).ok_or_else(Refusal::not_in_room)?;
+        let is_granted = room.told.take_many(now, EVENT_LEN + len, per_second, burst);
+        is_granted.then_some(()).ok_or_else(too_much)
+    }
+
+    /// The same for what only some of the others are told.
+    pub(super) fn take_own_event(
+        &mut self,
+        key: RoomKey,
+        id: ParticipantId,
+    ) -> Result<(), Refusal> {
         let (now, limits) = (self.now, &self.limits);
         let (per_second, burst) = (limits.room_events_per_second, limits.room_events_burst);
 
-        let one = self
-            .participant_mut(key, id)
-            .ok_or_else(Refusal::not_in_room)?;
-        if one.events.take(now, per_second, burst) {
-            Ok(())
-        } else {
-            Err(Refusal::new(
-                ErrorCode::RateLimited,
-                "too much for everybody in the room",
-            ))
-        }
+        let room = self.rooms.get_mut(key).ok_or_else(Refusal::not_in_room)?;
+        let one = room.participants.get_mut(&id);
+        let one = one.ok_or_else(Refusal::not_in_room)?;
+        let is_granted = one.events.take(now, per_second, burst);
+        is_granted.then_some(()).ok_or_else(too_much)
     }
+}
+
+fn too_much() -> Refusal {
+    Refusal::new(ErrorCode::RateLimited, "too much for everybody in the room")
 }
 
 fn room_of(content: &ClientFrame) -> Option<RoomId> {

@@ -17,7 +17,7 @@ impl Signaling {
         announced: AnnouncedKey,
     ) -> Result<(), Refusal> {
         self.ensure_room_encrypted(key)?;
-        self.take_event(key, by)?;
+        self.take_event(key, by, 0)?;
         let one = self
             .participant_mut(key, by)
             .ok_or_else(Refusal::not_in_room)?;
@@ -45,7 +45,18 @@ impl Signaling {
         keys: RoomKeys,
     ) -> Result<(), Refusal> {
         self.ensure_room_encrypted(key)?;
-        self.take_event(key, by)?;
+        let room = self.rooms.get(key).ok_or_else(Refusal::not_in_room)?;
+        let one = room
+            .participants
+            .get(&by)
+            .ok_or_else(Refusal::not_in_room)?;
+        if !one.permissions().may_send_media() {
+            return Err(Refusal::new(
+                ErrorCode::Forbidden,
+                "who may send nothing has no key to give",
+            ));
+        }
+        self.take_own_event(key, by)?;
         for wrapped in keys.keys {
             let news = RoomKeysNews {
                 room: key.1,

@@ -37,7 +37,8 @@ impl Signaling {
 
         let keys: Vec<RoomKey> = self.rooms.by_key.keys().copied().collect();
         for key in keys {
-            self.end_room(key, RoomEndReason::Failed, false);
+            // Nobody hears it where there is no SFU any more; one that was only overrun forgets the Room.
+            self.end_room(key, RoomEndReason::Failed, true);
         }
     }
 

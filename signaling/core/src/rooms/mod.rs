@@ -33,6 +33,7 @@ use model::{
 use signaling_wire::room::ChatMessage;
 
 use crate::bucket::Bucket;
+use crate::limits::Limits;
 use crate::sessions::SessionKey;
 use crate::signaling::Signaling;
 use crate::timers::{Armed, Timers};
@@ -80,6 +81,8 @@ pub(crate) struct Room {
     chat_bytes: usize,
     /// How long the metadata of all Participants is together.
     metadata_bytes: usize,
+    /// What all Participants together may tell everybody, in bytes.
+    told: Bucket,
     /// Who speaks, the loudest first.
     speakers: Vec<ParticipantId>,
     /// Whether more than two have been here at once, since two tried to go on as a Call last.
@@ -228,7 +231,7 @@ impl Rooms {
 }
 
 impl Room {
-    fn new(name: RoomName, settings: RoomSettings, now: Timestamp) -> Self {
+    fn new(name: RoomName, settings: RoomSettings, now: Timestamp, limits: &Limits) -> Self {
         Self {
             name,
             settings,
@@ -242,6 +245,7 @@ impl Room {
             chat: VecDeque::new(),
             chat_bytes: 0,
             metadata_bytes: 0,
+            told: Bucket::full(now, limits.room_bytes_burst),
             speakers: Vec::new(),
             was_crowd: false,
             going_back: None,
@@ -330,7 +334,7 @@ impl Person {
     /// What the Room remembers of them when they leave. An encoder may have the name of a person, whose role is none of its own.
     const fn standing(&self) -> Standing {
         match self.is_attended {
-            true => Standing::Known(self.state.role),
+            true => Standing::Known(self.state.role, self.state.permissions),
             false => Standing::Admitted,
         }
     }

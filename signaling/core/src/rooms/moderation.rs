@@ -29,7 +29,7 @@ impl Signaling {
             .and_then(|room| room.owners.get(&track).copied())
             .ok_or_else(|| Refusal::new(ErrorCode::NotInRoom, "no such track in the room"))?;
         if owner == by {
-            self.take_event(key, by)?;
+            self.take_event(key, by, 0)?;
         } else {
             self.ensure_moderates(key, by)?;
             if !muted {
@@ -85,7 +85,7 @@ impl Signaling {
             .and_then(|room| room.owners.get(&track).copied())
             .filter(|owner| *owner != by)
             .ok_or_else(|| Refusal::new(ErrorCode::NotInRoom, "no such track of somebody else"))?;
-        self.take_event(key, by)?;
+        self.take_own_event(key, by)?;
 
         let is_muted = self
             .participant_mut(key, owner)

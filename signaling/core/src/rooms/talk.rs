@@ -49,7 +49,7 @@ impl Signaling {
                 "whom it is for is not in the room",
             ));
         }
-        self.take_event(key, by)?;
+        self.take_event(key, by, chat.text.len())?;
 
         let id = self.new_message_id();
         let at = self.now;
@@ -97,7 +97,7 @@ impl Signaling {
         by: ParticipantId,
         reaction: String,
     ) -> Result<(), Refusal> {
-        self.take_event(key, by)?;
+        self.take_event(key, by, reaction.len())?;
         let news = RoomReaction {
             room: key.1,
             participant: by,
@@ -125,7 +125,7 @@ impl Signaling {
                 ));
             }
         }
-        self.take_event(key, by)?;
+        self.take_event(key, by, 0)?;
         let now = self.now;
         let one = self
             .participant_mut(key, whose)
@@ -168,7 +168,7 @@ impl Signaling {
                 "the user is in the room already",
             ));
         }
-        self.take_event(key, by)?;
+        self.take_own_event(key, by)?;
 
         let is_disturbed = self.reach(key.0, user).do_not_disturb;
         let data = news.data();
@@ -198,7 +198,7 @@ impl Signaling {
         by: ParticipantId,
         metadata: Option<String>,
     ) -> Result<(), Refusal> {
-        self.take_event(key, by)?;
+        self.take_event(key, by, metadata.as_ref().map_or(0, String::len))?;
         let room = self.rooms.get_mut(key).ok_or_else(Refusal::not_in_room)?;
         let one = room
             .participants

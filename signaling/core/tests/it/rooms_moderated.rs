@@ -176,6 +176,77 @@ fn who_is_removed_has_to_be_let_in_again() {
 }
 
 #[test]
+fn who_is_removed_is_not_let_in_by_another_device_that_leaves() {
+    let (mut t, room) = TestSignaling::room(&["alice", "bob"]);
+    let bob = t.participant("bob", &room);
+    t.connect("bob2");
+    t.join("bob2");
+    let remove = json!({ "room": room, "participant": bob });
+    t.ok("alice", "room.remove", remove);
+    t.ok("bob2", "room.leave", json!({ "room": room }));
+
+    assert_eq!(t.ok("bob", "room.join", join("weekly"))["waiting"], true);
+    t.ok("bob", "room.leave", json!({ "room": room }));
+    t.ok("alice", "room.set", json!({ "room": room, "locked": true }));
+    assert_eq!(t.refused("bob", "room.join", join("weekly")), "room_locked");
+}
+
+#[test]
+fn what_a_moderator_took_stays_taken() {
+    let (mut t, room) = TestSignaling::room(&["alice", "bob"]);
+    let bob = t.participant("bob", &room);
+    let permissions = json!({ "speak": false, "video": true, "share": true, "moderate": false });
+    let silence = json!({ "room": room, "participant": bob, "permissions": permissions });
+    t.ok("alice", "room.role", silence);
+    t.hush();
+
+    let again = t.ok("bob", "room.join", join("weekly"));
+    let people = again["state"]["participants"].as_array().unwrap();
+    let bob = people.iter().find(|one| one["user"] == "bob").unwrap();
+    assert_eq!(bob["permissions"]["speak"], false);
+    assert_eq!(bob["permissions"]["video"], true);
+    assert_eq!(t.told().last().unwrap(), "join video+share 1");
+}
+
+#[test]
+fn a_guest_who_begins_a_room_moderates_nothing() {
+    let mut t = TestSignaling::people(&["alice"]);
+    t.device("gina").room_grants = RoomGrants {
+        guest: true,
+        ..RoomGrants::default()
+    };
+    t.connect("gina");
+
+    assert_eq!(t.join("gina")["role"], "speaker");
+    assert_eq!(t.join("alice")["role"], "moderator");
+}
+
+#[test]
+fn all_together_write_no_more_than_the_slowest_can_take() {
+    let (mut t, room) = TestSignaling::room(&["alice", "bob", "carol", "dora"]);
+    let text = "x".repeat(4_000);
+    let mut written = 0;
+    let mut refused = 0;
+    for name in ["alice", "bob", "carol"] {
+        for _ in 0..40 {
+            let command = t.send(name, "room.chat", json!({ "room": room, "text": text }));
+            match t.answer_to(name, &command) {
+                Ok(_) => written += text.len(),
+                Err(error) => {
+                    assert_eq!(error["code"], "rate_limited");
+                    refused += 1;
+                }
+            }
+        }
+    }
+    assert!(
+        refused > 0 && written > 100_000 && written < 200_000,
+        "{written}"
+    );
+    t.ok("dora", "room.hand", json!({ "room": room, "up": true }));
+}
+
+#[test]
 fn only_moderators_moderate() {
     let (mut t, room) = TestSignaling::room(&["alice", "bob", "carol"]);
     let (alice, carol) = (t.participant("alice", &room), t.participant("carol", &room));
