@@ -173,13 +173,19 @@ impl Room {
             .insert_with(|_| Participant::new(now, config)))
     }
 
-    /// Other header extensions were negotiated with a Participant.
-    pub fn set_extensions(&mut self, participant: ParticipantKey, extensions: ExtensionMap) {
+    /// Other header extensions were negotiated with a Participant, and whether feedback may come without a report (RFC 5506).
+    pub fn set_leg(
+        &mut self,
+        participant: ParticipantKey,
+        extensions: ExtensionMap,
+        reduced_size_rtcp: bool,
+    ) {
         let Some(participant) = self.participants.get_mut(participant) else {
             return;
         };
 
         participant.config.extensions = extensions;
+        participant.config.reduced_size_rtcp = reduced_size_rtcp;
         for slot in &participant.slots {
             if let Some(slot) = self.slots.get_mut(*slot) {
                 slot.header_len = header_len(&extensions, slot.mid.len());

@@ -93,6 +93,8 @@ pub(crate) struct Agreed {
     pub(crate) password: String,
     /// The header extensions of all sections.
     pub(crate) extensions: ExtensionMap,
+    /// Feedback may go without a report, both ways (RFC 5506).
+    pub(crate) reduces_rtcp: bool,
     /// What the peer is told about what it sends.
     pub(crate) up: Feedback,
     /// What it tells about what it receives.
@@ -622,6 +624,7 @@ fn agreed(rtc: &mut Rtc, offer: &Offer<'_>, answer: String) -> Option<Agreed> {
         ufrag: credentials.ufrag,
         password: credentials.pass,
         extensions,
+        reduces_rtcp: offer.reduces_rtcp(),
         up: up.best(has_sequence),
         down: down.best(has_sequence),
         sections,

@@ -425,7 +425,7 @@ impl Rooms {
             now,
             ParticipantConfig {
                 extensions: agreed.extensions,
-                reduced_size_rtcp: false,
+                reduced_size_rtcp: agreed.reduces_rtcp,
                 cname: cname(&mut self.rng),
                 ssrc,
             },
@@ -506,7 +506,9 @@ impl Rooms {
         }
         participant.follow(now, &agreed);
         let (at, key) = (participant.room, participant.key);
-        self.rooms[at].core.set_extensions(key, agreed.extensions);
+        self.rooms[at]
+            .core
+            .set_leg(key, agreed.extensions, agreed.reduces_rtcp);
         self.apply(now, index, &agreed, &offered.tracks);
         self.wait(index);
         Ok((index, agreed.answer))

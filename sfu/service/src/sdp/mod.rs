@@ -87,16 +87,24 @@ impl<'a> Offer<'a> {
         text
     }
 
-    /// The answer of the library with the names that the offer has.
+    /// Whether feedback may come without a report (RFC 5506 §5): all sections that have RTCP offer it.
+    pub(crate) fn reduces_rtcp(&self) -> bool {
+        let has_rtcp = |known: &&Section<'_>| !known.is_rejected && known.kind != Kind::Application;
+        let mut with_rtcp = self.sections.iter().filter(has_rtcp);
+        with_rtcp.all(|section| section.reduces_rtcp)
+    }
+
+    /// The answer of the library with the names that the offer has, and with what is agreed on and the library knows nothing of.
     pub(crate) fn restore(&self, answer: String) -> String {
-        if self.sections.iter().all(|known| known.alias == known.mid) {
+        let reduces_rtcp = self.reduces_rtcp();
+        if !reduces_rtcp && self.sections.iter().all(|known| known.alias == known.mid) {
             return answer;
         }
         let name = |alias: &str| {
             let section = self.sections.iter().find(|known| known.alias == alias);
             section.map_or(String::new(), |section| section.mid.to_owned())
         };
-        let mut restored = String::with_capacity(answer.len());
+        let mut restored = String::with_capacity(answer.len() + 16 * self.sections.len());
         for line in answer.lines() {
             if let Some(alias) = line.strip_prefix("a=mid:") {
                 let mid = name(alias);
@@ -115,6 +123,9 @@ impl<'a> Offer<'a> {
                 restored.push_str(line);
             }
             restored.push_str("\r\n");
+            if reduces_rtcp && line == "a=rtcp-mux" {
+                restored.push_str("a=rtcp-rsize\r\n");
+            }
         }
         restored
     }

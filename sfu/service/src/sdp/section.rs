@@ -102,6 +102,8 @@ pub(crate) struct Section<'a> {
     pub(crate) rids: Vec<&'a str>,
     /// The codecs in the sender's order, as `name/clock rate` in lower case.
     pub(crate) codecs: Vec<String>,
+    /// Feedback may come without a report (RFC 5506).
+    pub(super) reduces_rtcp: bool,
     has_simulcast: bool,
     has_port: bool,
     payload_types: Vec<u8>,
@@ -155,6 +157,7 @@ impl<'a> Section<'a> {
             ssrcs: Vec::new(),
             rids: Vec::new(),
             codecs: Vec::new(),
+            reduces_rtcp: false,
             has_simulcast: false,
             has_port: port != 0,
             payload_types,
@@ -181,6 +184,7 @@ impl<'a> Section<'a> {
             }
             "a=rid" => self.add_rid(value)?,
             "a=simulcast" => self.has_simulcast = true,
+            "a=rtcp-rsize" => self.reduces_rtcp = true,
             "a=rtpmap" => self.add_name(value, line)?,
             "a=fmtp" | "a=rtcp-fb" => {
                 let word = value.split(' ').next().unwrap_or_default();
@@ -208,7 +212,7 @@ impl<'a> Section<'a> {
                     self.add_ssrc(ssrc)?;
                 }
             }
-            "a=msid" | "a=rtcp-mux" | "a=rtcp-rsize" | "a=sctp-port" | "a=max-message-size" => {
+            "a=msid" | "a=rtcp-mux" | "a=sctp-port" | "a=max-message-size" => {
                 self.lines.push(Line::Plain(line));
             }
             _ if is_kept => self.lines.push(Line::Plain(line)),

@@ -369,3 +369,23 @@ fn a_mid_that_the_library_would_change_has_another_name_there() {
         "left alone"
     );
 }
+
+#[test]
+fn feedback_goes_without_reports_where_every_section_offers_it() {
+    let answer = || "m=video 9 x\r\na=mid:0\r\na=rtcp-mux\r\n".to_owned();
+    let plain = many(&["0", "1"]);
+    let plain = Offer::read(&plain).unwrap();
+    assert!(!plain.reduces_rtcp());
+    assert_eq!(plain.restore(answer()), answer());
+
+    let one = many(&["0"]) + "a=rtcp-rsize\r\n";
+    let one = Offer::read(&one).unwrap();
+    assert!(one.reduces_rtcp());
+    assert_eq!(
+        one.restore(answer()),
+        "m=video 9 x\r\na=mid:0\r\na=rtcp-mux\r\na=rtcp-rsize\r\n"
+    );
+
+    let last_alone = many(&["0", "1"]) + "a=rtcp-rsize\r\n";
+    assert!(!Offer::read(&last_alone).unwrap().reduces_rtcp());
+}
