@@ -22,6 +22,9 @@ const TICK: Duration = Duration::from_millis(50);
 /// All that is wanted has to fit for so long before bursts become larger: an estimate may be wrong for a while.
 const AMPLE_HOLD: Duration = Duration::from_secs(5);
 
+/// How often memory that was needed once is given back.
+const SHRINK_INTERVAL: Duration = Duration::from_secs(5);
+
 /// A packet, or padding, that leaves now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Departure<P> {
@@ -50,6 +53,7 @@ pub struct Downlink<P> {
     refused: u64,
     /// Since when all that is wanted fits.
     ample_since: Option<Instant>,
+    shrink_at: Instant,
 }
 
 impl<P: Copy> Downlink<P> {
@@ -63,6 +67,7 @@ impl<P: Copy> Downlink<P> {
             timeout: None,
             refused: 0,
             ample_since: None,
+            shrink_at: now + SHRINK_INTERVAL,
         }
     }
 
@@ -144,6 +149,10 @@ impl<P: Copy> Downlink<P> {
             self.timeout = Some(now + TICK);
             self.estimator.handle_timeout(now);
             self.pace(now);
+            if self.shrink_at <= now {
+                self.shrink_at = now + SHRINK_INTERVAL;
+                self.pacer.shrink();
+            }
         }
     }
 

@@ -25,6 +25,9 @@ const PROBE_BURST: Duration = Duration::from_millis(4);
 /// Packets that wait, at most, of each kind.
 pub const QUEUE_MAX: usize = 1024;
 
+/// Packets that a queue has room for without asking for memory again: a picture or two.
+const QUEUE_KEPT: usize = 16;
+
 /// What waits should leave within this: if need be a little faster.
 const QUEUE_TIME: Duration = Duration::from_millis(400);
 const PACE_MAX: f64 = 2.5;
@@ -118,6 +121,13 @@ impl<P: Copy> Pacer<P> {
         self.bytes_resent_max = estimate.bytes_in(RESEND_TIME_MAX).max(RESEND_LEN_MIN);
     }
 
+    /// Gives back the memory of queues that were long once; to be called rarely, for it may be needed again.
+    pub(crate) fn shrink(&mut self) {
+        for queue in &mut self.queues {
+            queue.shrink_to(QUEUE_KEPT);
+        }
+    }
+
     /// Queues a packet; gives it back when too much waits.
     pub(crate) fn push(
         &mut self,
@@ -186,12 +196,13 @@ impl<P: Copy> Pacer<P> {
             self.advance_probe(now, item.1);
             return Some(item);
         }
+        let has_room = self.drained_at <= now + BURST;
         if let Some(Probe { plan, next_at, .. }) = self.probe {
-            if next_at > now {
-                return None;
-            }
-            let item = match self.take() {
+            // What may leave anyway does not wait for the cluster; padding behind it does, so that the whole has the cluster's rate.
+            let is_due = next_at <= now;
+            let item = match self.take_if(is_due || has_room) {
                 Some(waiting) => self.leave(now, waiting, plan.id),
+                None if !is_due => return None,
                 None => {
                     self.fill(now, plan.padding_len);
                     (Item::Padding, plan.padding_len, plan.id)
@@ -200,10 +211,7 @@ impl<P: Copy> Pacer<P> {
             self.advance_probe(now, item.1);
             return Some(item);
         }
-        if self.drained_at > now + BURST {
-            return None;
-        }
-        let waiting = self.take()?;
+        let waiting = self.take_if(has_room)?;
         Some(self.leave(now, waiting, 0))
     }
 
@@ -212,15 +220,14 @@ impl<P: Copy> Pacer<P> {
         if !self.queues[Class::Audio as usize].is_empty() {
             return Some(now);
         }
-        if let Some(probe) = &self.probe {
-            return Some(probe.next_at.max(now));
-        }
+        let probe_at = self.probe.as_ref().map(|probe| probe.next_at.max(now));
         if self.queues.iter().all(VecDeque::is_empty) {
-            return None;
+            return probe_at;
         }
         // Once the bucket is full it drains whole, so that what leaves next is a burst again.
         let is_full = self.drained_at > now + BURST;
-        Some(if is_full { self.drained_at } else { now })
+        let at = if is_full { self.drained_at } else { now };
+        Some(probe_at.map_or(at, |probe_at| probe_at.min(at)))
     }
 
     /// How long the packet that waits the longest has waited.
@@ -237,8 +244,11 @@ impl<P: Copy> Pacer<P> {
         self.bytes
     }
 
-    /// The next packet that is no audio.
-    fn take(&mut self) -> Option<Waiting<P>> {
+    /// The next packet that is no audio, if it `may` leave.
+    fn take_if(&mut self, may: bool) -> Option<Waiting<P>> {
+        if !may {
+            return None;
+        }
         if let Some(waiting) = self.queues[Class::Retransmission as usize].pop_front() {
             self.bytes_resent -= u64::from(waiting.len);
             return Some(waiting);
@@ -397,6 +407,33 @@ mod tests {
                 .all(|item| *item == (Item::Padding, 1000, 3))
         );
         assert_eq!(now - begun, 20 * MS);
+        assert!(!pacer.is_probing());
+    }
+
+    #[test]
+    fn a_picture_that_may_leave_does_not_wait_for_a_probe() {
+        let mut now = start();
+        let mut pacer = Pacer::new(now, Bitrate::kbps(1600));
+        let plan = Plan {
+            id: 3,
+            rate: Bitrate::kbps(1700),
+            bytes: 8500,
+            packets: 5,
+            padding_len: 1000,
+        };
+        pacer.begin_probe(now, plan);
+        for n in 0..5 {
+            pacer.push(now, Class::Video, 1200, n).unwrap();
+        }
+        assert_eq!(packets(&mut pacer, now), [0, 1, 2, 3, 4]);
+        // The rest of the cluster is as long as it would have been.
+        let begun = now;
+        while let Some(at) = pacer.next_at(now) {
+            now = at;
+            while pacer.pop(now).is_some() {}
+        }
+        let long = Bitrate::kbps(1700).time_for(8000);
+        assert!(now - begun >= long - MS, "{:?}", now - begun);
         assert!(!pacer.is_probing());
     }
 

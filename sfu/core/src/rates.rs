@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use crate::picture::{Detail, Picture, SPATIAL_LAYERS_MAX, TEMPORAL_LAYERS_MAX};
 
-/// How often rates are computed.
+/// How often rates are computed, and how soon for the first time: until then nobody knows what to make room for.
 const WINDOW: Duration = Duration::from_millis(500);
+const WINDOW_FIRST: Duration = Duration::from_millis(200);
 
 /// A layer of which nothing came for so many windows is not there any more.
 const SILENT_MAX: u8 = 2;
@@ -53,11 +54,26 @@ impl Rates {
         }
     }
 
+    /// Nothing comes for a while: rates stay what they were, for the pause says nothing about them.
+    pub(crate) fn pause(&mut self) {
+        self.since = None;
+    }
+
     /// Computes the rates when a window is over; to be called a few times a second.
     pub(crate) fn update(&mut self, now: Instant) {
-        let since = *self.since.get_or_insert(now);
+        let Some(since) = self.since else {
+            // What came before belongs to no window.
+            self.bytes = Default::default();
+            self.since = Some(now);
+            return;
+        };
         let elapsed = now.saturating_duration_since(since);
-        if elapsed < WINDOW {
+        let window = if self.is_measured {
+            WINDOW
+        } else {
+            WINDOW_FIRST
+        };
+        if elapsed < window {
             return;
         }
 
@@ -135,7 +151,7 @@ mod tests {
             rates.count(&picture(0, 1), 500);
             rates.count(&picture(1, 0), 3000);
         }
-        rates.update(start + Duration::from_millis(400));
+        rates.update(start + Duration::from_millis(150));
         assert_eq!(
             rates.up_to(Detail {
                 spatial: 9,
@@ -144,11 +160,11 @@ mod tests {
             0,
             "too soon"
         );
-        rates.update(start + Duration::from_millis(500));
+        rates.update(start + Duration::from_millis(250));
 
         let up_to = |spatial, temporal| rates.up_to(Detail { spatial, temporal });
-        assert_eq!((up_to(0, 0), up_to(0, 1)), (32_000, 48_000));
-        assert_eq!((up_to(1, 0), up_to(3, 3)), (128_000, 144_000));
+        assert_eq!((up_to(0, 0), up_to(0, 1)), (64_000, 96_000));
+        assert_eq!((up_to(1, 0), up_to(3, 3)), (256_000, 288_000));
         assert_eq!(
             rates.top(),
             Detail {
@@ -156,5 +172,30 @@ mod tests {
                 temporal: 1
             }
         );
+    }
+
+    #[test]
+    fn a_pause_changes_no_rate() {
+        let mut rates = Rates::default();
+        let start = crate::test::start();
+        let at = |millis| start + Duration::from_millis(millis);
+        let rate = |rates: &Rates| rates.up_to(Detail::BASE);
+        rates.update(start);
+        let send = |rates: &mut Rates, from: u64, until: u64| {
+            for millis in (from..until).step_by(40) {
+                rates.count(&Picture::default(), 5000);
+                rates.update(at(millis));
+            }
+        };
+        send(&mut rates, 0, 2000);
+        let before = rate(&rates);
+        assert!((900_000..1_100_000).contains(&before), "{before}");
+
+        rates.pause();
+        send(&mut rates, 20_000, 20_400);
+        assert_eq!(rate(&rates), before);
+        send(&mut rates, 20_400, 22_000);
+        let after = rate(&rates);
+        assert!((900_000..1_100_000).contains(&after), "{after}");
     }
 }

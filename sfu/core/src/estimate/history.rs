@@ -9,6 +9,9 @@ const RECORDS_MAX: usize = 8192;
 /// A record older than this is given up: its feedback has been lost.
 const AGE_MAX: Duration = Duration::from_secs(4);
 
+/// And so is one that left so long before another that was told of: feedback tells of all since the last one.
+const TOLD_AGE_MAX: Duration = Duration::from_millis(500);
+
 /// The most packets one feedback is believed to tell of.
 const STATUSES_MAX: usize = RECORDS_MAX;
 
@@ -72,6 +75,8 @@ pub(super) struct History {
     next: u64,
     /// What is in flight, in bytes.
     in_flight: u64,
+    /// The youngest packet that was told of left then.
+    told_us: u64,
     /// The last arrival, unwrapped, in microseconds of the receiver's clock.
     arrival_last: Option<i64>,
     /// What the last feedback acknowledged, by arrival.
@@ -85,6 +90,7 @@ impl History {
             records: vec![Record::default(); RECORDS_MIN],
             next: 1,
             in_flight: 0,
+            told_us: 0,
             arrival_last: None,
             acknowledged: Vec::new(),
         }
@@ -147,6 +153,7 @@ impl History {
                     summary.found += u32::from(record.state == State::Lost);
                     self.settle(slot, State::Acknowledged);
                     sent_last = sent_last.max(Some(record.sent_us));
+                    self.told_us = self.told_us.max(record.sent_us);
                     let arrived_us = self.unwrap_arrival(arrival);
                     self.acknowledged.push(Acknowledged {
                         sent_us: record.sent_us,
@@ -199,7 +206,8 @@ impl History {
     fn is_young(&self, sequence: u64, now_us: u64) -> bool {
         let record = self.records[self.slot(sequence)];
         let age = Duration::from_micros(now_us.saturating_sub(record.sent_us));
-        record.state == State::InFlight && age < AGE_MAX
+        let told_age = Duration::from_micros(self.told_us.saturating_sub(record.sent_us));
+        record.state == State::InFlight && age < AGE_MAX && told_age < TOLD_AGE_MAX
     }
 
     /// Doubles the ring, of which `next` is the first number that is not in it.

@@ -79,6 +79,7 @@ impl Room {
                 if is_active {
                     encoding.rates.update(now);
                 } else {
+                    encoding.rates.pause();
                     encoding.cache.clear();
                 }
             }
