@@ -18,8 +18,8 @@ const AUDIO: Bitrate = Bitrate::kbps(60);
 /// Headers of RTP and below add so much to what a Layer's payloads take.
 const OVERHEAD: f64 = 1.06;
 
-/// How long after joining nothing visible is paused: until the way is measured the estimate is a guess, on the low side, and a Track
-/// of one Layer would not begin at all.
+/// How long after the first picture there is to send nothing visible is paused: until the way is measured the estimate is a guess, on
+/// the low side, and a Track of one Layer would not begin at all. Without pictures it is not measured, however long somebody waits.
 const UNMEASURED: Duration = Duration::from_secs(8);
 
 /// How long nothing visible is paused after all that is smallest no longer fits, unless far less than it does: the estimate errs, and a
@@ -65,6 +65,7 @@ pub(crate) fn choose(
         return Vec::new();
     }
     participant.choose_due = Some(now + INTERVAL);
+    let seen_since = *participant.seen_since.get_or_insert(now);
     let is_heard = |section: &&crate::participant::Section| {
         section.is_audio
             && section
@@ -88,7 +89,15 @@ pub(crate) fn choose(
         .update(now, participant.downlink.estimate(), cost);
     let chosen = layers::allocate(&wishes, audio, budget, None);
 
-    let is_borne = bears(now, participant, &choices, &wishes, &chosen, audio);
+    let is_borne = bears(
+        now,
+        seen_since,
+        participant,
+        &choices,
+        &wishes,
+        &chosen,
+        audio,
+    );
     let mut news = Vec::new();
     for (choice, chosen) in choices.iter().zip(chosen) {
         let Some(carrier) = &mut participant.sections[choice.section].slot else {
@@ -106,9 +115,10 @@ pub(crate) fn choose(
     news
 }
 
-/// Whether what is visible goes out though it does not fit: soon after joining, and for a while after it last did.
+/// Whether what is visible goes out though it does not fit: soon after the first picture, and for a while after it last did.
 fn bears(
     now: Instant,
+    seen_since: Instant,
     participant: &mut Participant,
     choices: &[Choice],
     wishes: &[Wish<'_>],
@@ -124,7 +134,7 @@ fn bears(
         participant.short_since = None;
         return true;
     }
-    if now.saturating_duration_since(participant.joined_at) < UNMEASURED {
+    if now.saturating_duration_since(seen_since) < UNMEASURED {
         return true;
     }
     // What was given up once comes back when it fits.

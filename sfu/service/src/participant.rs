@@ -168,7 +168,8 @@ pub(crate) struct Participant {
     pub(crate) generation: u32,
     pub(crate) sections: Vec<Section>,
     pub(crate) state: State,
-    pub(crate) joined_at: Instant,
+    /// Since when there are pictures for them.
+    pub(crate) seen_since: Option<Instant>,
     /// When something authenticated came last.
     pub(crate) heard_at: Instant,
     /// What is in their slots has to be thought over.
@@ -240,7 +241,7 @@ impl Participant {
             generation: newcomer.generation,
             sections: Vec::new(),
             state: State::Connecting,
-            joined_at: now,
+            seen_since: None,
             heard_at: now,
             is_renewed: false,
             is_refilled: false,
