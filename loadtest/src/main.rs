@@ -163,10 +163,7 @@ async fn main() -> anyhow::Result<()> {
         What::RelayFloor(arguments) => return relay::floor::run(arguments),
         What::Pinned(arguments) => return pinned::run_pinned(arguments),
     };
-    let mut server = match &arguments.what {
-        What::SfuSoak(_) => Server::reach_without_huge_pages(target).await?,
-        _ => Server::reach(target).await?,
-    };
+    let mut server = Server::reach(target).await?;
 
     let outcome = match &arguments.what {
         What::Idle(arguments) => idle::run(&server, arguments).await,

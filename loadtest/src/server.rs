@@ -58,18 +58,7 @@ impl Server {
     pub(crate) async fn reach(arguments: &TargetArguments) -> anyhow::Result<Self> {
         match &arguments.url {
             Some(url) => Self::running(url, arguments),
-            None => Self::start(arguments, &[]).await,
-        }
-    }
-
-    /// The same, of a server whose memory is to be compared with itself over a long time: without huge pages. The kernel makes them
-    /// of half-empty ones whenever it has time, and its steps would hide what the server does.
-    pub(crate) async fn reach_without_huge_pages(
-        arguments: &TargetArguments,
-    ) -> anyhow::Result<Self> {
-        match &arguments.url {
-            Some(url) => Self::running(url, arguments),
-            None => Self::start(arguments, &[("MIMALLOC_ALLOW_THP", "0")]).await,
+            None => Self::start(arguments).await,
         }
     }
 
@@ -137,10 +126,7 @@ impl Server {
         })
     }
 
-    async fn start(
-        arguments: &TargetArguments,
-        variables: &[(&str, &str)],
-    ) -> anyhow::Result<Self> {
+    async fn start(arguments: &TargetArguments) -> anyhow::Result<Self> {
         let program = match &arguments.server {
             Some(program) => program.clone(),
             None => std::env::current_exe()?.with_file_name("offhook"),
@@ -154,7 +140,6 @@ impl Server {
         command
             .arg("serve")
             .envs(RAISED)
-            .envs(variables.iter().copied())
             .env("OFFHOOK_LISTEN", format!("[\"{address}\"]"));
         command
             .env("OFFHOOK_DATA_DIR", folder.join("data"))

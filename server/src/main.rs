@@ -25,6 +25,9 @@ const EXIT_INTERRUPTED: u8 = 130;
 const EXIT_UNTOLD: u8 = 2;
 
 fn main() -> ExitCode {
+    // Huge pages of an allocator's half-empty ones are memory nobody asked for, and the kernel makes them when it has time: twice as
+    // much is resident, in steps that look like a leak. Where the system does not have them there is nothing to switch off.
+    nix::sys::prctl::set_thp_disable(true).ok();
     match run(&Cli::parse()) {
         Ok(code) => code,
         Err(error) => {
