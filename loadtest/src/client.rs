@@ -231,6 +231,11 @@ impl Session {
         }
     }
 
+    /// Whether frames came that are not acknowledged.
+    pub(crate) fn owes_ack(&self) -> bool {
+        self.unacknowledged > 0
+    }
+
     /// Sends and writes a frame without number and content: `ping`, `pong`, `ack`, `bye`.
     pub(crate) async fn control(&mut self, kind: &str) -> anyhow::Result<()> {
         self.unacknowledged = 0;

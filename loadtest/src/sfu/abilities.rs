@@ -17,6 +17,8 @@ use rtc::rtp_transceiver::rtp_sender::{
 };
 use sfu_rtp::extension::ExtensionKind;
 
+use super::requests::PictureRequests;
+
 /// Payload types, as Chromium has them.
 pub(super) const OPUS: u8 = 111;
 pub(super) const VP8: u8 = 96;
@@ -69,7 +71,8 @@ pub(super) fn abilities() -> anyhow::Result<(MediaEngine, Registry)> {
         .with(Slot::TwccSender, TwccSenderBuilder::new().build())
         .with(Slot::TwccReceiver, TwccReceiverBuilder::new().build())
         .with(Slot::ReceiverReport, ReceiverReportBuilder::new().build())
-        .with(Slot::SenderReport, SenderReportBuilder::new().build());
+        .with(Slot::SenderReport, SenderReportBuilder::new().build())
+        .with(Slot::Custom(usize::MAX), PictureRequests::default());
     Ok((engine, registry))
 }
 

@@ -30,6 +30,7 @@ mod media;
 mod network;
 mod path;
 mod peer;
+mod requests;
 mod rival;
 mod seat;
 pub(crate) mod soak;
@@ -522,9 +523,10 @@ fn summary(rounds: &[Round]) -> Option<String> {
         ),
     };
     Some(format!(
-        "{:.0} packets a second, {:.2} of a core{delay}, {:.3} % lost",
+        "{:.0} packets a second, {:.2} of a core, its clients {:.2} of theirs{delay}, {:.3} % lost",
         middle(Round::rate),
         middle(Round::busy),
+        middle(Round::busy_clients),
         middle(Round::loss) * 100.0
     ))
 }
@@ -538,6 +540,7 @@ mod tests {
             received: 1000.0 - lost,
             expected: 1000.0,
             spent: Duration::from_millis(10),
+            spent_by_clients: Duration::from_millis(20),
             time: Duration::from_secs(1),
             delay_p50: 1.0,
             delay_p99,

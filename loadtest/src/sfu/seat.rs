@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use serde::Deserialize;
@@ -54,6 +55,9 @@ pub(crate) enum Order {
     /// Be gone without a word.
     Vanish,
 }
+
+/// How long a frame waits for its acknowledgement, as in the browser's client: until then the server keeps it.
+const ACK_DELAY: Duration = Duration::from_secs(1);
 
 /// How many orders may wait.
 const ORDERS_MAX: usize = 8;
@@ -217,6 +221,8 @@ struct Attendance {
 enum Heard {
     Frame(Utf8Bytes),
     Order(Order),
+    /// For so long that what came before is acknowledged.
+    Nothing,
 }
 
 impl Attendance {
@@ -228,14 +234,20 @@ impl Attendance {
                 // Whoever could say so is gone: that means leaving, too.
                 leaving.wait_for(|leaving| *leaving).await.ok();
             };
+            let owes_ack = session.owes_ack();
             let heard = tokio::select! {
                 text = session.next() => Heard::Frame(text?),
+                () = tokio::time::sleep(ACK_DELAY), if owes_ack => Heard::Nothing,
                 () = leaves => Heard::Order(Order::Leave),
                 Some(order) = self.orders.recv() => Heard::Order(order),
             };
             let order = match heard {
                 Heard::Frame(text) => {
                     self.on_frame(&text, &mut session).await?;
+                    continue;
+                }
+                Heard::Nothing => {
+                    session.control("ack").await?;
                     continue;
                 }
                 Heard::Order(order) => order,

@@ -49,6 +49,8 @@ struct Subscriber {
     to: SocketAddr,
     outbound: Outbound,
     downlink: Downlink<Forward>,
+    /// Where nothing is paced.
+    waiting: Vec<Forward>,
     /// What was sent since the last report, and when it arrived.
     arrived: Vec<(u16, Option<i64>)>,
     reported: Instant,
@@ -121,6 +123,7 @@ impl Ours {
                 to: *to,
                 outbound,
                 downlink,
+                waiting: Vec::new(),
                 arrived: Vec::new(),
                 reported: now,
             });
@@ -134,22 +137,28 @@ impl Ours {
         let before = processor_time()?;
         self.take_in(now, &packets)?;
         let count = self.forwards.len() as u64;
+        // As in a shard: each subscriber's packets of a turn are written one behind the other.
         for forward in self.forwards.drain(..) {
-            let stamps = Stamps {
-                transport_sequence: Some(7),
-                abs_send_time: None,
-            };
-            let written = self
-                .room
-                .write(&forward, &mut self.buffer, stamps)
-                .context("the packet is gone")?;
             let at = self.places[forward.participant().index()];
-            self.subscribers[at].outbound.seal_rtp(
-                &mut self.buffer,
-                written.header_len,
-                written.len,
-                written.index,
-            )?;
+            self.subscribers[at].waiting.push(forward);
+        }
+        let stamps = Stamps {
+            transport_sequence: Some(7),
+            abs_send_time: None,
+        };
+        for subscriber in &mut self.subscribers {
+            for forward in subscriber.waiting.drain(..) {
+                let written = self
+                    .room
+                    .write(&forward, &mut self.buffer, stamps)
+                    .context("the packet is gone")?;
+                subscriber.outbound.seal_rtp(
+                    &mut self.buffer,
+                    written.header_len,
+                    written.len,
+                    written.index,
+                )?;
+            }
         }
         let spent = processor_time()? - before;
         self.reports(now);
