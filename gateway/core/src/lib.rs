@@ -12,6 +12,8 @@
 //! - [`endpoint`]: whose a request is, and what nobody's is answered with.
 //! - [`leg`]: one side of a call, from INVITE to BYE.
 //! - [`call`]: who rings, who is bridged with whom, transfers.
+//! - [`routing`], [`queue`], [`menu`]: whom a call reaches, as the rows of an Account say.
+//! - [`outbound`], [`limits`]: whether a call may go out, by which Trunk, and as whom.
 //! - [`registrar`]: where desk phones are.
 //! - [`registration`]: being registered at a provider.
 //!
@@ -21,8 +23,13 @@ pub mod call;
 pub mod dialog;
 pub mod endpoint;
 pub mod leg;
+pub mod limits;
+pub mod menu;
+pub mod outbound;
+pub mod queue;
 pub mod registrar;
 pub mod registration;
+pub mod routing;
 mod tokens;
 pub mod transaction;
 
