@@ -38,6 +38,8 @@ causes! {
     Stun = "stun",
     /// STUN with a user name or a password we never gave.
     StunPassword = "stun_password",
+    /// More signed STUN than a Participant may send, or from more addresses.
+    StunFull = "stun_full",
     /// SRTP or SRTCP before there are keys.
     Early = "early",
     /// SRTP or SRTCP that is forged, replayed, or of one SSRC too many.

@@ -92,6 +92,10 @@ impl Rooms {
             self.figures.drop_packet(Drop::StunPassword);
             return;
         };
+        if !participant.may_check(now, way) {
+            self.figures.drop_packet(Drop::StunFull);
+            return;
+        }
         participant.heard_at = now;
         let forgotten = participant.learn(way);
         if request.attribute(USE_CANDIDATE).is_some() {

@@ -26,6 +26,15 @@ use crate::wishes::Wants;
 /// How many addresses of a Participant are known at once: candidates of two families, some behind other NATs.
 const WAYS_MAX: usize = 8;
 
+/// How many addresses a Participant may prove to have until ICE begins anew. The library keeps each of them that long, and a request
+/// costs it as much as there are.
+pub(crate) const WAYS_LEARNT_MAX: usize = 64;
+
+/// How many signed requests of a Participant are answered per second, and at once. ICE sends one in 50 ms while it looks for a way
+/// (RFC 8445 §14.2), over each of some interfaces.
+const CHECKS_PER_SECOND: f64 = 100.0;
+const CHECKS_BURST: f64 = 200.0;
+
 /// How much may come at once above the rate a Participant may send with: a key frame of a shared screen.
 const INTAKE_BURST: Duration = Duration::from_millis(500);
 
@@ -144,6 +153,9 @@ pub(crate) struct Participant {
     pub(crate) password: IntegrityKey,
     /// Where they have proved to be, the latest last.
     pub(crate) ways: Vec<Way>,
+    /// All that they have proved to have since ICE began, at most [`WAYS_LEARNT_MAX`].
+    learnt: Vec<Way>,
+    checks: Bucket,
     /// Where they want media.
     pub(crate) way: Option<Way>,
     pub(crate) keys: Option<(Inbound, Outbound)>,
@@ -224,6 +236,8 @@ impl Participant {
             ufrag: agreed.ufrag.clone(),
             password: IntegrityKey::short_term(&agreed.password),
             ways: Vec::new(),
+            learnt: Vec::new(),
+            checks: Bucket::new(now, CHECKS_PER_SECOND, CHECKS_BURST),
             way: None,
             keys: None,
             downlink: downlink(now, agreed.down, bitrates),
@@ -264,6 +278,9 @@ impl Participant {
 
     /// Goes by what was agreed on again; sections are the caller's.
     pub(crate) fn follow(&mut self, now: Instant, agreed: &Agreed) {
+        if self.ufrag != agreed.ufrag {
+            self.learnt.clear();
+        }
         self.ufrag.clone_from(&agreed.ufrag);
         self.password = IntegrityKey::short_term(&agreed.password);
         self.sequence_id = agreed.sequence_id();
@@ -280,6 +297,19 @@ impl Participant {
         if !is_same {
             self.uplink = uplink(now, agreed.up, self.bitrates);
         }
+    }
+
+    /// Whether to answer a signed request from `way`: there have not been too many of them, nor from too many addresses.
+    pub(crate) fn may_check(&mut self, now: Instant, way: Way) -> bool {
+        if !self.checks.takes(now, 1.0) {
+            return false;
+        }
+        let is_known = self.learnt.contains(&way);
+        if !is_known && self.learnt.len() < WAYS_LEARNT_MAX {
+            self.learnt.push(way);
+            return true;
+        }
+        is_known
     }
 
     /// Remembers an address they have proved to have; returns one that is forgotten for it.

@@ -1,6 +1,7 @@
 //! What a Participant who means harm can send, or keep from sending: it is limited, refused or ignored, counted by its cause, and the
 //! people in another Room of the same thread notice nothing of it.
 
+use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use model::id::ParticipantId;
@@ -11,6 +12,7 @@ use sfu_rtp::packet::FixedHeader;
 use sfu_service::{Config, DataDrop, Drop};
 
 use crate::client::{Client, PATIENCE};
+use crate::hostile::{binding, value};
 use crate::stage::{OTHER_ROOM, ROOM, Stage};
 
 /// Whom we call ourselves in RTCP of our own.
@@ -88,6 +90,62 @@ fn who_may_not_speak_is_not_heard_whatever_they_send() {
         stage.figures().rooms_counted.dropped(Dropped::Muted) == 50
     });
     assert!(stage.clients[bob].received.is_empty());
+    others.assert_unharmed(&mut stage);
+}
+
+#[test]
+fn signed_requests_from_ever_new_addresses_are_answered_up_to_a_limit() {
+    let mut stage = Stage::new();
+    let mut others = Bystanders::join(&mut stage);
+    let mallory = stage.join(&[], 1, 0);
+    let server = stage.handle.udp_addresses()[0];
+    let request = |stage: &mut Stage| {
+        let client = &mut stage.clients[mallory];
+        let own = client.rtc.direct_api().local_ice_credentials();
+        let answer = &client.answer;
+        let user = format!("{}:{}", value(answer, "a=ice-ufrag:"), own.ufrag);
+        binding(&user, value(answer, "a=ice-pwd:"))
+    };
+    let is_answered = |socket: &UdpSocket, request: &[u8]| {
+        let timeout = Duration::from_millis(300);
+        socket.set_read_timeout(Some(timeout)).unwrap();
+        socket.send_to(request, server).unwrap();
+        socket.recv(&mut [0; 2048]).is_ok()
+    };
+
+    let sockets: Vec<UdpSocket> = (0..150)
+        .map(|_| UdpSocket::bind("127.0.0.1:0").unwrap())
+        .collect();
+    let signed = request(&mut stage);
+    for socket in &sockets {
+        socket.send_to(&signed, server).unwrap();
+        others.speak(&mut stage);
+    }
+    // One of 64 addresses is their own.
+    stage.run("dropped", |stage| {
+        stage.figures().dropped(Drop::StunFull) >= 150 - 63
+    });
+    assert_eq!(stage.figures().dropped(Drop::StunFull), 150 - 63);
+    assert!(is_answered(&sockets[10], &signed), "known");
+    assert!(!is_answered(&sockets[149], &signed), "one too many");
+
+    // And many from one address.
+    let before = stage.figures().dropped(Drop::StunFull);
+    for round in 0..1000 {
+        sockets[10].send_to(&signed, server).unwrap();
+        if round % 50 == 0 {
+            others.speak(&mut stage);
+        }
+    }
+    stage.run("too many", |stage| {
+        stage.figures().dropped(Drop::StunFull) >= before + 500
+    });
+
+    // Where ICE begins anew there is room for others.
+    stage.restart(mallory);
+    let signed = request(&mut stage);
+    let socket = &sockets[149];
+    stage.run("answered", |_| is_answered(socket, &signed));
     others.assert_unharmed(&mut stage);
 }
 
