@@ -13,10 +13,16 @@ import { startRig } from '../rig.mjs';
 
 /** What Bob's camera sees, and the Layers his browser makes of it. */
 const CAMERA = { width: 640, height: 360, rate: 15, frames: 15 };
-const [LOW, HIGH] = [CAMERA.height / 4, CAMERA.height];
+const [LOW, HIGH] = [CAMERA.height / 2, CAMERA.height];
 
 const SECOND_MS = 1_000;
 const PATIENCE = { timeout: 120_000, interval: SECOND_MS };
+
+/** So few packets may be lost in 20 seconds to a queue that is filled now and then to see how much fits. */
+const LOST_MAX = 20;
+
+/** After so many seconds nothing of before is on its way any more. */
+const SETTLED_S = 5;
 
 /** How much of the time a picture may stand still for somebody whose network is good. */
 const FROZEN_MAX = 0.02;
@@ -59,7 +65,11 @@ network('a slow subscriber beside a fast one', async ({ rig, watch, alice, carol
   await watch.until('Alice has a smaller one', alice, ({ height, frames }) => height < HIGH && frames > 0);
   const held = await watch.during('300 kbit/s for Alice alone', 25);
   assert.ok(held.get(carol).every(({ height, frames }) => height === HIGH && frames > 0), 'Carol keeps the whole picture');
-  assert.ok(held.get(alice).every(({ height }) => height < HIGH), 'Alice gets nothing that does not fit');
+  // What waited in the queue of her network when it became narrow comes first. Then she has what fits, be it a smaller picture or fewer
+  // of the large one, and nothing of it overflows that queue.
+  const fits = held.get(alice).slice(SETTLED_S);
+  assert.ok(fits.filter(({ frames }) => frames === 0).length <= 2, JSON.stringify(fits));
+  assert.ok(fits.reduce((sum, { lost }) => sum + lost, 0) <= LOST_MAX, JSON.stringify(fits));
   neverSuffers(watch, carol);
 });
 
@@ -171,17 +181,20 @@ function since(moment) {
   return `${((performance.now() - moment) / 1_000).toFixed(1)} s`;
 }
 
-/** Pictures no encoder makes small: noise that changes, in YUV4MPEG2, with nothing in the chroma. */
+/**
+ * Pictures no encoder makes small: noise that changes, in YUV4MPEG2, with nothing in the chroma. It fills a quarter of them: a key frame
+ * is no larger than others that way, and nobody's picture stands still when somebody else needs one.
+ */
 async function writeNoise(file, { width, height, rate, frames }) {
   const out = await open(file, 'w');
   await out.write(`YUV4MPEG2 W${width} H${height} F${rate}:1 Ip A1:1 C420jpeg\n`);
   const chroma = Buffer.alloc((width * height) / 2, 128);
   for (let frame = 0; frame < frames; frame += 1) {
-    const luma = Buffer.alloc(width * height);
+    const luma = Buffer.alloc(width * height, 128);
     // Blocks of four by four: what is finer an encoder throws away at once.
-    for (let y = 0; y < height; y += 4) {
-      const row = Buffer.alloc(width);
-      for (let x = 0; x < width; x += 4) row.fill(64 + Math.floor(Math.random() * 128), x, x + 4);
+    for (let y = 0; y < height / 2; y += 4) {
+      const row = Buffer.alloc(width / 2);
+      for (let x = 0; x < row.length; x += 4) row.fill(64 + Math.floor(Math.random() * 128), x, x + 4);
       for (let line = 0; line < 4; line += 1) row.copy(luma, (y + line) * width);
     }
     await out.write('FRAME\n');
@@ -193,8 +206,12 @@ async function writeNoise(file, { width, height, rate, frames }) {
 
 // What runs inside the page.
 
-/** The camera as the file has it. */
+/** The camera as the file has it, and Layers as large as they should be: on a busy machine pictures are left out instead. */
 function wholePictures() {
+  const { setParameters } = RTCRtpSender.prototype;
+  RTCRtpSender.prototype.setParameters = function (parameters) {
+    return setParameters.call(this, this.track?.kind === 'audio' ? parameters : { ...parameters, degradationPreference: 'maintain-resolution' });
+  };
   const { mediaDevices } = navigator;
   const open = mediaDevices.getUserMedia.bind(mediaDevices);
   mediaDevices.getUserMedia = ({ video, ...rest }) => open({ ...rest, ...(video && { video: { width: 640, height: 360 } }) });
