@@ -6,7 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::call::{EndReason, Media};
-use crate::id::{AccountId, CallId, DeviceId, NodeId, UserId};
+use crate::id::{AccountId, CallId, DeviceId, NodeId, UserId, VoicemailId};
+use crate::phone::rows::{LegRecord, Voicemail};
 use crate::time::Timestamp;
 
 /// A change the records must keep. The driver applies them in the order they come.
@@ -60,6 +61,19 @@ pub enum RecordChange {
     /// What a relay carried, as far as it has come. Insert the rows, or put them in place of those of the same key: each is a
     /// sum since the process began, never less than the one before.
     RelayUsed(Vec<RelayUsage>),
+    /// A Leg of a phone call began, rang, was answered or ended. Insert the row, or update it unless it has ended.
+    Leg(Box<LegRecord>),
+    /// A message was left in a mailbox. Insert the row, or leave an existing one as it is.
+    VoicemailLeft(Box<Voicemail>),
+    /// A message was heard. The first time stays.
+    VoicemailHeard {
+        /// The Account.
+        account: AccountId,
+        /// The message.
+        id: VoicemailId,
+        /// When.
+        at: Timestamp,
+    },
 }
 
 /// What one process relayed for one Account in one hour.

@@ -4,9 +4,13 @@
 //! MariaDB understands too: `?` for values, and *update, else insert* in one transaction in place of an upsert.
 
 use futures_util::future::BoxFuture;
+use model::phone::rows::{KeptCursor, LegRecord, Mailbox, Voicemail};
 use model::record::{DayOfRelay, HistoryEntry, Named, OpenCallsCursor};
-use model::{AccountId, ApiKeyId, CallRecord, RecordChange, Timestamp, UserId};
+use model::{AccountId, ApiKeyId, CallRecord, RecordChange, Timestamp, UserId, VoicemailId};
 
+use super::phone_calls::LegFilter;
+use super::sealing::Sealed;
+use super::telephony::{Change, SecretRow, Stored, TelephonyError, TelephonyVersion};
 use super::{Account, ApiKey, HistoryCursor};
 
 /// Why changes were not written.
@@ -82,4 +86,70 @@ pub(super) trait Engine: Send + Sync + 'static {
         account: AccountId,
         users: &'a [UserId],
     ) -> BoxFuture<'a, anyhow::Result<Vec<Named>>>;
+
+    /// All rows of an Account at one moment.
+    fn telephony(&self, account: AccountId) -> BoxFuture<'_, anyhow::Result<Stored>>;
+    /// Makes a change to the version it was made for, in one transaction; returns the version there is now.
+    fn change_telephony<'a>(
+        &'a self,
+        account: AccountId,
+        expected: u64,
+        change: &'a Change,
+        at: Timestamp,
+    ) -> BoxFuture<'a, Result<u64, TelephonyError>>;
+    /// Those changed at `since` or later, oldest change first.
+    fn telephony_changed_since(
+        &self,
+        since: Timestamp,
+        limit: u32,
+    ) -> BoxFuture<'_, anyhow::Result<Vec<TelephonyVersion>>>;
+    /// Secrets of all Accounts that another key than this one encrypted.
+    fn telephony_secrets_besides<'a>(
+        &'a self,
+        key_id: &'a str,
+    ) -> BoxFuture<'a, anyhow::Result<Vec<(AccountId, SecretRow)>>>;
+    /// Puts a secret that was encrypted anew in the place of the old one, unless that has changed; whether it was.
+    fn reseal_telephony_secret<'a>(
+        &'a self,
+        account: AccountId,
+        old: &'a Sealed,
+        new: &'a SecretRow,
+    ) -> BoxFuture<'a, anyhow::Result<bool>>;
+
+    /// Newest first.
+    fn legs<'a>(
+        &'a self,
+        account: AccountId,
+        filter: &'a LegFilter,
+        before: Option<KeptCursor>,
+        limit: u32,
+    ) -> BoxFuture<'a, anyhow::Result<Vec<LegRecord>>>;
+    /// Forgets at most `limit` Legs that began before `before`, of all Accounts; how many those were.
+    fn forget_legs(&self, before: Timestamp, limit: u32) -> BoxFuture<'_, anyhow::Result<u64>>;
+
+    /// Newest first; of one mailbox.
+    fn voicemails<'a>(
+        &'a self,
+        account: AccountId,
+        mailbox: &'a Mailbox,
+        before: Option<KeptCursor>,
+        limit: u32,
+    ) -> BoxFuture<'a, anyhow::Result<Vec<Voicemail>>>;
+    fn voicemail(
+        &self,
+        account: AccountId,
+        id: VoicemailId,
+    ) -> BoxFuture<'_, anyhow::Result<Option<Voicemail>>>;
+    /// Messages nobody has heard yet.
+    fn voicemails_new<'a>(
+        &'a self,
+        account: AccountId,
+        mailbox: &'a Mailbox,
+    ) -> BoxFuture<'a, anyhow::Result<u32>>;
+    /// Whether there was such a message.
+    fn delete_voicemail(
+        &self,
+        account: AccountId,
+        id: VoicemailId,
+    ) -> BoxFuture<'_, anyhow::Result<bool>>;
 }

@@ -1,4 +1,4 @@
-//! Records: Accounts, API keys, Users, Devices, the history of Calls and what was relayed.
+//! Records: Accounts, API keys, Users, Devices, the history of Calls, what was relayed, telephony and its call records.
 //!
 //! ```text
 //! core ── RecordChange ──▶ bounded queue ──▶ writer task ──▶ one transaction for all that waits ──▶ Engine
@@ -11,7 +11,10 @@
 
 mod engine;
 mod people;
+mod phone_calls;
+mod sealing;
 mod sqlite;
+mod telephony;
 mod writer;
 
 use std::path::Path;
@@ -28,6 +31,9 @@ use engine::Engine;
 use writer::Job;
 
 pub use people::{Account, ApiKey};
+pub use phone_calls::{KeptPage, LegFilter};
+pub use sealing::SecretKeys;
+pub use telephony::{StoredTelephony, TelephonyError, TelephonyVersion};
 
 /// How many changes may wait to be written.
 pub const QUEUE_LEN_MAX: usize = 4_096;
@@ -383,6 +389,8 @@ fn now() -> Timestamp {
 mod tests {
     use futures_util::FutureExt;
     use futures_util::future::{BoxFuture, ready};
+    use model::VoicemailId;
+    use model::phone::rows::{KeptCursor, LegRecord, Mailbox, Voicemail};
 
     use super::*;
     use engine::WriteError;
@@ -478,6 +486,92 @@ mod tests {
 
         fn forget_relayed(&self, _: Timestamp, _: u32) -> BoxFuture<'_, anyhow::Result<u64>> {
             ready(Ok(0)).boxed()
+        }
+
+        fn telephony(&self, _: AccountId) -> BoxFuture<'_, anyhow::Result<telephony::Stored>> {
+            ready(Ok(telephony::Stored::default())).boxed()
+        }
+
+        fn change_telephony<'a>(
+            &'a self,
+            _: AccountId,
+            expected: u64,
+            _: &'a telephony::Change,
+            _: Timestamp,
+        ) -> BoxFuture<'a, Result<u64, TelephonyError>> {
+            ready(Ok(expected)).boxed()
+        }
+
+        fn telephony_changed_since(
+            &self,
+            _: Timestamp,
+            _: u32,
+        ) -> BoxFuture<'_, anyhow::Result<Vec<TelephonyVersion>>> {
+            ready(Ok(Vec::new())).boxed()
+        }
+
+        fn telephony_secrets_besides<'a>(
+            &'a self,
+            _: &'a str,
+        ) -> BoxFuture<'a, anyhow::Result<Vec<(AccountId, telephony::SecretRow)>>> {
+            ready(Ok(Vec::new())).boxed()
+        }
+
+        fn reseal_telephony_secret<'a>(
+            &'a self,
+            _: AccountId,
+            _: &'a sealing::Sealed,
+            _: &'a telephony::SecretRow,
+        ) -> BoxFuture<'a, anyhow::Result<bool>> {
+            ready(Ok(false)).boxed()
+        }
+
+        fn legs<'a>(
+            &'a self,
+            _: AccountId,
+            _: &'a LegFilter,
+            _: Option<KeptCursor>,
+            _: u32,
+        ) -> BoxFuture<'a, anyhow::Result<Vec<LegRecord>>> {
+            ready(Ok(Vec::new())).boxed()
+        }
+
+        fn forget_legs(&self, _: Timestamp, _: u32) -> BoxFuture<'_, anyhow::Result<u64>> {
+            ready(Ok(0)).boxed()
+        }
+
+        fn voicemails<'a>(
+            &'a self,
+            _: AccountId,
+            _: &'a Mailbox,
+            _: Option<KeptCursor>,
+            _: u32,
+        ) -> BoxFuture<'a, anyhow::Result<Vec<Voicemail>>> {
+            ready(Ok(Vec::new())).boxed()
+        }
+
+        fn voicemail(
+            &self,
+            _: AccountId,
+            _: VoicemailId,
+        ) -> BoxFuture<'_, anyhow::Result<Option<Voicemail>>> {
+            ready(Ok(None)).boxed()
+        }
+
+        fn voicemails_new<'a>(
+            &'a self,
+            _: AccountId,
+            _: &'a Mailbox,
+        ) -> BoxFuture<'a, anyhow::Result<u32>> {
+            ready(Ok(0)).boxed()
+        }
+
+        fn delete_voicemail(
+            &self,
+            _: AccountId,
+            _: VoicemailId,
+        ) -> BoxFuture<'_, anyhow::Result<bool>> {
+            ready(Ok(false)).boxed()
         }
 
         fn users(&self, _: AccountId, _: u32) -> BoxFuture<'_, anyhow::Result<Vec<Named>>> {

@@ -107,5 +107,8 @@ fn kind(change: &RecordChange) -> &'static str {
         RecordChange::DeviceSeen { .. } => "device_seen",
         RecordChange::HistorySeen { .. } => "history_seen",
         RecordChange::RelayUsed(_) => "relay_used",
+        RecordChange::Leg(_) => "leg",
+        RecordChange::VoicemailLeft(_) => "voicemail_left",
+        RecordChange::VoicemailHeard { .. } => "voicemail_heard",
     }
 }

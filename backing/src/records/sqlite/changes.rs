@@ -6,8 +6,8 @@ use sqlx::query::Query;
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Connection, Sqlite, SqliteConnection, SqlitePool};
 
-use super::relayed;
-use super::row::{millis, reason_name};
+use super::row::{millis, name_of};
+use super::{legs, relayed, voicemails};
 use crate::records::engine::WriteError;
 
 /// How many Devices of a User are remembered; the one unseen for longest goes first.
@@ -89,6 +89,11 @@ async fn apply_one(db: &mut SqliteConnection, change: &RecordChange) -> sqlx::Re
             on_history_seen(db, *account, user, *at).await
         }
         RecordChange::RelayUsed(rows) => relayed::on_used(db, rows).await,
+        RecordChange::Leg(leg) => legs::on_leg(db, leg).await,
+        RecordChange::VoicemailLeft(message) => voicemails::on_left(db, message).await,
+        RecordChange::VoicemailHeard { account, id, at } => {
+            voicemails::on_heard(db, *account, *id, *at).await
+        }
     }
 }
 
@@ -144,11 +149,7 @@ async fn on_call(
 
 /// In the order of both statements, the key last.
 fn bind_call(statement: Statement, call: &CallRecord) -> sqlx::Result<Statement> {
-    let reason = call
-        .reason
-        .map(reason_name)
-        .transpose()
-        .map_err(|error| sqlx::Error::Encode(error.into()))?;
+    let reason = call.reason.map(name_of).transpose()?;
 
     let statement = bind_participant(statement, &call.caller);
     let statement = bind_participant(statement, &call.callee);

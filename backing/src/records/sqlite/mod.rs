@@ -5,8 +5,11 @@
 //! could lose an API key that an operator has been shown.
 
 mod changes;
+mod legs;
 mod relayed;
 mod row;
+mod telephony;
+mod voicemails;
 
 use std::fs::OpenOptions;
 use std::path::Path;
@@ -15,14 +18,18 @@ use std::time::Duration;
 use anyhow::Context;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use model::phone::rows::{KeptCursor, LegRecord, Mailbox, Voicemail};
 use model::record::{DayOfRelay, HistoryEntry, Named, OpenCallsCursor};
-use model::{AccountId, ApiKeyId, CallRecord, RecordChange, Timestamp, UserId};
+use model::{AccountId, ApiKeyId, CallRecord, RecordChange, Timestamp, UserId, VoicemailId};
 use sqlx::SqlitePool;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
 
 use super::engine::{Engine, WriteError};
+use super::phone_calls::LegFilter;
+use super::sealing::Sealed;
+use super::telephony::{Change, SecretRow, Stored, TelephonyError, TelephonyVersion};
 use super::{Account, ApiKey, HistoryCursor};
 use row::millis;
 
@@ -296,6 +303,92 @@ impl Engine for Sqlite {
 
     fn forget_relayed(&self, before: Timestamp, limit: u32) -> BoxFuture<'_, anyhow::Result<u64>> {
         relayed::forget(&self.writer, before, limit).boxed()
+    }
+
+    fn telephony(&self, account: AccountId) -> BoxFuture<'_, anyhow::Result<Stored>> {
+        telephony::load(&self.readers, account).boxed()
+    }
+
+    fn change_telephony<'a>(
+        &'a self,
+        account: AccountId,
+        expected: u64,
+        change: &'a Change,
+        at: Timestamp,
+    ) -> BoxFuture<'a, Result<u64, TelephonyError>> {
+        telephony::change(&self.writer, account, expected, change, at).boxed()
+    }
+
+    fn telephony_changed_since(
+        &self,
+        since: Timestamp,
+        limit: u32,
+    ) -> BoxFuture<'_, anyhow::Result<Vec<TelephonyVersion>>> {
+        telephony::changed_since(&self.readers, since, limit).boxed()
+    }
+
+    fn telephony_secrets_besides<'a>(
+        &'a self,
+        key_id: &'a str,
+    ) -> BoxFuture<'a, anyhow::Result<Vec<(AccountId, SecretRow)>>> {
+        telephony::secrets_besides(&self.readers, key_id).boxed()
+    }
+
+    fn reseal_telephony_secret<'a>(
+        &'a self,
+        account: AccountId,
+        old: &'a Sealed,
+        new: &'a SecretRow,
+    ) -> BoxFuture<'a, anyhow::Result<bool>> {
+        telephony::reseal(&self.writer, account, old, new).boxed()
+    }
+
+    fn legs<'a>(
+        &'a self,
+        account: AccountId,
+        filter: &'a LegFilter,
+        before: Option<KeptCursor>,
+        limit: u32,
+    ) -> BoxFuture<'a, anyhow::Result<Vec<LegRecord>>> {
+        legs::page(&self.readers, account, filter, before, limit).boxed()
+    }
+
+    fn forget_legs(&self, before: Timestamp, limit: u32) -> BoxFuture<'_, anyhow::Result<u64>> {
+        legs::forget(&self.writer, before, limit).boxed()
+    }
+
+    fn voicemails<'a>(
+        &'a self,
+        account: AccountId,
+        mailbox: &'a Mailbox,
+        before: Option<KeptCursor>,
+        limit: u32,
+    ) -> BoxFuture<'a, anyhow::Result<Vec<Voicemail>>> {
+        voicemails::page(&self.readers, account, mailbox, before, limit).boxed()
+    }
+
+    fn voicemail(
+        &self,
+        account: AccountId,
+        id: VoicemailId,
+    ) -> BoxFuture<'_, anyhow::Result<Option<Voicemail>>> {
+        voicemails::one(&self.readers, account, id).boxed()
+    }
+
+    fn voicemails_new<'a>(
+        &'a self,
+        account: AccountId,
+        mailbox: &'a Mailbox,
+    ) -> BoxFuture<'a, anyhow::Result<u32>> {
+        voicemails::unheard(&self.readers, account, mailbox).boxed()
+    }
+
+    fn delete_voicemail(
+        &self,
+        account: AccountId,
+        id: VoicemailId,
+    ) -> BoxFuture<'_, anyhow::Result<bool>> {
+        voicemails::delete(&self.writer, account, id).boxed()
     }
 
     fn users(&self, account: AccountId, limit: u32) -> BoxFuture<'_, anyhow::Result<Vec<Named>>> {

@@ -5,10 +5,10 @@ use std::str::FromStr;
 
 use anyhow::Context;
 use model::record::{Named, Participant};
-use model::{AccountId, ApiKeyId, CallRecord, EndReason, Media, Timestamp};
-use serde::Deserialize;
-use serde::de::IntoDeserializer;
+use model::{AccountId, ApiKeyId, CallRecord, Media, Timestamp};
+use serde::Serialize;
 use serde::de::value::Error as TextError;
+use serde::de::{DeserializeOwned, IntoDeserializer};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
@@ -44,8 +44,6 @@ pub(super) fn named(row: &SqliteRow) -> anyhow::Result<Named> {
 }
 
 pub(super) fn call(row: &SqliteRow) -> anyhow::Result<CallRecord> {
-    let reason: Option<&str> = row.try_get("reason")?;
-
     Ok(CallRecord {
         account: parsed(row, "account_id")?,
         call: parsed(row, "call_id")?,
@@ -66,7 +64,7 @@ pub(super) fn call(row: &SqliteRow) -> anyhow::Result<CallRecord> {
         created_at: moment(row, "created_at")?,
         answered_at: optional_moment(row, "answered_at")?,
         ended_at: optional_moment(row, "ended_at")?,
-        reason: reason.map(reason_named).transpose()?,
+        reason: optional_word(row, "reason")?,
         cause: row.try_get("cause")?,
         ended_by: optional_parsed(row, "ended_by")?,
         missed: row.try_get("missed")?,
@@ -80,28 +78,40 @@ pub(super) fn millis(moment: Timestamp) -> i64 {
     i64::try_from(moment.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// The name the JSON has for it, too.
-pub(super) fn reason_name(reason: EndReason) -> anyhow::Result<String> {
-    match serde_json::to_value(reason)? {
-        serde_json::Value::String(name) => Ok(name),
-        other => anyhow::bail!("a reason is not a name: {other}"),
+/// A value that is one word, by the name the JSON has for it, too.
+pub(super) fn name_of<T: Serialize>(value: T) -> sqlx::Result<String> {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(name)) => Ok(name),
+        Ok(other) => Err(sqlx::Error::Encode(format!("not a name: {other}").into())),
+        Err(error) => Err(sqlx::Error::Encode(error.into())),
     }
 }
 
-fn reason_named(name: &str) -> anyhow::Result<EndReason> {
-    EndReason::deserialize(name.into_deserializer())
-        .map_err(|error: TextError| anyhow::anyhow!("column reason: {error}"))
+/// The value that has this name in a text column.
+pub(super) fn optional_word<T: DeserializeOwned>(
+    row: &SqliteRow,
+    column: &str,
+) -> anyhow::Result<Option<T>> {
+    let name: Option<&str> = row.try_get(column)?;
+
+    name.map(|name| T::deserialize(name.into_deserializer()))
+        .transpose()
+        .map_err(|error: TextError| anyhow::anyhow!("column {column}: {error}"))
+}
+
+pub(super) fn word<T: DeserializeOwned>(row: &SqliteRow, column: &str) -> anyhow::Result<T> {
+    optional_word(row, column)?.with_context(|| format!("column {column} is null"))
 }
 
 /// A text column as the id it holds.
-fn parsed<T>(row: &SqliteRow, column: &str) -> anyhow::Result<T>
+pub(super) fn parsed<T>(row: &SqliteRow, column: &str) -> anyhow::Result<T>
 where
     T: FromStr<Err: Display>,
 {
     optional_parsed(row, column)?.with_context(|| format!("column {column} is null"))
 }
 
-fn optional_parsed<T>(row: &SqliteRow, column: &str) -> anyhow::Result<Option<T>>
+pub(super) fn optional_parsed<T>(row: &SqliteRow, column: &str) -> anyhow::Result<Option<T>>
 where
     T: FromStr<Err: Display>,
 {
@@ -116,7 +126,7 @@ pub(super) fn moment(row: &SqliteRow, column: &str) -> anyhow::Result<Timestamp>
     optional_moment(row, column)?.with_context(|| format!("column {column} is null"))
 }
 
-fn optional_moment(row: &SqliteRow, column: &str) -> anyhow::Result<Option<Timestamp>> {
+pub(super) fn optional_moment(row: &SqliteRow, column: &str) -> anyhow::Result<Option<Timestamp>> {
     let millis: Option<i64> = row.try_get(column)?;
 
     Ok(millis.map(|millis| Timestamp::from_millis(millis.cast_unsigned())))

@@ -34,7 +34,10 @@ impl Store {
             }
             RecordChange::UserSeen { .. }
             | RecordChange::DeviceSeen { .. }
-            | RecordChange::RelayUsed(_) => {}
+            | RecordChange::RelayUsed(_)
+            | RecordChange::Leg(_)
+            | RecordChange::VoicemailLeft(_)
+            | RecordChange::VoicemailHeard { .. } => {}
         }
     }
 
