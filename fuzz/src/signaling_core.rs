@@ -463,7 +463,8 @@ impl World {
     fn command_media(&mut self, command: &MediaCommand) {
         self.offers.extend(answer_of(command));
         match &command.kind {
-            MediaCommandKind::Join { participant, .. } => {
+            MediaCommandKind::Join { participant, .. }
+            | MediaCommandKind::JoinPlain { participant, .. } => {
                 assert!(
                     self.inside.insert(*participant),
                     "{participant} joins twice"

@@ -9,6 +9,7 @@ pub mod media;
 pub mod network;
 pub mod people;
 pub mod phone;
+pub mod plain;
 pub mod record;
 pub mod room;
 pub mod time;

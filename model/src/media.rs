@@ -44,6 +44,21 @@ pub enum MediaCommandKind {
         /// Their offer.
         offer: MediaOffer,
     },
+    /// A Participant joins who speaks and listens through [`plain`](crate::plain) rings within this process: no offer, no network. Answered by
+    /// [`MediaEventKind::Connected`] once somebody has [taken their end](crate::plain::Attach), or by [`MediaEventKind::Refused`] with
+    /// generation 0. `Offer` and `Want` are not for them: they hear who is heard.
+    JoinPlain {
+        /// The Participant.
+        participant: ParticipantId,
+        /// What they may send; enforced by packet.
+        permissions: Permissions,
+        /// Whether the Room is encrypted from end to end: then they are refused.
+        encrypted: bool,
+        /// Their one Track, a [`Source::Microphone`].
+        track: TrackId,
+        /// Whether it begins muted.
+        muted: bool,
+    },
     /// A later offer of a Participant: other Tracks, more slots, an ICE restart. Answered as `Join` is.
     Offer {
         /// The Participant.
@@ -276,6 +291,9 @@ pub enum MediaRefusal {
     /// The Participant is not in the Room.
     #[error("not a participant of the room")]
     UnknownParticipant,
+    /// The Room is encrypted from end to end, and the Participant has no keys.
+    #[error("the room is encrypted from end to end")]
+    Encrypted,
 }
 
 macro_rules! sdp_faults {

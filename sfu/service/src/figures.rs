@@ -54,6 +54,8 @@ causes! {
     DownlinkFull = "downlink_full",
     /// It had left the cache before its turn came, or could not be sealed.
     Late = "late",
+    /// A plain Participant takes in less than it is sent, or sends a Track that is not its own.
+    Plain = "plain",
     /// A socket had no room.
     SocketFull = "socket_full",
     }
@@ -90,6 +92,12 @@ pub struct Figures {
     pub participants: usize,
     /// Participants who are connected now.
     pub connected: usize,
+    /// Participants without a network of their own now, who are among those above.
+    pub plain: usize,
+    /// Packets that came from them.
+    pub plain_in: u64,
+    /// Packets that were given to them.
+    pub plain_out: u64,
     /// Datagrams that came in.
     pub packets_in: u64,
     /// Their bytes.
@@ -124,13 +132,14 @@ pub struct Figures {
 }
 
 /// Refusals but for those of an SDP, which have a cause for each [`SdpFault`].
-const REFUSALS: [(MediaRefusal, &str); 6] = [
+const REFUSALS: [(MediaRefusal, &str); 7] = [
     (MediaRefusal::TooManySections, "too_many_sections"),
     (MediaRefusal::WeakFingerprint, "weak_fingerprint"),
     (MediaRefusal::NoCodec, "no_codec"),
     (MediaRefusal::StaleGeneration, "stale_generation"),
     (MediaRefusal::Full, "full"),
     (MediaRefusal::UnknownParticipant, "unknown_participant"),
+    (MediaRefusal::Encrypted, "encrypted"),
 ];
 
 const GONE: [(GoneReason, &str); 3] = [
@@ -209,6 +218,9 @@ impl Figures {
         self.rooms += other.rooms;
         self.participants += other.participants;
         self.connected += other.connected;
+        self.plain += other.plain;
+        self.plain_in += other.plain_in;
+        self.plain_out += other.plain_out;
         self.packets_in += other.packets_in;
         self.bytes_in += other.bytes_in;
         self.packets_out += other.packets_out;
@@ -230,6 +242,10 @@ impl Figures {
         gauge!("sfu_rooms").set(self.rooms as f64);
         gauge!("sfu_participants").set(self.participants as f64);
         gauge!("sfu_participants_connected").set(self.connected as f64);
+        gauge!("sfu_participants_plain").set(self.plain as f64);
+        for (direction, packets) in [("in", self.plain_in), ("out", self.plain_out)] {
+            counter!("sfu_plain_packets_total", "direction" => direction).absolute(packets);
+        }
         gauge!("sfu_estimates_bits_per_second").set(self.estimates_bps as f64);
         for (below, count) in ["150", "500", "1500", "inf"]
             .into_iter()

@@ -11,6 +11,7 @@ use anyhow::{Context, ensure};
 use bytes::Bytes;
 use model::id::RoomId;
 use model::media::{MediaCommand, MediaEvent};
+use model::plain::{Attach, End, NoSeat, Seat};
 use rand::SeedableRng;
 use rand::rngs::{StdRng, SysRng};
 use sockets::burst;
@@ -23,6 +24,7 @@ use crate::exit::{Door, Exit};
 use crate::figures::Figures;
 use crate::outbox::Outbox;
 use crate::peer::Identity;
+use crate::plain::Ask;
 use crate::rooms::{Rooms, Shared};
 use crate::shard::{Command, Shard, StreamEvent};
 use crate::waker::{self, Remote};
@@ -36,6 +38,9 @@ const STREAM_EVENTS_MAX: usize = 4096;
 
 /// How many questions may wait for the control thread.
 const QUESTIONS_MAX: usize = 64;
+
+/// How long somebody waits for a plain Participant to join.
+const ATTACH_MAX: Duration = Duration::from_secs(10);
 
 /// How often figures are published.
 const FIGURES_INTERVAL: Duration = Duration::from_secs(1);
@@ -117,6 +122,7 @@ impl Sfu {
         let stopping = CancellationToken::new();
         let stopped = CancellationToken::new();
         let guard = stopped.clone().drop_guard();
+        let shards = crew.shards.clone();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()?;
@@ -140,6 +146,7 @@ impl Sfu {
             addresses,
             addresses_told,
             streams,
+            shards,
         })
     }
 }
@@ -154,9 +161,44 @@ pub struct Handle {
     addresses: Vec<SocketAddr>,
     addresses_told: Vec<SocketAddr>,
     streams: Vec<Remote<StreamEvent>>,
+    shards: Vec<Remote<Command>>,
 }
 
 impl Handle {
+    /// The end of a Participant who joined by [`JoinPlain`](model::media::MediaCommandKind::JoinPlain), or does within ten seconds. To be
+    /// awaited in a runtime with timers.
+    ///
+    /// # Errors
+    ///
+    /// [`NoSeat`]: nobody joined so, or somebody else has their end.
+    pub async fn attach(&self, seat: Seat) -> Result<End, NoSeat> {
+        let shard = &self.shards[shard_of(seat.room, self.shards.len())];
+        let (reply, answer) = oneshot::channel();
+        if shard
+            .try_send(Command::Attach(Ask { seat, reply }))
+            .is_err()
+        {
+            return Err(match self.stopped.is_cancelled() {
+                true => NoSeat::Ended,
+                false => NoSeat::Busy,
+            });
+        }
+        match tokio::time::timeout(ATTACH_MAX, answer).await {
+            Ok(answer) => answer.unwrap_or(Err(NoSeat::Ended)),
+            Err(_) => Err(NoSeat::Unknown),
+        }
+    }
+
+    /// The same for a role that knows nothing of an SFU.
+    #[must_use]
+    pub fn attacher(&self) -> Attach {
+        let handle = self.clone();
+        Arc::new(move |seat| {
+            let handle = handle.clone();
+            Box::pin(async move { handle.attach(seat).await })
+        })
+    }
+
     /// The addresses media comes in at, of one shard after the other; a port that was 0 is filled in.
     #[must_use]
     pub fn udp_addresses(&self) -> &[SocketAddr] {

@@ -28,6 +28,7 @@ mod outgoing;
 mod packets;
 mod participant;
 mod peer;
+mod plain;
 mod rooms;
 mod sdp;
 mod shard;

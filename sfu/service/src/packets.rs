@@ -32,14 +32,14 @@ use crate::timers::Timer;
 const USE_CANDIDATE: AttributeType = AttributeType(0x0025);
 
 /// How often connections are looked at.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+pub(crate) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long nothing may come from a Participant until they count as disconnected. A browser checks its connection every 2.5 seconds
 /// at least.
 const SILENCE_MAX: Duration = Duration::from_secs(6);
 
 /// How long they may be disconnected until they are given up, or need to connect at first.
-const ABSENCE_MAX: Duration = Duration::from_secs(30);
+pub(crate) const ABSENCE_MAX: Duration = Duration::from_secs(30);
 
 /// Estimates below so many bit/s are counted together.
 const ESTIMATES_BPS: [u64; 3] = [150_000, 500_000, 1_500_000];
@@ -271,10 +271,11 @@ impl Rooms {
     }
 
     /// Puts what a packet became into the queues of those it is for.
-    fn distribute(&mut self, now: Instant, at: usize) {
+    pub(crate) fn distribute(&mut self, now: Instant, at: usize) {
         let mut forwards = std::mem::take(&mut self.forwards);
         for forward in forwards.drain(..) {
             let Some(index) = self.rooms[at].place(forward.participant()) else {
+                self.give_plain(at, &forward);
                 continue;
             };
             let Some(participant) = self.participants.get_mut(index) else {
@@ -301,6 +302,7 @@ impl Rooms {
                     room.core.handle_timeout(now);
                     self.touch(at);
                 }
+                Timer::Plain(index) => self.look_at_plain(now, index),
                 Timer::Participant(index) => {
                     let Some(participant) = self.participants.get_mut(index) else {
                         continue;
@@ -492,6 +494,8 @@ impl Rooms {
                 figures.estimates[at.unwrap_or(ESTIMATES_BPS.len())] += 1;
             }
         }
+        self.count_plain();
+        let figures = &mut self.figures;
         figures.rooms_counted = self.ended;
         for (_, room) in &self.rooms {
             figures.rooms_counted.add(room.core.stats());

@@ -119,12 +119,21 @@ impl Carried {
     }
 }
 
+/// Whose a Track is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// A Participant's with a Peer, by their place.
+    Peer(usize),
+    /// A [plain](crate::plain) one's, by their place among those.
+    Plain(usize),
+}
+
 /// A Track of a Participant, as the Room knows it.
 #[derive(Debug, Clone)]
 pub(crate) struct Track {
     pub(crate) id: TrackId,
     pub(crate) key: TrackKey,
-    pub(crate) owner: usize,
+    pub(crate) owner: Owner,
     pub(crate) source: Source,
     /// As its owner or a moderator says.
     pub(crate) is_muted: bool,

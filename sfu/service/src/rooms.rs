@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use foldhash::fast::RandomState;
@@ -37,8 +38,9 @@ use crate::exit::Exit;
 use crate::figures::Figures;
 use crate::outbox::Outbox;
 use crate::outgoing::Way;
-use crate::participant::{Bitrates, Newcomer, Participant, Track};
+use crate::participant::{Bitrates, Newcomer, Owner, Participant, Track};
 use crate::peer::{Broken, Identity, Peer};
+use crate::plain::{Ask, Plain, PlainJoin};
 use crate::sdp::{self, Offer};
 use crate::timers::{Timer, Timers};
 use crate::wishes::Wants;
@@ -88,7 +90,7 @@ impl Shared {
     }
 
     /// Takes one of `max` places.
-    fn take(places: &AtomicUsize, max: usize) -> bool {
+    pub(crate) fn take(places: &AtomicUsize, max: usize) -> bool {
         let add = |taken: usize| (taken < max).then_some(taken + 1);
         places
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add)
@@ -103,6 +105,9 @@ pub(crate) struct Room {
     pub(crate) core: Core,
     /// Participants by the index of their keys.
     pub(crate) places: Vec<Option<usize>>,
+    /// Plain Participants, with their places among those.
+    pub(crate) plains: Vec<(ParticipantKey, usize)>,
+    /// All of them.
     pub(crate) participants: usize,
     /// In the order in which they came.
     pub(crate) tracks: Vec<Track>,
@@ -136,17 +141,23 @@ pub(crate) struct Rooms {
     /// The shard's.
     number: usize,
     pub(crate) config: Arc<Config>,
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     identity: Identity,
     pub(crate) rng: StdRng,
     /// What absolute send times are counted from.
     pub(crate) started: Instant,
     pub(crate) rooms: Slab<Room>,
-    room_by_id: HashMap<RoomId, usize, RandomState>,
+    pub(crate) room_by_id: HashMap<RoomId, usize, RandomState>,
     pub(crate) participants: Slab<Participant>,
     participant_by_id: HashMap<ParticipantId, usize, RandomState>,
     pub(crate) participant_by_ufrag: HashMap<String, usize, RandomState>,
     pub(crate) participant_by_way: HashMap<Way, usize, RandomState>,
+    pub(crate) plains: Slab<Plain>,
+    pub(crate) plain_by_id: HashMap<ParticipantId, usize, RandomState>,
+    /// Who waits for plain Participants to join.
+    pub(crate) asks: Vec<Ask>,
+    /// Wakes the shard for what plain Participants send.
+    pub(crate) plain_waker: Waker,
     pub(crate) timers: Timers,
     pub(crate) exit: Exit,
     pub(crate) outbox: Outbox,
@@ -195,6 +206,10 @@ impl Rooms {
             participant_by_id: HashMap::default(),
             participant_by_ufrag: HashMap::default(),
             participant_by_way: HashMap::default(),
+            plains: Slab::new(),
+            plain_by_id: HashMap::default(),
+            asks: Vec::new(),
+            plain_waker: Waker::noop().clone(),
             timers: Timers::default(),
             exit,
             outbox,
@@ -233,6 +248,22 @@ impl Rooms {
                 let joined = self.join(now, account, room, who, &offer);
                 self.answer(now, account, room, participant, generation, joined);
             }
+            MediaCommandKind::JoinPlain {
+                participant,
+                permissions,
+                encrypted,
+                track,
+                muted,
+            } => {
+                let join = PlainJoin {
+                    id: participant,
+                    permissions,
+                    encrypted,
+                    track,
+                    muted,
+                };
+                self.join_plain(now, account, room, &join);
+            }
             MediaCommandKind::Offer { participant, offer } => {
                 let generation = offer.generation;
                 let agreed = self.renegotiate(now, room, participant, &offer);
@@ -241,6 +272,8 @@ impl Rooms {
             MediaCommandKind::Leave { participant } => {
                 if let Some(index) = self.find(room, participant) {
                     self.remove(index);
+                } else if let Some(index) = self.find_plain(room, participant) {
+                    self.remove_plain(index);
                 }
             }
             MediaCommandKind::Permit {
@@ -250,6 +283,8 @@ impl Rooms {
                 if let Some(index) = self.find(room, participant) {
                     self.participants[index].permissions = permissions;
                     self.mute_owned(index);
+                } else if let Some(index) = self.find_plain(room, participant) {
+                    self.permit_plain(index, permissions);
                 }
             }
             MediaCommandKind::Mute { track, muted } => self.mute(room, track, muted),
@@ -265,8 +300,14 @@ impl Rooms {
             }
             MediaCommandKind::End => {
                 if let Some(at) = self.room_by_id.get(&room).copied() {
-                    let there: Vec<usize> =
-                        self.rooms[at].places.iter().copied().flatten().collect();
+                    for (_, index) in self.rooms[at].plains.clone() {
+                        self.remove_plain(index);
+                    }
+                    // It has ended with the last of them, if nobody else is there.
+                    let there: Vec<usize> = match self.room_by_id.contains_key(&room) {
+                        true => self.rooms[at].places.iter().copied().flatten().collect(),
+                        false => Vec::new(),
+                    };
                     for index in there {
                         self.remove(index);
                     }
@@ -394,6 +435,9 @@ impl Rooms {
         if let Some(index) = self.participant_by_id.get(&id).copied() {
             self.remove(index); // They begin anew.
         }
+        if let Some(index) = self.plain_by_id.get(&id).copied() {
+            self.remove_plain(index);
+        }
         let at = self.room_by_id.get(&room).copied();
         let there = at.map_or(0, |at| self.rooms[at].participants);
         let is_new_and_draining = at.is_none() && self.shared.is_draining.load(Ordering::Relaxed);
@@ -520,7 +564,7 @@ impl Rooms {
     }
 
     /// Begins a Room, if there may be one more.
-    fn open(&mut self, now: Instant, account: AccountId, id: RoomId) -> Option<usize> {
+    pub(crate) fn open(&mut self, now: Instant, account: AccountId, id: RoomId) -> Option<usize> {
         if !Shared::take(&self.shared.rooms, self.config.rooms_max) {
             return None;
         }
@@ -529,6 +573,7 @@ impl Rooms {
             id,
             core: Core::new(now, wall_clock()),
             places: Vec::new(),
+            plains: Vec::new(),
             participants: 0,
             tracks: Vec::new(),
             deliveries: data::deliveries(now),
@@ -559,7 +604,8 @@ impl Rooms {
         let room = &mut self.rooms[at];
         room.core.leave(participant.key);
         room.places[participant.key.index()] = None;
-        room.tracks.retain(|track| track.owner != index);
+        room.tracks
+            .retain(|track| track.owner != Owner::Peer(index));
         room.participants -= 1;
         self.renew(at);
         self.close_if_empty(at);
@@ -601,7 +647,8 @@ impl Rooms {
             && let Some(room) = self.rooms.get(at)
         {
             tracing::error!(room = %room.id, "Room ended by a fault of the SFU");
-            for index in room.places.clone().into_iter().flatten() {
+            self.fail_plain(now, at);
+            for index in self.rooms[at].places.clone().into_iter().flatten() {
                 if let Some(participant) = self.forget(index) {
                     let room = &mut self.rooms[at];
                     room.participants -= 1;
@@ -633,7 +680,7 @@ impl Rooms {
         }
     }
 
-    fn close_if_empty(&mut self, at: usize) {
+    pub(crate) fn close_if_empty(&mut self, at: usize) {
         if self
             .rooms
             .get(at)
@@ -693,7 +740,11 @@ impl Rooms {
         if let Some(track) = tracks.iter_mut().find(|known| known.id == track) {
             track.is_muted = muted;
             let owner = track.owner;
-            self.mute_owned(owner);
+            let permissions = match owner {
+                Owner::Peer(index) => self.participants[index].permissions,
+                Owner::Plain(index) => self.plains[index].permissions,
+            };
+            self.mute_tracks(at, owner, permissions);
         }
     }
 }
@@ -713,7 +764,7 @@ fn is_refused(section: &sdp::Section<'_>, tracks: &[TrackOffer]) -> bool {
         && !tracks.iter().any(|track| track.mid == section.mid)
 }
 
-fn cname(rng: &mut StdRng) -> String {
+pub(crate) fn cname(rng: &mut StdRng) -> String {
     format!("{:016x}", rng.random::<u64>())
 }
 

@@ -23,6 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::figures::Figures;
 use crate::outgoing::Way;
+use crate::plain::Ask;
 use crate::rooms::Rooms;
 use crate::waker::Inlet;
 
@@ -48,6 +49,8 @@ const WAKER: u64 = u64::MAX;
 pub(crate) enum Command {
     /// Signaling's word.
     Media(MediaCommand),
+    /// Hand the end of a plain Participant over.
+    Attach(Ask),
     /// Tell the counters.
     Figures(oneshot::Sender<Figures>),
     /// End.
@@ -91,8 +94,9 @@ impl Shard {
         number: usize,
         inlet: Inlet<Command>,
         streams: Receiver<StreamEvent>,
-        rooms: Rooms,
+        mut rooms: Rooms,
     ) -> anyhow::Result<Self> {
+        rooms.plain_waker = inlet.waker();
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).context("no epoll")?;
         let readable = |token| EpollEvent::new(EpollFlags::EPOLLIN, token);
         epoll.add(inlet.event(), readable(WAKER))?;
@@ -253,9 +257,11 @@ impl Shard {
     fn obey(&mut self, now: Instant) -> bool {
         self.inlet.hear();
         self.receive_from_streams(now);
+        self.rooms.receive_plain(now);
         for _ in 0..COMMANDS_PER_TURN_MAX {
             match self.inlet.receive() {
                 Some(Command::Media(command)) => self.rooms.handle_command(now, command),
+                Some(Command::Attach(ask)) => self.rooms.attach(now, ask),
                 Some(Command::Figures(reply)) => {
                     self.rooms.take_stock();
                     reply.send(self.rooms.figures.clone()).ok(); // Whoever asked may be gone.

@@ -6,10 +6,11 @@ use std::time::Instant;
 
 use model::id::TrackId;
 use model::media::{LayerWanted, MediaEventKind, Slot, TrackOffer};
+use model::room::Permissions;
 use rand::RngExt;
 use sfu_core::{EncodingConfig, Output, SlotConfig, TrackConfig, TrackKey, VOICES_MAX};
 
-use crate::participant::{Carried, Carrier, Participant, Section, Track};
+use crate::participant::{Carried, Carrier, Owner, Participant, Section, Track};
 use crate::peer::{Agreed, AgreedSection};
 use crate::rooms::{Room, Rooms};
 use crate::wishes::{self, Offered};
@@ -126,7 +127,7 @@ impl Rooms {
         room.tracks.push(Track {
             id: offered.track,
             key,
-            owner: index,
+            owner: Owner::Peer(index),
             source: offered.source,
             is_muted: offered.muted,
             is_silent: true,
@@ -173,8 +174,12 @@ impl Rooms {
     pub(crate) fn mute_owned(&mut self, index: usize) {
         let participant = &self.participants[index];
         let (at, permissions) = (participant.room, participant.permissions);
+        self.mute_tracks(at, Owner::Peer(index), permissions);
+    }
+
+    pub(crate) fn mute_tracks(&mut self, at: usize, owner: Owner, permissions: Permissions) {
         let room = &mut self.rooms[at];
-        for track in room.tracks.iter_mut().filter(|track| track.owner == index) {
+        for track in room.tracks.iter_mut().filter(|track| track.owner == owner) {
             track.is_silent = track.is_muted || !permissions.may_send(track.source);
             room.core.set_muted(track.key, track.is_silent);
         }
@@ -278,14 +283,15 @@ impl Rooms {
                 Output::Speaking => {
                     let mut speakers = Vec::new();
                     for voice in room.core.speaking() {
-                        let owner = room
-                            .track(*voice)
-                            .and_then(|track| self.participants.get(track.owner));
+                        let owner = room.track(*voice).and_then(|track| match track.owner {
+                            Owner::Peer(index) => Some(self.participants.get(index)?.id),
+                            Owner::Plain(index) => Some(self.plains.get(index)?.id),
+                        });
                         // A microphone and the sound of a shared screen are one speaker.
                         if let Some(owner) = owner
-                            && !speakers.contains(&owner.id)
+                            && !speakers.contains(&owner)
                         {
-                            speakers.push(owner.id);
+                            speakers.push(owner);
                         }
                     }
                     let kind = MediaEventKind::Speakers { speakers };
@@ -426,6 +432,8 @@ fn slots_wanted(room: &Room, index: usize, participant: &Participant) -> (u16, u
 
 /// What others send that a Participant could hear or see.
 fn of_others(room: &Room, index: usize, is_audio: bool) -> impl Iterator<Item = &Track> {
-    let is_it = move |track: &&Track| track.source.is_audio() == is_audio && track.owner != index;
+    let is_it = move |track: &&Track| {
+        track.source.is_audio() == is_audio && track.owner != Owner::Peer(index)
+    };
     room.tracks.iter().filter(is_it)
 }

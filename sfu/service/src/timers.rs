@@ -10,6 +10,8 @@ pub(crate) enum Timer {
     Room(usize),
     /// A Participant, by its place.
     Participant(usize),
+    /// A plain Participant, by its place among those.
+    Plain(usize),
 }
 
 /// One deadline for each [`Timer`].

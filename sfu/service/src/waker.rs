@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::task::{self, Wake};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
@@ -13,6 +14,27 @@ struct Waker {
     event: EventFd,
     /// Somebody has called and was not heard yet.
     called: AtomicBool,
+}
+
+impl Waker {
+    fn call(&self) {
+        // The counter can't overflow: it is written once between two readings.
+        if !self.called.swap(true, Ordering::AcqRel)
+            && let Err(error) = self.event.write(1)
+        {
+            tracing::error!(%error, "SFU thread not woken");
+        }
+    }
+}
+
+impl Wake for Waker {
+    fn wake(self: Arc<Self>) {
+        self.call();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.call();
+    }
 }
 
 /// Reaches a shard from other threads.
@@ -92,16 +114,16 @@ impl<T> Remote<T> {
     }
 
     fn wake(&self) {
-        // The counter can't overflow: it is written once between two readings.
-        if !self.waker.called.swap(true, Ordering::AcqRel)
-            && let Err(error) = self.waker.event.write(1)
-        {
-            tracing::error!(%error, "SFU thread not woken");
-        }
+        self.waker.call();
     }
 }
 
 impl<T> Inlet<T> {
+    /// Wakes the shard, for those who leave what they have for it elsewhere.
+    pub(crate) fn waker(&self) -> task::Waker {
+        self.waker.clone().into()
+    }
+
     /// What tells that something waits.
     pub(crate) fn event(&self) -> &EventFd {
         &self.waker.event

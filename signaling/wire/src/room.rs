@@ -794,6 +794,8 @@ impl From<MediaRefusal> for RefusedMedia {
             MediaRefusal::StaleGeneration => Self::StaleGeneration,
             MediaRefusal::Full => Self::Full,
             MediaRefusal::UnknownParticipant => Self::UnknownParticipant,
+            // No offer is refused for it: who makes one can encrypt.
+            MediaRefusal::Encrypted => Self::NoCodec,
         }
     }
 }

@@ -9,6 +9,7 @@ mod floods;
 mod hostile;
 #[path = "../../src/keys.rs"]
 mod keys;
+mod plain;
 mod restart;
 mod stage;
 mod story;

@@ -470,5 +470,6 @@ const fn reason_of(refusal: MediaRefusal) -> &'static str {
         MediaRefusal::StaleGeneration => "a later offer was made already",
         MediaRefusal::Full => "the server is full",
         MediaRefusal::UnknownParticipant => "the media knows nothing of the participant",
+        MediaRefusal::Encrypted => "the room is encrypted from end to end",
     }
 }

@@ -117,6 +117,9 @@ impl TestSignaling {
                     offer.tracks.len()
                 )
             }
+            MediaCommandKind::JoinPlain { permissions, .. } => {
+                format!("join plain {}", may(permissions))
+            }
             MediaCommandKind::Offer { offer, .. } => {
                 format!("offer {} {}", offer.generation, offer.tracks.len())
             }
