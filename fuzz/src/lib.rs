@@ -4,6 +4,7 @@
 //! committed seeds of each target (`corpus/<target>/`) with a bounded number of mutations; `./check long` lets
 //! libFuzzer search by the clock (`src/bin/libfuzzer.rs`).
 
+mod phone;
 mod relay;
 mod rtp;
 mod server;
@@ -28,6 +29,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("proxy_v2", server::proxy_v2),
     ("relay_core_input", relay::relay_core_input),
     ("rtcp", rtp::rtcp),
+    ("rtp_leg", phone::rtp_leg),
     ("rtp_packet", rtp::rtp_packet),
     ("sdp_fingerprints", signaling::sdp_fingerprints),
     ("sdp_offer", sfu::sdp_offer),

@@ -8,8 +8,8 @@ use fuzz::TARGETS;
 /// Mutated inputs per target: seconds, not minutes. The search by the clock is `./check long`.
 const MUTATIONS: usize = 50_000;
 
-/// Of the one that makes a WebRTC peer for each input.
-const MUTATIONS_OF_OFFERS: usize = 5_000;
+/// Of those that make a WebRTC peer or coders of sound for each input.
+const MUTATIONS_SLOW: usize = 5_000;
 
 #[test]
 fn every_seed_is_survived() {
@@ -28,7 +28,7 @@ fn mutated_seeds_are_survived() {
         let mut random = Random(0x9e37_79b9_7f4a_7c15);
 
         let mutations = match *name {
-            "sdp_offer" => MUTATIONS_OF_OFFERS,
+            "rtp_leg" | "sdp_offer" => MUTATIONS_SLOW,
             _ => MUTATIONS,
         };
         for _ in 0..mutations {

@@ -221,6 +221,14 @@ impl JitterBuffer {
         Pulled::Lost
     }
 
+    /// The payload of the frame that is heard next, if it came: it may tell something of one that was [lost](Pulled::Lost) just now.
+    #[must_use]
+    pub fn peek(&self) -> Option<&[u8]> {
+        let next = self.next?;
+        let slot = &self.slots[usize::from(next) % SLOTS];
+        (slot.sequence == Some(next)).then_some(&slot.payload[..])
+    }
+
     /// A stream with another source begins.
     pub fn restart(&mut self) {
         for slot in &mut self.slots {

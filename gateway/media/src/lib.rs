@@ -1,24 +1,65 @@
 //! Sound for phone calls: codecs, jitter, losses, silence, DTMF, mixing.
 //!
 //! ```text
-//! RTP ─▶ jitter ─▶ g711, g722 ─▶ samples ─▶ mixer ─▶ samples ─▶ g711, g722 ─▶ RTP
-//!          └ lost ─▶ concealment ──┘                               dtmf ─────────┘
+//! RTP ─▶ jitter ─▶ g711, g722, opus ─▶ samples ─▶ mixer ─▶ samples ─▶ g711, g722, opus ─▶ RTP
+//!          └ lost ─▶ concealment ──┘                                      dtmf ──────────┘
 //!          └ silent ─▶ comfort_noise
 //! ```
 //!
-//! Samples are 16 bits, mono, at 8,000 or 16,000 a second, so that a call between a phone and a browser needs no resampler: Opus codes at
-//! both rates. Nothing here has a clock, a socket or a lock, and after the first packets nothing allocates. What a phone sends
+//! [`leg::Leg`] is all of it put together: one side of a phone call, between its packets and the rings of a Room ([`model::plain`]).
+//!
+//! Samples are 16 bits, mono, at 8,000, 16,000 or 48,000 a second, so that a call between a phone and a browser needs no resampler: Opus codes at
+//! all of them. Nothing here has a clock, a socket or a lock, and after the first packets nothing allocates. What a phone sends
 //! can't make any of it panic.
 
+use std::time::Duration;
+
+use gateway_sip::sdes::Suite;
+use sfu_rtp::srtp::Profile;
+
+pub mod clock;
+pub mod codec;
 pub mod comfort_noise;
 pub mod concealment;
 pub mod dtmf;
+mod fifo;
 pub mod g711;
 pub mod g722;
 pub mod jitter;
+pub mod latch;
+pub mod leg;
+mod line;
 pub mod mixer;
+pub mod opus;
+pub mod quality;
+mod receiving;
+mod reception;
+mod sending;
+mod sounds;
 #[cfg(test)]
 mod tone;
+
+/// How long a frame is.
+pub const FRAME: Duration = Duration::from_millis(20);
+
+/// Frames in a second.
+pub const FRAMES_PER_SECOND: u32 = 50;
+
+/// The most samples of a frame, at 48,000 a second.
+pub const FRAME_LEN_MAX: usize = 960;
+
+/// The payload type of comfort noise (RFC 3551 §6).
+pub const COMFORT_NOISE_PAYLOAD_TYPE: u8 = 13;
+
+/// How SRTP is told of a suite of an SDP.
+#[must_use]
+pub fn profile(suite: Suite) -> Profile {
+    match suite {
+        Suite::Aes128CmSha1_80 => Profile::Aes128CmSha1_80,
+        Suite::AeadAes128Gcm => Profile::AeadAes128Gcm,
+        Suite::AeadAes256Gcm => Profile::AeadAes256Gcm,
+    }
+}
 
 /// The loudness of `samples` in dB below a full-scale square wave (dBov), as RFC 3389 and RFC 6464 count it: 0 is the loudest, 127 is
 /// silence. An empty slice is silent.
