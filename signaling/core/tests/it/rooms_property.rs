@@ -276,6 +276,9 @@ impl World {
                     let before = self.inside.insert(participant, inside);
                     assert!(before.is_none(), "{participant} joins twice");
                 }
+                MediaCommandKind::JoinPlain { participant, .. } => {
+                    panic!("{participant} is a phone, and there are none here");
+                }
                 MediaCommandKind::Offer { participant, offer } => {
                     let inside = self
                         .inside
