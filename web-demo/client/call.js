@@ -2,13 +2,15 @@ import { makeCertificate } from "./certificate.js";
 import { CodeExchange, makeNonce, wordsOf } from "./code.js";
 import { OffhookError } from "./errors.js";
 import { Emitter } from "./events.js";
+import { isPhone, named, numberOf } from "./numbers.js";
 import { Peer } from "./peer.js";
 import { ConnectionReader } from "./stats.js";
 
 /**
  * @import { Device } from "./device.js"
+ * @import { PhoneMedia } from "./phone.js"
  * @import { Room } from "./room.js"
- * @import { CallEnd, CallState, Command, Me, MediaKinds, MediaSent, MediaState, Person, RoomSettings, Transfer } from "./types.js"
+ * @import { CallEnd, CallState, Command, Me, MediaKinds, MediaSent, MediaState, Person, Progress, RoomSettings, Transfer } from "./types.js"
  */
 
 /** Q.850 causes of ends that are decided here. */
@@ -31,6 +33,8 @@ const OVER_ALREADY = new Set(["conflict", "wrong_phase", "unknown_call", "not_a_
  * @property {() => RTCConfiguration} configuration
  * @property {(error: OffhookError) => void} report
  * @property {(call: Call, settings: Partial<RoomSettings>) => Promise<Room>} upgrade
+ * @property {(call: Call, room: string, hooks: {onChange: () => void, onStream: (stream: MediaStream) => void}) => Promise<PhoneMedia|null>} meet joins
+ *   the Room of a Call with a phone; null when the Call has ended meanwhile
  * @property {(call: Call) => void} ended
  */
 
@@ -39,6 +43,8 @@ const OVER_ALREADY = new Set(["conflict", "wrong_phase", "unknown_call", "not_a_
  * @property {[call: Call]} changed any property of the Call changed
  * @property {[stream: MediaStream]} stream the tracks of the other side changed; the stream stays the same object
  * @property {[words: string[]]} code
+ * @property {[progress: Progress]} progress what becomes of a phone call before it is answered
+ * @property {[keys: string]} dtmf the phone on the other side has pressed keys
  * @property {[end: CallEnd]} ended
  */
 
@@ -71,6 +77,10 @@ export class Call extends Emitter {
   /** @type {number|null} milliseconds since 1970 */
   answeredAt = null;
   answeredElsewhere = false;
+  /** @type {Progress|null} how far a phone call is that is not answered yet */
+  progress = null;
+  /** @type {string|null} the Number of ours that a phone has called */
+  dialled = null;
   /** @type {CallEnd|null} */
   end = null;
   /** @type {string[]|null} the short code, once both sides have shown themselves */
@@ -96,6 +106,10 @@ export class Call extends Emitter {
   #codeQueue = new Promise((resolve) => (this.#beginCode = resolve));
   /** @type {Promise<any>|null} */
   #accepting = null;
+  /** @type {PhoneMedia|null} */
+  #phone = null;
+  /** The Room that is joined, or about to be. @type {string|null} */
+  #room = null;
   /** Whether the other side could be told what we send. */
   #isMediaTold = true;
 
@@ -126,7 +140,22 @@ export class Call extends Emitter {
 
   /** @returns {MediaState} */
   get connectionState() {
-    return this.#peer.state;
+    return this.isPhone ? (this.#phone?.state ?? "new") : this.#peer.state;
+  }
+
+  /** Whether the other side is a phone. */
+  get isPhone() {
+    return isPhone(this.peer.user);
+  }
+
+  /** The number or address of the phone on the other side; null of a User, and where the caller keeps it to themselves. */
+  get number() {
+    return numberOf(this.peer.user);
+  }
+
+  /** Presses keys for the phone on the other side. @param {string} keys 1 to 32 of `0-9*#A-D` */
+  async dtmf(keys) {
+    await this.#command("call.dtmf", { keys });
   }
 
   /**
@@ -171,7 +200,7 @@ export class Call extends Emitter {
     return this.#hold(false);
   }
 
-  /** Blind transfer: the other side rings `user`. @param {string} user */
+  /** Blind transfer: the other side rings `user`. @param {string} user a User, or a phone: `tel:…`, `sip:…` */
   async transfer(user) {
     this.#applyReply(await this.#command("call.transfer", { to: user }));
   }
@@ -195,13 +224,14 @@ export class Call extends Emitter {
     this.muted = on;
     const { audio } = this.#peer.media.tracks;
     if (audio) audio.enabled = !on;
+    this.#phone?.send();
     this.#tellMedia();
     this.#changed();
   }
 
   /** Looks for another way to the other side now, as the client does by itself when the network comes back. */
   reconnect() {
-    if (this.phase === "active") this.#peer.restart();
+    if (this.phase === "active" && !this.isPhone) this.#peer.restart();
   }
 
   /**
@@ -226,7 +256,7 @@ export class Call extends Emitter {
       if (before) this.localStream.removeTrack(before);
       if (track) this.localStream.addTrack(track);
     }
-    const sent = this.#peer.sendMedia();
+    const sent = this.#sendMedia();
     this.#tellMedia();
     this.#changed();
     // Before the Call is active there is nothing to wait for.
@@ -235,6 +265,7 @@ export class Call extends Emitter {
 
   /** How the Call is connected, with rates since the last reading. */
   async connection() {
+    if (this.isPhone) return (await this.#phone?.room.connection()) ?? this.#reader.read([]);
     const report = await this.#peer.stats();
     /** @type {any[]} */
     const stats = [];
@@ -256,9 +287,10 @@ export class Call extends Emitter {
 
   /** @internal @param {number} [ttl] */
   async invite(ttl) {
-    const { commitment } = /** @type {any} */ (await (await this.#codeExchange()).repeat());
+    // Nobody can read words to a phone that its network could not read, too.
+    const { commitment } = /** @type {any} */ (this.isPhone ? {} : await (await this.#codeExchange()).repeat());
     if (this.phase === "ended") throw new OffhookError("aborted", "the Call was cancelled before it rang");
-    const data = { to: this.peer.user, media: this.media, commitment, ...(ttl && { ttl_ms: ttl }) };
+    const data = { to: this.peer.user, media: this.media, ...(commitment && { commitment }), ...(ttl && { ttl_ms: ttl }) };
     this.#applyReply(await this.#command("call.invite", data));
   }
 
@@ -306,7 +338,9 @@ export class Call extends Emitter {
     if (this.phase === "ended") return;
 
     const [mine, theirs] = this.#parties(state);
-    this.peer = { user: theirs.user, name: theirs.name ?? theirs.user };
+    const { user, name } = named(theirs);
+    this.peer = { user, name };
+    this.dialled = theirs.phone?.to ? numberOf(theirs.phone.to) : null;
     this.media = state.media;
     this.replaces = state.replaces;
     this.fromRoom = state.from_room ?? null;
@@ -318,22 +352,26 @@ export class Call extends Emitter {
     if (state.phase === "ended" && state.end) return this.#finish(state.end);
     if (state.phase === "active") {
       if (mine.device !== this.#context.device.id) return this.#wasAnsweredElsewhere();
-      this.#start(theirs.key ?? "");
-      this.#peer.hold(state.held_by.length > 0);
+      if (this.isPhone) this.#answered();
+      else this.#start(theirs.key ?? "");
+      this.#holdMedia(state.held_by.length > 0);
     }
+    if (state.room && this.isPhone && mine.device === this.#context.device.id) this.#meet(state.room);
     this.#changed();
   }
 
   /** @internal @param {string} type @param {any} data */
   handle(type, data) {
-    if (type === "call.verify") this.#enqueueCode((exchange) => this.#verify(exchange, data));
+    if (type === "call.progress") this.#progressed(data);
+    else if (type === "call.dtmf") this.emit("dtmf", data.keys);
+    else if (type === "call.verify") this.#enqueueCode((exchange) => this.#verify(exchange, data));
     else if (type === "call.media") this.#heardMedia(data);
     else this.#peer.handle(type, data);
   }
 
   /** @internal What was queued for this Device may be lost: says again what the other side may wait for. */
   resync() {
-    if (this.phase !== "active") return;
+    if (this.phase !== "active" || this.isPhone) return;
     this.#peer.resync();
     this.#tellMedia();
     if (!this.code) this.#enqueueCode(async (exchange) => this.#say(await exchange.repeat()));
@@ -381,12 +419,22 @@ export class Call extends Emitter {
   /** @param {boolean} on */
   async #hold(on) {
     // Silence must not wait for the server; sound may.
-    if (on) this.#peer.hold(true);
+    if (on) this.#holdMedia(true);
     try {
       this.#applyReply(await this.#command("call.hold", { on }));
     } finally {
-      this.#peer.hold(this.heldByMe || this.heldByPeer);
+      this.#holdMedia(this.heldByMe || this.heldByPeer);
     }
+  }
+
+  /** Neither side is sent anything; a phone goes on playing what it plays to who is held. @param {boolean} held */
+  #holdMedia(held) {
+    if (this.isPhone) this.#phone?.send();
+    else this.#peer.hold(held);
+  }
+
+  #sendMedia() {
+    return this.isPhone ? (this.#phone?.send() ?? Promise.resolve()) : this.#peer.sendMedia();
   }
 
   /**
@@ -412,6 +460,8 @@ export class Call extends Emitter {
     this.end = end;
     this.transferring = null;
     this.#peer.close();
+    this.#phone?.close();
+    if (end.reason === "answered_elsewhere") this.answeredElsewhere = true;
     this.#context.ended(this);
     this.#changed();
     this.emit("ended", end);
@@ -454,9 +504,47 @@ export class Call extends Emitter {
     this.#tellMedia();
   }
 
+  /** The phone has answered, or we have answered it. */
+  #answered() {
+    this.phase = "active";
+    this.progress = null;
+  }
+
+  /** Joins the Room where a phone is heard, from the first moment there is one. @param {string} name */
+  async #meet(name) {
+    if (this.#room === name) return;
+    this.#room = name;
+    const before = this.#phone;
+    try {
+      const onStream = (/** @type {MediaStream} */ stream) => {
+        this.remoteStream = stream;
+        this.emit("stream", stream);
+        this.#changed();
+      };
+      const met = await this.#context.meet(this, name, { onChange: () => this.#changed(), onStream });
+      // The server has begun anew, with another Room.
+      before?.close();
+      if (!met) return;
+      this.#phone = met;
+      this.#phone.send();
+      this.#changed();
+    } catch (thrown) {
+      this.#room = null;
+      this.#failed(OffhookError.from(thrown, "media_failed"));
+    }
+  }
+
+  /** @param {{progress: Progress["kind"], position?: number}} news */
+  #progressed({ progress, position }) {
+    if (this.phase !== "ringing") return;
+    this.progress = { kind: progress, position: position ?? null };
+    this.emit("progress", this.progress);
+    this.#changed();
+  }
+
   /** Tells the other side what the tracks alone do not: a screen looks like a camera, and a silent one like a quiet room. */
   #tellMedia() {
-    if (this.phase !== "active") return;
+    if (this.phase !== "active" || this.isPhone) return;
     const { audio, video, screen } = this.#peer.media.tracks;
     const sent = { audio: Boolean(audio?.enabled), video: screen ? "screen" : video ? "camera" : null };
     this.#isMediaTold = true;

@@ -2,6 +2,7 @@ import { Call } from "./call.js";
 import { openDevice } from "./device.js";
 import { OffhookError } from "./errors.js";
 import { Emitter } from "./events.js";
+import { named, toTarget } from "./numbers.js";
 import { Session } from "./session.js";
 import { ulid } from "./ulid.js";
 
@@ -57,6 +58,8 @@ export class OffhookClient extends Emitter {
   rooms = new Set();
   /** How many people fit into a Room; 0 where the server has none. */
   roomParticipantsMax = 0;
+  /** Whether phones can be called: the access token allows it, and the server has a gateway. */
+  canDial = false;
 
   #options;
   /** @type {Session|null} */
@@ -172,7 +175,8 @@ export class OffhookClient extends Emitter {
    */
   async call(user, { media = { audio: true, video: true }, stream, signal, ttlMs } = {}) {
     if (signal?.aborted) throw new OffhookError("aborted", "calling was aborted");
-    const call = this.#add({ id: ulid(), direction: "out", peer: { user, name: user }, media });
+    const { name } = named({ user, name: null });
+    const call = this.#add({ id: ulid(), direction: "out", peer: { user, name }, media });
     call.useStream(stream);
 
     let abort = () => {};
@@ -191,6 +195,18 @@ export class OffhookClient extends Emitter {
     } finally {
       signal?.removeEventListener("abort", abort);
     }
+  }
+
+  /**
+   * Calls a phone: a number as people type it (`+49 30 123456`, `42`), or an address of SIP. Rejects with `bad_number` what is
+   * neither, with `forbidden` where the access token does not allow it, with `phone_unavailable` where there is no gateway. Its
+   * `progress` tells what becomes of it, and what the other side plays meanwhile is heard already.
+   * @param {string} number
+   * @param {{stream?: MediaStream|null, signal?: AbortSignal, ttlMs?: number}} [options]
+   * @returns {Promise<Call>}
+   */
+  async dial(number, options = {}) {
+    return this.call(toTarget(number), { ...options, media: { audio: true, video: false } });
   }
 
   /**
@@ -263,7 +279,31 @@ export class OffhookClient extends Emitter {
   /** @param {Call} call @param {Partial<RoomSettings>} [settings] @returns {Promise<Room>} */
   async #upgrade(call, settings) {
     const { room } = await this.#command("call.upgrade", { call: call.id });
+    const own = [...this.rooms].find(({ name }) => call.isPhone && name === room);
+    if (own) {
+      // A phone is in a Room already; from now on that is all there is.
+      this.emit("upgraded", call, own);
+      return own;
+    }
     return this.#goOn(call, room, settings);
+  }
+
+  /**
+   * Where a phone is heard.
+   * @param {Call} call @param {string} name
+   * @param {{onChange: () => void, onStream: (stream: MediaStream) => void}} hooks
+   */
+  async #meet(call, name, hooks) {
+    const { PhoneMedia } = await import("./phone.js");
+    const room = await this.#makeRoom(name, { audio: call.muted ? null : call.sent.audio });
+    const media = new PhoneMedia({ call, room, onError: (error) => this.emit("error", error), ...hooks });
+    if (call.phase === "ended") {
+      media.close();
+      return null;
+    }
+    await this.#join(room);
+    if (/** @type {string} */ (call.phase) === "ended") media.close();
+    return media;
   }
 
   /** Both sides come here, and both may have wished for it. @param {Call} call @param {string} name @param {Partial<RoomSettings>} [settings] */
@@ -313,10 +353,11 @@ export class OffhookClient extends Emitter {
   }
 
   /** @param {Welcome} welcome */
-  #welcomed({ account, user, name, ice_servers, resumed, resume_ms, limits }) {
+  #welcomed({ account, user, name, ice_servers, resumed, resume_ms, limits, phone }) {
     this.me = { account, user, name: name ?? user };
     this.#endedMs = resume_ms;
     this.roomParticipantsMax = limits?.room_participants_max ?? 0;
+    this.canDial = phone ?? false;
     this.#useIceServers(ice_servers);
     if (resumed) return;
 
@@ -356,6 +397,8 @@ export class OffhookClient extends Emitter {
         return this.#incoming(data);
       case "call.update":
         return this.#update(data);
+      case "call.progress":
+      case "call.dtmf":
       case "call.verify":
       case "call.media":
       case "sdp.offer":
@@ -440,8 +483,8 @@ export class OffhookClient extends Emitter {
   /** @param {CallState} state */
   #addState({ call, caller, callee, media }) {
     const direction = caller.user === this.me?.user ? "out" : "in";
-    const { user, name } = direction === "out" ? callee : caller;
-    return this.#add({ id: call, direction, peer: { user, name: name ?? user }, media });
+    const { user, name } = named(direction === "out" ? callee : caller);
+    return this.#add({ id: call, direction, peer: { user, name }, media });
   }
 
   /** @param {{id: string, direction: "out"|"in", peer: {user: string, name: string}, media: MediaKinds}} described */
@@ -457,6 +500,7 @@ export class OffhookClient extends Emitter {
         configuration: () => this.#configuration(),
         report: (error) => this.emit("error", error),
         upgrade: (upgraded, settings) => this.#upgrade(upgraded, settings),
+        meet: (met, room, hooks) => this.#meet(met, room, hooks),
         ended: (ended) => this.#callEnded(ended),
       },
       described,
@@ -529,11 +573,6 @@ export class OffhookClient extends Emitter {
       }
     }, ms);
   }
-}
-
-/** Who has no name is called by the User's id. @template {{user: string, name: string|null}} Somebody @param {Somebody} somebody */
-function named(somebody) {
-  return { ...somebody, name: somebody.name ?? somebody.user };
 }
 
 /** @param {HistoryEntry} entry @returns {HistoryEntry} */

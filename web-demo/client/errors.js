@@ -2,7 +2,8 @@
  * What every rejected promise and every `error` event of this package carries.
  *
  * `code` is stable and meant for programs: a code of docs/calls.v1.md, or one of ours: `network`, `aborted`,
- * `closed`, `insecure_context`, `media_failed`, `fingerprint_mismatch`, `bad_signature`, `commitment_mismatch`, `bad_key`.
+ * `closed`, `insecure_context`, `media_failed`, `fingerprint_mismatch`, `bad_signature`, `commitment_mismatch`, `bad_key`,
+ * `bad_number`.
  * `message` is for people.
  */
 export class OffhookError extends Error {

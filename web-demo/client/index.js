@@ -1,6 +1,7 @@
 // The public face of the package; safe to import where there is no browser.
 export { OffhookClient } from "./client.js";
 export { OffhookError } from "./errors.js";
+export { isPhone, isReachable, numberOf, toTarget } from "./numbers.js";
 
 /**
  * @typedef {import("./call.js").Call} Call
@@ -15,6 +16,8 @@ export { OffhookError } from "./errors.js";
  * @typedef {import("./types.js").Presence} Presence
  * @typedef {import("./types.js").HistoryEntry} HistoryEntry
  * @typedef {import("./types.js").CallEnd} CallEnd
+ * @typedef {import("./types.js").PhoneEnd} PhoneEnd
+ * @typedef {import("./types.js").Progress} Progress
  * @typedef {import("./room.js").Room} Room
  * @typedef {import("./room.js").RoomEvents} RoomEvents
  * @typedef {import("./room.js").JoinOptions} JoinOptions

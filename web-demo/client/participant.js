@@ -1,7 +1,8 @@
 import { OffhookError } from "./errors.js";
+import { named } from "./numbers.js";
 
 /**
- * @import { Permissions, Quality, Role, Source } from "./types.js"
+ * @import { Line, Permissions, Quality, Role, Source } from "./types.js"
  */
 
 /**
@@ -66,6 +67,8 @@ export class Participant {
   metadata = null;
   /** @type {Quality|null} */
   quality = null;
+  /** @type {Line|null} of a phone: whether it has answered */
+  line = null;
   /** Whether this is one of those who speak now. */
   isSpeaking = false;
   /** @type {{device: string, device_key: string, key: string, signature: string}|null} what they show in an encrypted Room @internal */
@@ -79,7 +82,8 @@ export class Participant {
   /** @internal Takes over what the server says about the person. @param {any} state */
   apply(state) {
     this.user = state.user;
-    this.name = state.name ?? state.user;
+    this.name = named({ user: state.user, name: state.name ?? null }).name;
+    this.line = state.phone ?? null;
     this.role = state.role;
     this.permissions = state.permissions;
     this.handAt = state.hand_at ?? null;

@@ -1,5 +1,6 @@
 import { OffhookError } from "./errors.js";
 import { Emitter } from "./events.js";
+import { named } from "./numbers.js";
 import { LocalParticipant, RemoteParticipant, RemoteTrack } from "./participant.js";
 import { RoomData } from "./room-data.js";
 import { RoomMedia } from "./room-media.js";
@@ -306,7 +307,11 @@ export class Room extends Emitter {
     await this.#command("room.hand", { up: false, participant: participant.id });
   }
 
-  /** Asks a User of the Account to come in; rejects with `peer_gone` when they cannot be reached. @param {string} user */
+  /**
+   * Asks a User of the Account to come in; rejects with `peer_gone` when they cannot be reached. A phone (`tel:…`, `sip:…`) is
+   * dialled, which takes a moderator.
+   * @param {string} user
+   */
   async invite(user) {
     await this.#command("room.invite", { user });
   }
@@ -852,9 +857,4 @@ export class Room extends Emitter {
   #changed() {
     this.emit("changed", this);
   }
-}
-
-/** Who has no name is called by the User's id. @template {{user: string, name: string|null}} Somebody @param {Somebody} somebody */
-function named(somebody) {
-  return { ...somebody, name: somebody.name ?? somebody.user };
 }

@@ -9,7 +9,10 @@
 /** @typedef {{audio: boolean, video: "camera"|"screen"|null}} MediaSent whether the microphone is on, and what the picture is */
 /** @typedef {{user: string, name: string}} Person */
 /** @typedef {{account: string, user: string, name: string}} Me */
-/** @typedef {{reason: string, cause: number, by: string|null, into: string|null, room?: string}} CallEnd `into` is the Call, `room` the Room that goes on */
+/** @typedef {{reason: string, sip: number|null, cause: number}} PhoneEnd what the phone network said */
+/** @typedef {{reason: string, cause: number, by: string|null, into: string|null, room?: string, phone?: PhoneEnd}} CallEnd `into` is the Call, `room` the Room that goes on */
+/** @typedef {{kind: "trying"|"ringing"|"early_media"|"queued", position: number|null}} Progress of a phone call; `position` in a line, from 1 */
+/** @typedef {"ringing"|"talking"} Line what a phone in a Room does */
 /** @typedef {{by: string, to: string, call: string}} Transfer */
 
 /** @typedef {"microphone"|"camera"|"screen"|"screen_audio"} Source where a Track comes from */
@@ -28,6 +31,7 @@
  * @property {string|null} name
  * @property {string|null} device
  * @property {string|null} key the Device key
+ * @property {{call: string, participant: string|null, to: string|null}} [phone] of a phone: `to` is the Number of ours that it called
  */
 
 /**
@@ -48,6 +52,7 @@
  * @property {Transfer|null} transfer
  * @property {string|null} replaces
  * @property {string} [from_room] the name of the Room it continues
+ * @property {string} [room] the name of the Room where a phone is heard
  * @property {CallEnd|null} end
  */
 
@@ -75,6 +80,7 @@
  * @property {string|null} name
  * @property {RTCIceServer[]} ice_servers
  * @property {Record<string, number>} limits
+ * @property {boolean} [phone] whether phones can be called
  * @property {number} resume_ms
  * @property {number} ping_ms
  */

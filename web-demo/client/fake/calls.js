@@ -43,8 +43,52 @@ export class Calls {
     }
   }
 
+  // What a phone gateway would say.
+
+  /** A phone rings for these Users; the first who accepts has it. @returns {object[]} the Calls */
+  phoneRings(users, from, { name = null, to = null } = {}) {
+    const phone = ulid();
+    return users.map((user) => {
+      const call = {
+        ...{ call: ulid(), rev: 1, epoch: 1, phase: "ringing", media: { audio: true, video: false } },
+        ...{ caller: { user: from, name, device: null, key: null, phone: { call: phone, participant: null, to } }, callee: party(user) },
+        ...{ ringing: [], held_by: [], created_at: Date.now(), answered_at: null, ended_at: null, commitment: null },
+        ...{ transfer: null, replaces: null, end: null },
+      };
+      this.#calls.set(call.call, call);
+      this.#ring(call);
+      return call;
+    });
+  }
+
+  /** @param {string} id @param {string} progress @param {number} [position] */
+  phoneProgresses(id, progress, position) {
+    const call = this.#calls.get(id);
+    const session = this.#server.ofDevice(call.caller.device);
+    this.#server.send(session, "call.progress", { call: id, progress, ...(position && { position }) });
+  }
+
+  phoneAnswers(id) {
+    const call = this.#calls.get(id);
+    this.#step(call, { phase: "active", answered_at: Date.now() });
+    this.#tell(call, "answered");
+  }
+
+  phonePresses(id, keys) {
+    const call = this.#calls.get(id);
+    const session = this.#server.ofDevice(call.caller.device ?? call.callee.device);
+    this.#server.send(session, "call.dtmf", { call: id, keys, by: call.callee.phone ? call.callee.user : call.caller.user });
+  }
+
+  phoneEnds(id, reason, phone) {
+    const call = this.#calls.get(id);
+    this.#end(call, reason, null, null, phone);
+  }
+
   #invite(session, { call: id, to, media, commitment = null }) {
     const { user, device } = session;
+    const isPhone = /^(tel|sips?):/.test(to);
+    if (isPhone && !this.#server.canDial) return ["error", { code: "phone_unavailable", message: "no gateway" }];
     const call = {
       call: id,
       rev: 1,
@@ -64,6 +108,11 @@ export class Calls {
       end: null,
     };
     this.#calls.set(id, call);
+    if (isPhone) {
+      call.callee = { user: to, name: null, device: null, key: null, phone: { call: id, participant: null, to: null } };
+      call.room = `call-${id.toLowerCase()}`;
+      return ok(call);
+    }
     const crossing = [...this.#calls.values()].find(
       ({ phase, caller, callee }) => phase === "ringing" && caller.user === to && callee.user === user,
     );
@@ -103,6 +152,7 @@ export class Calls {
       case "call.accept":
         if (call.phase !== "ringing") return wrong;
         this.#step(call, { phase: "active", answered_at: Date.now(), callee: party(user, device) });
+        if (call.caller.phone) this.#takesPhone(call);
         this.#tell(call, "answered");
         if (call.replaces) this.#end(this.#calls.get(call.replaces), "transferred", null, call.call);
         return ok(call);
@@ -122,7 +172,13 @@ export class Calls {
         this.#tell(call, data.on ? "held" : "resumed");
         return ok(call);
       }
+      case "call.dtmf":
+        return ["ok", { state: call, sealed: seal(call) }];
       case "call.upgrade": {
+        if (call.room) {
+          this.#end(call, "upgraded", user);
+          return ["ok", { room: call.room }];
+        }
         const room = call.from_room ?? `call-${call.call.toLowerCase()}`;
         const target = this.#server.ofDevice(otherSide(call, user).device);
         if (!target) return ["error", { code: "peer_gone", message: "the other Device has no Session" }];
@@ -136,6 +192,15 @@ export class Calls {
         return data.to ? this.#transferBlind(call, user, data.to) : this.#transferAttended(call, user, data.with);
       default:
         return ["error", { code: "unknown_type", message: type }];
+    }
+  }
+
+  /** The phone is taken: the Calls of the others end. */
+  #takesPhone(call) {
+    call.room = `call-${call.call.toLowerCase()}`;
+    for (const other of this.#calls.values()) {
+      const isSame = other.caller.phone?.call === call.caller.phone.call && other !== call;
+      if (isSame && other.phase === "ringing") this.#end(other, "answered_elsewhere", call.callee.user);
     }
   }
 
@@ -222,8 +287,9 @@ export class Calls {
     return true;
   }
 
-  #end(call, reason, by, into = null) {
-    this.#step(call, { phase: "ended", ended_at: Date.now(), transfer: null, end: { reason, cause: 16, by, into } });
+  #end(call, reason, by, into = null, phone = undefined) {
+    const end = { reason, cause: 16, by, into, ...(phone && { phone }) };
+    this.#step(call, { phase: "ended", ended_at: Date.now(), transfer: null, end });
     this.#tell(call, "ended");
   }
 

@@ -117,7 +117,8 @@ export class Rooms {
   /** Has somebody join who has no client: what tests of many people need. */
   populate(name, user, { tracks = ["microphone", "camera"], muted = [], role = "speaker" } = {}) {
     const room = this.named(name);
-    const self = this.#participant({ session: null, user, name: user, role });
+    const shown = user.startsWith("tel:") ? null : user;
+    const self = this.#participant({ session: null, user, name: shown, role });
     self.state.tracks = tracks.map((source) => ({ track: ulid(), source, muted: muted.includes(source) }));
     this.#enter(room, self);
     return self.state;

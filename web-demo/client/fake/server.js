@@ -15,6 +15,8 @@ export class FakeServer {
   /** What to refuse tokens with, by token. */
   refusals = new Map();
   pingMs = 25_000;
+  /** Whether there is a phone gateway, and everybody may use it. */
+  canDial = true;
   /** How long TURN credentials are good; null refuses new ones. */
   turnSeconds = null;
 
@@ -117,6 +119,7 @@ export class FakeServer {
         name: token[0].toUpperCase() + token.slice(1),
         ice_servers: this.#iceServers() ?? [],
         limits: { frame_bytes_max: 65536, room_participants_max: this.rooms.participantsMax },
+        phone: this.canDial,
         resume_ms: 60_000,
         ping_ms: this.pingMs,
         server: "fake",
