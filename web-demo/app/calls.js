@@ -222,6 +222,10 @@ export function follow(call, stream) {
     }
     store.touch();
   });
+  call.on("progress", ({ kind, position }) => {
+    if (kind === "queued" && position) announce(`Place ${position} in the line`);
+    store.touch();
+  });
   call.on("stream", () => store.touch());
   call.on("code", () => store.touch());
   call.on("ended", () => onEnded(call));
@@ -288,7 +292,10 @@ function onEnded(call) {
  */
 function tellEnd(call, { stage, who }) {
   if (call.answeredElsewhere) {
-    toast("Answered on another device", `You took ${call.peer.name}’s call there.`);
+    const by = call.end?.by;
+    if (!by) toast("Answered elsewhere", `${call.peer.name} talks on another phone.`);
+    else if (by === who.me) toast("Answered on another device", `You took ${call.peer.name}’s call there.`);
+    else toast(`${who.nameOf(by)} took the call`, `${call.peer.name} rang for several of you.`);
     return;
   }
   const reason = call.end?.reason;

@@ -58,6 +58,8 @@ export function bitrate(bitsPerSecond) {
  * @returns {string} one or two letters, or one emoji
  */
 export function initials(name) {
+  // Of a number the last two digits tell more than the code of a country.
+  if (/^[+*#\d]+$/.test(name)) return name.slice(-2);
   const words = name.trim().split(/\s+/u).filter(Boolean);
   const letters = (words.length > 1 ? [words[0], words[words.length - 1]] : words).map(firstCharacter);
   const emoji = letters.find((letter) => /\p{Extended_Pictographic}|\p{Regional_Indicator}/u.test(letter));

@@ -156,7 +156,7 @@ function listen() {
     const before = store.state.link;
     // Another try after a failed one is no news until it succeeds.
     if (state === "connecting" && before === "closed") return;
-    store.set({ link: state, linkReason: reason ?? "", hasMeetings: client.roomParticipantsMax > 0 });
+    store.set({ link: state, linkReason: reason ?? "", hasMeetings: client.roomParticipantsMax > 0, canDial: client.canDial });
     if (state === "connected" && before === "reconnecting") {
       announce("Connected to the server again");
       void refresh();

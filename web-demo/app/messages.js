@@ -81,6 +81,8 @@ const ERRORS = {
   too_many_calls: { title: "Too many calls", detail: "End one of your calls before you start another." },
   unknown_user: { title: "Nobody by that name", detail: "This person is not known to the server any more." },
   self_call: { title: "That is you", detail: "Open a second window under another name and call that one." },
+  phone_unavailable: { title: "No phone calls here", detail: "This server is not connected to the phone network now." },
+  bad_number: { title: "That is no number", detail: "Write it as +49 30 123456 or 42, or as name@host for an address of SIP." },
   unknown_call: { title: "That call is over", detail: "The server does not know it any more." },
   conflict: { title: "Too late", detail: "The call had changed in the meantime." },
   wrong_phase: { title: "Too late", detail: "The call had changed in the meantime." },
@@ -119,6 +121,25 @@ export function errorWords(error) {
   };
 }
 
+/** Why the phone network did not put a call through, by the reason it came with. @type {Record<string, Words>} */
+const PHONE = {
+  no_such_number: { title: "No such number", detail: "Check it, the code of the country too." },
+  refused: { title: "The provider refused", detail: "Your phone provider does not put this call through." },
+  no_codec: { title: "No common codec", detail: "The other side speaks no codec that this server does." },
+  loop: { title: "The call went in circles", detail: "It came back to where it began. Tell who runs this server." },
+  congested: { title: "The lines are busy", detail: "The provider takes no calls at the moment. Try again." },
+  unreachable: { title: "The provider is out of reach", detail: "It does not answer this server. Try again later." },
+  unavailable: { title: "No phone calls here", detail: "This server is not connected to the phone network now." },
+  lost: { title: "The phone call is gone", detail: "The connection to the phone network was lost." },
+  timed_out: { title: "The phone call is gone", detail: "Nothing was heard of the other side any more." },
+  no_route: { title: "No way to that number", detail: "No phone line of your company takes calls to it." },
+  forbidden: { title: "Not allowed", detail: "The rules of your company do not allow calls to this number." },
+  emergency: { title: "No emergency calls here", detail: "Use another phone. This server does not reach emergency services." },
+  limit_reached: { title: "A limit is reached", detail: "Too many calls at once, or too many minutes. Try again later." },
+  full: { title: "The server is full", detail: "It takes no more phone calls at the moment. Try again." },
+  failed: { title: "The call failed", detail: "The phone network did not put it through. Try again." },
+};
+
 /**
  * How a Call ended, seen from here.
  *
@@ -132,6 +153,12 @@ export function endWords(call, { me, to, nameOf }) {
   const talked = call.answeredAt ? `You talked for ${durationInWords(Date.now() - call.answeredAt)}.` : "";
   /** @param {string} title @param {string} detail @param {"calm" | "warning" | "bad"} tone @param {boolean} again */
   const words = (title, detail, tone, again) => ({ title, detail, tone, again });
+
+  const told = PHONE[call.end?.phone?.reason ?? ""];
+  if (told) return words(told.title, `${told.detail} ${talked}`.trim(), "bad", true);
+  if (call.isPhone && out && call.end?.reason === "cancelled") return words("Call cancelled", "", "calm", false);
+  if (call.isPhone && out && call.end?.reason === "missed")
+    return words("No answer", `Nobody picked up at ${name}.`, "warning", true);
 
   switch (call.end?.reason) {
     case "declined":

@@ -21,6 +21,7 @@ export const SHORTCUTS = /** @type {[string, string][]} */ ([
   ["S", "Share the screen or stop"],
   ["H", "Hold or resume"],
   ["N", "Switch to the other call"],
+  ["K", "Keys, in a call with a phone"],
   ["T", "Transfer"],
   ["P", "Add people"],
   ["I", "How this call is connected"],
@@ -113,13 +114,15 @@ function commandFor(key, shift, rested) {
     case "m":
       return () => toggleMute(call);
     case "v":
-      return () => void toggleCamera(call);
+      return call.isPhone ? null : () => void toggleCamera(call);
     case "s":
-      return () => void toggleScreen(call);
+      return call.isPhone ? null : () => void toggleScreen(call);
     case "h":
       return () => void calls.toggleHold(call);
     case "t":
       return () => openTransfer(call);
+    case "k":
+      return () => document.querySelector(/** @type {"button"} */ ("[data-test=keys]:not([hidden])"))?.click();
     case "p":
       return () => document.querySelector(/** @type {"button"} */ ("[data-test=add-people]:not([hidden])"))?.click();
     case "i":

@@ -73,6 +73,19 @@ export function playCue(cue) {
   if (ctx?.state === "running") schedule(ctx, CUES[cue], ctx.destination);
 }
 
+/** The two tones of each key (ITU-T Q.23), by row and column. */
+const ROWS = [697, 770, 852, 941];
+const COLUMNS = [1209, 1336, 1477, 1633];
+
+/** What a key sounds like to who presses it. @param {string} key `0-9*#A-D` */
+export function playKey(key) {
+  const ctx = audio();
+  const at = "123A456B789C*0#D".indexOf(key);
+  if (ctx?.state !== "running" || at < 0) return;
+  const tones = [ROWS[Math.floor(at / 4)], COLUMNS[at % 4]];
+  schedule(ctx, tones.map((hz) => ({ at: 0, hz, for: 0.12, volume: 0.04 })), ctx.destination);
+}
+
 /** Plays the ring once, to test a loudspeaker. */
 export function playRingOnce() {
   const ctx = audio();

@@ -30,6 +30,7 @@
  * @property {boolean} panelOpen the connection panel
  * @property {boolean} minimised the stage is put aside, on a phone
  * @property {boolean} hasMeetings whether the server has Rooms
+ * @property {boolean} canDial whether phones can be called
  * @property {Meeting | null} meeting the one this page is in, or about to be
  */
 
@@ -54,6 +55,7 @@ const initial = {
   panelOpen: false,
   minimised: false,
   hasMeetings: false,
+  canDial: false,
   meeting: null,
 };
 

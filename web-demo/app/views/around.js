@@ -5,6 +5,7 @@ import { h, setAttribute, setText } from "../dom.js";
 import { icon } from "../icons.js";
 import { currentCall, store } from "../state.js";
 import { avatar, setAvatar } from "./avatar.js";
+import { openKeys } from "./dialpad.js";
 import { copyButton } from "./people.js";
 
 /** @typedef {import("../state.js").State} State */
@@ -68,6 +69,17 @@ export function waitingView() {
     h("span", { class: "control-disc" }, icon("hangup")),
     h("span", { class: "control-words" }, "Cancel"),
   );
+  // A machine may ask for keys before it counts as an answer.
+  const press = () => {
+    const call = currentCall(store.state);
+    if (call) openKeys(call);
+  };
+  const keys = h(
+    "button",
+    { class: "control", type: "button", data: { test: "early-keys" }, hidden: true, on: { click: press } },
+    h("span", { class: "control-disc" }, icon("keypad")),
+    h("span", { class: "control-words" }, "Keys"),
+  );
   /** @type {State["preparing"]} */
   let prepared = null;
   let patience = 0;
@@ -77,7 +89,7 @@ export function waitingView() {
     h("div", { class: "ripples", "aria-hidden": "true" }, h("i"), h("i"), h("i"), face),
     name,
     words,
-    hangup,
+    h("div", { class: "waiting-controls" }, keys, hangup),
   );
 
   return {
@@ -104,10 +116,19 @@ export function waitingView() {
       if (!peer || !shown) return;
       setAvatar(face, peer);
       setText(name, peer.name);
-      if (!preparing) setText(words, "Ringing…");
+      keys.hidden = Boolean(preparing) || call?.progress?.kind !== "early_media";
+      if (!preparing) setText(words, progressWords(call));
       else if (isNew) setText(words, preparing.video ? "Starting camera and microphone…" : "Starting the microphone…");
     },
   };
+}
+
+/** @param {Call | null | undefined} call */
+function progressWords(call) {
+  if (!call?.isPhone) return "Ringing…";
+  const { kind, position } = call.progress ?? { kind: "trying", position: null };
+  if (kind === "queued") return position ? `Waiting in a line, place ${position}…` : "Waiting in a line…";
+  return { trying: "Calling…", ringing: "Ringing…", early_media: "Not answered yet; you can listen already." }[kind];
 }
 
 /** How the last Call ended, and what one may do about it. */

@@ -6,6 +6,7 @@ import { h, setAttribute, setText } from "../dom.js";
 import { icon, setIcon } from "../icons.js";
 import { localMedia, toggleCamera, toggleMute, toggleScreen } from "../local-media.js";
 import { currentCall, store } from "../state.js";
+import { openKeys } from "./dialpad.js";
 import { openTransfer } from "./transfer.js";
 
 /** @typedef {import("../state.js").Call} Call */
@@ -19,6 +20,7 @@ export function controlsView() {
   const mute = control("mute", "mic", "M", withCall(toggleMute));
   const camera = control("camera", "video", "V", withCall(toggleCamera));
   const screen = control("screen", "screen", "S", withCall(toggleScreen));
+  const keys = control("keys", "keypad", "K", withCall(openKeys));
   const hold = control("hold", "hold", "H", withCall(toggleHold));
   const transfer = control("transfer", "transfer", "T", withCall(openTransfer));
   const add = control("add-people", "add", "P", withCall(addPeople));
@@ -34,6 +36,7 @@ export function controlsView() {
     mute.element,
     camera.element,
     screen.element,
+    keys.element,
     hold.element,
     transfer.element,
     add.element,
@@ -55,15 +58,19 @@ export function controlsView() {
       mute.show(muted ? "micOff" : "mic", muted ? "Unmute" : "Mute", muted);
       camera.show(media?.camera ? "video" : "videoOff", media?.camera ? "Camera off" : "Camera on", !media?.camera);
       screen.show("screen", media?.screen ? "Stop sharing" : "Share", Boolean(media?.screen));
+      keys.show("keypad", "Keys", null);
       hold.show(call.heldByMe ? "resume" : "hold", call.heldByMe ? "Resume" : "Hold", call.heldByMe);
       transfer.show("transfer", "Transfer", false);
       add.show("add", "Add people", null);
       info.show("info", "Details", panelOpen);
       hangup.show("hangup", active ? "Hang up" : "Cancel", null);
-      for (const one of [mute, camera, screen, hold, transfer, add, info]) one.element.hidden = !active;
+      for (const one of [mute, camera, screen, keys, hold, transfer, add, info]) one.element.hidden = !active;
       // Who is on hold hears nobody, in a meeting neither.
       if (!store.state.hasMeetings || call.heldByMe || call.heldByPeer) add.element.hidden = true;
       if (!canShareScreen()) screen.element.hidden = true;
+      // A phone has a voice and keys, and no picture.
+      keys.element.hidden = !call.isPhone || call.phase === "ended";
+      if (call.isPhone) camera.element.hidden = screen.element.hidden = true;
     },
   };
 }

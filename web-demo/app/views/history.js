@@ -1,10 +1,12 @@
 /** Past calls, newest first. */
 
+import { isPhone, isReachable, numberOf } from "../../client/index.js";
 import { dial } from "../calls.js";
 import { h, keyed, setAttribute, setText } from "../dom.js";
 import { duration, when } from "../format.js";
 import { icon, setIcon } from "../icons.js";
 import { loadHistory } from "../live.js";
+import { store } from "../state.js";
 import { avatar, setAvatar } from "./avatar.js";
 
 /** @typedef {import("../state.js").HistoryEntry} Entry */
@@ -84,13 +86,25 @@ function entryRow(first) {
       setAvatar(picture, entry.peer);
       setText(name, entry.peer.name);
       setIcon(sign, entry.missed ? "missed" : entry.direction === "in" ? "incoming" : "outgoing");
-      setText(words, outcome(entry));
+      setText(words, withNumber(entry, outcome(entry)));
+      back.hidden = isPhone(entry.peer.user) && !(store.state.canDial && isReachable(entry.peer.user));
       setText(time, when(entry.created_at));
       setAttribute(time, "datetime", new Date(entry.created_at).toISOString());
       setAttribute(element, "data-missed", entry.missed ? "true" : null);
       setAttribute(back, "aria-label", `${entry.media.video ? "Video" : "Voice"} call to ${entry.peer.name}`);
     },
   };
+}
+
+/**
+ * The number of who is known by a name.
+ *
+ * @param {Entry} entry
+ * @param {string} words
+ */
+function withNumber({ peer }, words) {
+  const number = numberOf(peer.user);
+  return number && number !== peer.name ? `${number} · ${words}` : words;
 }
 
 /**
@@ -113,6 +127,8 @@ function outcome(entry) {
       return "Not reachable";
     case "missed":
       return "No answer";
+    case "answered_elsewhere":
+      return "Taken by somebody else";
     case "failed":
       return "Failed";
     default:

@@ -57,8 +57,11 @@ export function mountIncoming() {
  * @param {boolean} during
  */
 function words(call, during) {
-  const kind = call.media.video ? "video call" : "voice call";
-  return during ? `A second caller: ${kind}` : `Incoming ${kind}`;
+  const kind = call.media.video ? "video call" : call.isPhone ? "phone call" : "voice call";
+  const first = during ? `A second caller: ${kind}` : `Incoming ${kind}`;
+  // The name is the number where the phone network knows no other.
+  const number = call.number && call.number !== call.peer.name ? ` from ${call.number}` : "";
+  return `${first}${number}${call.dialled ? ` to ${call.dialled}` : ""}`;
 }
 
 /** @param {Call} call */

@@ -8,6 +8,7 @@ import { askForNotifications, notificationPermission } from "../notify.js";
 import { recall, remember } from "../storage.js";
 import { store } from "../state.js";
 import { avatar, setAvatar, statusLine } from "./avatar.js";
+import { dialCard } from "./dialpad.js";
 import { meetCard } from "./meet.js";
 
 /** @typedef {import("../state.js").State} State */
@@ -41,12 +42,14 @@ export function peopleView() {
   const skeleton = h("div", { class: "skeleton", "aria-hidden": "true" }, h("i"), h("i"), h("i"));
   const bell = bellCard();
   const meet = meetCard();
+  const phone = dialCard();
 
   const element = h(
     "section",
     { class: "list", "aria-labelledby": "people-title" },
     h("h1", { id: "people-title", class: "list-title" }, "People"),
     meet.element,
+    phone.element,
     searchRow,
     bell.element,
     skeleton,
@@ -70,6 +73,7 @@ export function peopleView() {
       invite.hidden = !state.peopleKnown || everybody.some((person) => person.status !== "offline");
       bell.update(everybody.length > 0);
       meet.update(state);
+      phone.update(state);
     },
   };
 }

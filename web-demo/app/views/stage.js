@@ -67,7 +67,8 @@ export function stageView() {
       waiting.update(state, call);
       outcome.update(state);
       const talking = view === "talk" ? call : null;
-      tiles.update(talking);
+      // A phone is heard before it answers.
+      tiles.update(talking ?? (call?.isPhone && call.phase === "ringing" ? call : null));
       if (talking) {
         head.update(talking, name);
         notice.update(talking, name);

@@ -1,5 +1,6 @@
 /** What lies over the pictures of a Call: with whom and how long, the other lines, and what needs to be known now. */
 
+import { numberOf } from "../../client/index.js";
 import { switchTo, toggleHold } from "../calls.js";
 import { h, keyed, setAttribute, setText } from "../dom.js";
 import { duration } from "../format.js";
@@ -188,13 +189,17 @@ export function noticeView() {
  * @returns {[string, string] | null}
  */
 function noticeWords(call, name) {
-  const to = call.transferring && (store.state.people.get(call.transferring.to)?.name ?? call.transferring.to);
+  const goesTo = call.transferring?.to ?? "";
+  const to = goesTo && (store.state.people.get(goesTo)?.name ?? numberOf(goesTo) ?? goesTo);
   if (to && call.transferring?.by === store.state.me?.user)
     return [`Transferring to ${to}`, "It rings there. You may hang up, or wait to see whether it is answered."];
   if (to) return [`You are being transferred to ${to}`, "It rings there."];
   if (name === "held") return ["On hold", `${call.peer.name} neither hears nor sees you.`];
+  if (name === "held-by-peer" && call.isPhone) return [`${call.peer.name} put you on hold`, "You hear what they play meanwhile."];
   if (name === "held-by-peer") return [`${call.peer.name} put you on hold`, "They will be back in a moment."];
   if (name === "reconnecting") return ["Reconnecting", "The way to the other side was lost; looking for another one."];
+  if (name === "slow" && call.isPhone)
+    return ["No way found yet", "A firewall may keep this browser from the server. Every way is tried, the relay too."];
   if (name === "slow")
     return ["No way found yet", "A firewall may keep the two browsers apart. Every way is tried, the relay too."];
   if (name === "failed")

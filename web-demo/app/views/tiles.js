@@ -100,7 +100,8 @@ function selfTile() {
       const track = media?.screen ?? media?.camera ?? null;
       const shown = video.srcObject instanceof MediaStream ? video.srcObject.getVideoTracks()[0] : null;
       if (shown !== (track ?? undefined)) video.srcObject = track ? new MediaStream([track]) : null;
-      element.hidden = !media || Boolean(call?.heldByMe);
+      // To a phone no picture goes.
+      element.hidden = !media || Boolean(call?.heldByMe || call?.isPhone);
       setAttribute(element, "data-picture", track ? (media?.screen ? "screen" : "camera") : "none");
       setText(words, media?.screen ? "Your screen" : track ? "" : call?.muted ? "Muted, camera off" : "Camera off");
     },

@@ -2,6 +2,7 @@
 
 import { connectBoth, transfer } from "../calls.js";
 import { openDialog } from "../dialogs.js";
+import { numberField } from "./dialpad.js";
 import { h } from "../dom.js";
 import { icon } from "../icons.js";
 import { store } from "../state.js";
@@ -34,12 +35,35 @@ export function openTransfer(call) {
           ...people.map((person) => personRow(person, () => (close(), void transfer(call, person)))),
         )
       : h("p", { class: "nothing" }, "Nobody else is online at the moment."),
+    state.canDial && h("h3", null, "Or to a number"),
+    state.canDial && numberForm(call, close),
     h(
       "p",
       { class: "hint" },
       `Their phone rings while ${call.peer.name} waits. If nobody answers, you have the call back.`,
     ),
   ]);
+}
+
+/**
+ * @param {Call} call
+ * @param {() => void} close
+ */
+function numberForm(call, close) {
+  const field = numberField({ test: "transfer-number", hasKeys: false });
+  const submit = (/** @type {Event} */ event) => {
+    event.preventDefault();
+    const peer = field.peer();
+    if (!peer) return;
+    close();
+    void transfer(call, peer);
+  };
+  return h(
+    "form",
+    { class: "transfer-form", on: { submit } },
+    field.element,
+    h("button", { class: "button", type: "submit", data: { test: "transfer-to-number" } }, icon("transfer"), "Transfer"),
+  );
 }
 
 /**
