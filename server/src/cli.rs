@@ -37,6 +37,8 @@ pub enum Command {
     /// Accounts and the API keys of their backends.
     #[command(subcommand)]
     Account(AccountCommand),
+    /// Bring an Account's telephony (Trunks, Numbers, Queues, phones) to what a file says, after showing what that changes.
+    Apply(ApplyOptions),
     /// Have the running server read settings, secrets and certificate again, without an end to anything.
     Reload,
     /// What the relay carried for each Account, day by day (UTC).
@@ -174,6 +176,23 @@ pub enum KeyCommand {
         /// The key's id.
         key: String,
     },
+}
+
+/// What to apply, and how. Ends with 0 where it was applied or nothing was to be changed, 1 where something is wrong, 2 where
+/// something would change and was only shown.
+#[derive(Debug, Args)]
+pub struct ApplyOptions {
+    /// The file, in TOML. A section that is in it is the whole of it; one that isn't stays as it is.
+    pub file: PathBuf,
+    /// The Account, by its id or its name, instead of the one the file names; needed when there are several.
+    #[arg(long)]
+    pub account: Option<String>,
+    /// Show what would change, and change nothing.
+    #[arg(long, conflicts_with = "yes")]
+    pub dry_run: bool,
+    /// Change it without asking.
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// Whose usage, and since when.

@@ -1,4 +1,4 @@
-//! Forgets old history and old usage.
+//! Forgets old history, old call records of phones and old usage.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -23,6 +23,8 @@ const DAY_MS: u64 = 86_400_000;
 pub enum Old {
     /// Calls, by when they were invited.
     History,
+    /// Call records of phones, by when they began.
+    Legs,
     /// What was relayed.
     Usage,
 }
@@ -57,6 +59,7 @@ async fn forget_before(old: Old, records: &Records, before: Timestamp) -> anyhow
     loop {
         let rows = match old {
             Old::History => records.forget_history(before, STEP).await?,
+            Old::Legs => records.forget_legs(before, STEP).await?,
             Old::Usage => records.forget_relayed(before, STEP).await?,
         };
         forgotten += rows;

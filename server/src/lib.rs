@@ -18,6 +18,7 @@ pub mod sfu;
 pub mod signaling;
 pub mod state;
 pub mod telemetry;
+pub mod telephony;
 pub mod tls;
 pub mod usage;
 pub mod web;

@@ -11,6 +11,7 @@ use offhook::config::reload::Changes;
 use offhook::config::secrecy;
 use offhook::plan::Plan;
 use offhook::run::Server;
+use offhook::telephony::apply::{Applied, apply};
 use offhook::{banner, commands, config, doctor, telemetry, usage};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -20,6 +21,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// What a shell expects of a process that a second SIGINT or SIGTERM ended.
 const EXIT_INTERRUPTED: u8 = 130;
+
+/// What `offhook apply` ends with where it would change something and was not to.
+const EXIT_SHOWN: u8 = 2;
 
 /// A verdict that nobody can tell, for a mistake in what was asked or in the settings.
 const EXIT_UNTOLD: u8 = 2;
@@ -61,6 +65,15 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         }
         Some(Command::Account(command)) => {
             say(&runtime.block_on(commands::account(&settings(cli)?.config, command))?)
+        }
+        Some(Command::Apply(options)) => {
+            let config = settings(cli)?.config;
+            let applied =
+                runtime.block_on(apply(&config, options, &mut |text| say(text).map(drop)))?;
+            Ok(match applied {
+                Applied::Same | Applied::Changed => ExitCode::SUCCESS,
+                Applied::Shown => ExitCode::from(EXIT_SHOWN),
+            })
         }
         // A mistake in them is told here rather than in the server's log alone.
         Some(Command::Reload) => say(&commands::reload(&settings(cli)?.config)?),

@@ -68,6 +68,7 @@ impl Server {
             // Sealed states of clients are read with the secret that this process began with.
             secrets: crate::state::Secrets {
                 seal: running.secrets.seal,
+                seal_before: running.secrets.seal_before.clone(),
                 ..secrets
             },
         };

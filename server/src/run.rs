@@ -32,7 +32,7 @@ use crate::plan::{Mode, Plan};
 use crate::state::{DataDir, Lock, Secrets};
 use crate::tls::acme::{self, Keeper};
 use crate::tls::{self, CertificateStore, Files, Watched, development};
-use crate::{sfu, usage, web};
+use crate::{sfu, telephony, usage, web};
 
 /// How long connections may take to end once Sessions are gone.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
@@ -188,9 +188,10 @@ impl Server {
         );
         let keep_history_days = Arc::new(AtomicU32::new(config.records.keep_history_days));
         if plan.has(Role::Signaling) {
-            let forget =
-                history::forget_old(Old::History, records.clone(), keep_history_days.clone());
-            spawn_until(&tasks, &closing, forget);
+            for old in [Old::History, Old::Legs] {
+                let forget = history::forget_old(old, records.clone(), keep_history_days.clone());
+                spawn_until(&tasks, &closing, forget);
+            }
         }
         let mut acme = None;
         if let Some(certificate) = &certificate {
@@ -202,6 +203,10 @@ impl Server {
                 spawn_until(&tasks, &closing, keeper.keep());
                 acme = Some(sender);
             }
+        }
+        if plan.has(Role::Signaling) {
+            let keeper = telephony::Keeper::start(records.clone(), secrets.keys()).await?;
+            spawn_until(&tasks, &closing, keeper.keep());
         }
         let keep_usage_days = Arc::new(AtomicU32::new(config.records.keep_usage_days));
         if plan.has(Role::Relay) {

@@ -5,6 +5,7 @@
 //! ├── lock                 0600   held by the process whose signaling role serves from here, whose number is in it
 //! ├── secrets.toml         0600   what signs and seals; made once, from the operating system's randomness
 //! ├── offhook.sqlite       0600   records
+//! ├── objects/             0700   prompts, messages in mailboxes, recordings
 //! ├── acme/                0700   accounts with authorities that bring certificates, what they brought, and its key
 //! └── development/         0700   with --lan only: an own certificate authority and the certificate it issued
 //! ```
@@ -15,6 +16,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
+use backing::records::SecretKeys;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use nix::unistd::Pid;
@@ -56,8 +58,10 @@ pub struct Lock {
 /// What only this installation knows.
 #[derive(Clone)]
 pub struct Secrets {
-    /// Seals the states of Calls that clients hand back after a crash.
+    /// Seals the states of Calls that clients hand back after a crash, and the secrets in the records.
     pub seal: [u8; 32],
+    /// Those before: what they sealed in the records is still read.
+    pub seal_before: Vec<[u8; 32]>,
     /// Makes and checks the TURN credentials of `welcome`.
     pub turn: String,
     /// The one before, which checks those that are still out after a change.
@@ -70,6 +74,11 @@ impl Secrets {
         let secrets = std::iter::once(&self.turn).chain(&self.turn_before);
         relay_service::Credentials::new(secrets.map(relay_service::Secret::new))
     }
+
+    /// What secrets in the records are encrypted with.
+    pub fn keys(&self) -> SecretKeys {
+        SecretKeys::new(self.seal, &self.seal_before)
+    }
 }
 
 /// `secrets.toml`.
@@ -77,6 +86,8 @@ impl Secrets {
 #[serde(deny_unknown_fields)]
 struct SecretsFile {
     seal: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    seal_before: Vec<String>,
     turn: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     turn_before: Option<String>,
@@ -218,12 +229,15 @@ impl DataDir {
         if !path.try_exists()? {
             let file = SecretsFile {
                 seal: BASE64_STANDARD.encode(random::<32>()?),
+                seal_before: Vec::new(),
                 turn: BASE64_STANDARD.encode(random::<TURN_SECRET_LEN>()?),
                 turn_before: None,
             };
             let text = format!(
                 "# Made by offhook on its first start. Whoever reads this can forge Calls and use the relay. Keep it private.\n\
-                 # To change `turn`, keep the old one as `turn_before` for an hour; `offhook reload` has the server read both.\n{}",
+                 # To change `turn`, keep the old one as `turn_before` for an hour; `offhook reload` has the server read both.\n\
+                 # To change `seal`, keep the old one in `seal_before = [\"...\"]` and restart: secrets in the records are read with it, and\n\
+                 # encrypted anew. Without either, passwords of Trunks and phones and PINs have to be applied again.\n{}",
                 toml::to_string(&file)?
             );
             write_new(&path, text.as_bytes())?;
@@ -242,22 +256,25 @@ impl DataDir {
         // The parser's message would quote the line, and the line is a secret.
         let Ok(file) = toml::from_str::<SecretsFile>(&text) else {
             bail!(
-                "{} is damaged; restore it from a backup, or delete it to make new secrets (Calls in progress will end)",
+                "{} is damaged; restore it from a backup, or delete it to make new secrets (Calls in progress will end, and passwords of Trunks and phones have to be applied again)",
                 path.display()
             );
         };
-        let seal = BASE64_STANDARD
-            .decode(&file.seal)
-            .ok()
-            .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
-        let Some(seal) = seal.filter(|_| !file.turn.is_empty()) else {
+        let bytes = |text: &String| {
+            let bytes = BASE64_STANDARD.decode(text).ok();
+            bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok())
+        };
+        let before = file.seal_before.iter().map(bytes).collect::<Option<_>>();
+        let seals = bytes(&file.seal).zip(before);
+        let Some((seal, seal_before)) = seals.filter(|_| !file.turn.is_empty()) else {
             bail!(
-                "{}: `seal` has to be 32 bytes in base64 and `turn` not empty",
+                "{}: `seal`, and each of `seal_before`, has to be 32 bytes in base64 and `turn` not empty",
                 path.display()
             );
         };
         Ok(Secrets {
             seal,
+            seal_before,
             turn: file.turn,
             turn_before: file.turn_before,
         })
@@ -447,6 +464,7 @@ mod tests {
             "seal = 'hush",
             "seal = 'hush'\nturn = 'hush'",
             "seal = 'hush'",
+            "seal = 'AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA='\nturn = 'x'\nseal_before = ['hush']",
             "hush = 1",
         ] {
             write_private(&data.secrets(), text.as_bytes()).unwrap();

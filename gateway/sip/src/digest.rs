@@ -91,6 +91,12 @@ impl Ha1 {
         })
     }
 
+    /// The hash in hexadecimal, for whoever keeps it: it is a secret.
+    #[must_use]
+    pub fn reveal_hex(&self) -> &str {
+        &self.hex
+    }
+
     /// Which hash it is.
     #[must_use]
     pub fn algorithm(&self) -> Algorithm {

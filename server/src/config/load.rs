@@ -178,7 +178,7 @@ fn set(table: &mut Table, path: &[String], value: Value) {
 }
 
 /// `file:line: what is wrong; did you mean …?`
-fn explain(name: &str, text: &str, error: &toml::de::Error) -> String {
+pub(crate) fn explain(name: &str, text: &str, error: &toml::de::Error) -> String {
     let span = error.span();
     let line = span.as_ref().map(|span| line_at(text, span.start));
     let whole = line.and_then(|line| text.lines().nth(line - 1));
@@ -206,7 +206,7 @@ fn words(message: &str, value: &str, around: &str) -> String {
 }
 
 /// Where a setting stands: the file and, as far as it is known, the line.
-fn place(name: &str, line: Option<usize>) -> String {
+pub(crate) fn place(name: &str, line: Option<usize>) -> String {
     match (name, line) {
         ("", _) => "configuration".to_owned(),
         (name, Some(line)) => format!("{name}:{line}"),
@@ -229,7 +229,7 @@ fn line_of(text: &str, setting: &str) -> Option<usize> {
     None
 }
 
-fn line_at(text: &str, position: usize) -> usize {
+pub(crate) fn line_at(text: &str, position: usize) -> usize {
     let before = &text.as_bytes()[..position.min(text.len())];
     1 + before.iter().filter(|byte| **byte == b'\n').count()
 }

@@ -2,7 +2,7 @@
 
 pub mod example;
 pub mod load;
-mod network;
+
 pub mod reload;
 pub mod secrecy;
 mod validate;
@@ -14,7 +14,7 @@ use anyhow::bail;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use network::Network;
+pub use model::Network;
 
 /// The whole of `offhook.toml`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -229,7 +229,8 @@ pub struct Metrics {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Records {
-    /// For how many days the history of Calls is kept: who rang whom, when, and how it ended. 0 keeps it for ever.
+    /// For how many days the history of Calls is kept, and the call records of phones: who rang whom, when, and how it ended. 0 keeps
+    /// them for ever.
     pub keep_history_days: u32,
     /// For how many days it is kept what the relay carried for each Account, for `offhook usage`. 0 keeps it for ever.
     pub keep_usage_days: u32,

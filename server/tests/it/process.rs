@@ -264,3 +264,35 @@ fn a_backend_changes_its_key() {
     assert!(says(&["account", "key", "revoke", unknown]).contains("there is no API key"));
     assert!(says(&["account", "key", "revoke", "nonsense"]).contains("`nonsense` is no API key"));
 }
+
+#[test]
+fn a_running_server_learns_of_what_is_applied_beside_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = start(dir.path());
+    let log = BufReader::new(server.child.stderr.take().unwrap());
+    let (lines, said) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        for line in log.lines().map_while(Result::ok) {
+            let _ = lines.send(line); // Nobody may listen any more.
+        }
+    });
+
+    let file = dir.path().join("a.toml");
+    std::fs::write(&file, "[trunks.pbx]\ntargets = ['sip:192.0.2.1']\n").unwrap();
+    let applied = run(dir.path(), &["apply", "a.toml", "--yes"]);
+    assert!(applied.status.success(), "{applied:?}");
+
+    let warning = "nobody has said what becomes of calls for help";
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match said.recv_timeout(left) {
+            Ok(line) if line.contains(warning) => break,
+            Ok(_) => {}
+            Err(error) => panic!("the server says nothing of it: {error}"),
+        }
+    }
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.exit_code(), Some(0));
+    reader.join().unwrap();
+}
