@@ -80,6 +80,13 @@ impl Exit {
         self.streams.try_remove(number);
     }
 
+    /// Lets the stream go that a way is over, if it is over one.
+    pub(crate) fn close_way(&mut self, way: Way) {
+        if let Some(number) = way.socket.checked_sub(STREAMS) {
+            self.close_stream(number);
+        }
+    }
+
     /// Where the next datagram is to be written.
     pub(crate) fn space(&mut self) -> &mut [u8] {
         self.outgoing.space(&self.sockets)

@@ -103,6 +103,7 @@ impl Rooms {
         }
         if let Some(way) = forgotten {
             self.participant_by_way.remove(&way);
+            self.exit.close_way(way);
         }
         let before = self.participant_by_way.insert(way, index);
         if let Some(before) = before.filter(|before| *before != index)

@@ -600,6 +600,9 @@ impl Rooms {
                 .poll(|transmit| exit.transmit(transmit, media, None))
                 .ok();
         }
+        for way in participant.ways.drain(..) {
+            self.exit.close_way(way);
+        }
         let at = participant.room;
         let room = &mut self.rooms[at];
         room.core.leave(participant.key);
@@ -650,6 +653,9 @@ impl Rooms {
             self.fail_plain(now, at);
             for index in self.rooms[at].places.clone().into_iter().flatten() {
                 if let Some(participant) = self.forget(index) {
+                    for way in &participant.ways {
+                        self.exit.close_way(*way);
+                    }
                     let room = &mut self.rooms[at];
                     room.participants -= 1;
                     let kind = MediaEventKind::Gone {

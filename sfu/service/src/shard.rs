@@ -19,7 +19,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use sockets::burst::{Inbox, RECEIVED_MAX};
 use sockets::pace::{NAP, Pace};
 use sockets::thread::settle;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::figures::Figures;
 use crate::outgoing::Way;
@@ -68,9 +68,16 @@ pub(crate) enum StreamEvent {
         number: oneshot::Sender<usize>,
     },
     /// A datagram came by it.
-    Datagram(usize, Vec<u8>),
+    Datagram {
+        number: usize,
+        /// Numbers are given anew, and the stream may have been let go meanwhile.
+        client: SocketAddr,
+        bytes: Vec<u8>,
+        /// The next may come when this one was heard.
+        _permit: OwnedSemaphorePermit,
+    },
     /// It has ended.
-    Close(usize),
+    Close { number: usize, client: SocketAddr },
 }
 
 /// What the thread owns.
@@ -241,16 +248,35 @@ impl Shard {
                         self.rooms.close_stream(at);
                     }
                 }
-                Ok(StreamEvent::Datagram(at, mut bytes)) => {
-                    if let Some(way) = self.rooms.exit.way_of_stream(at) {
+                Ok(StreamEvent::Datagram {
+                    number,
+                    client,
+                    mut bytes,
+                    ..
+                }) => {
+                    if let Some(way) = self.way_of_stream(number, client) {
                         self.rooms.handle_datagram(now, way, &mut bytes);
+                        // Its first datagram has to prove whose it is.
+                        if !self.rooms.participant_by_way.contains_key(&way) {
+                            self.rooms.close_stream(number);
+                        }
                     }
                 }
-                Ok(StreamEvent::Close(at)) => self.rooms.close_stream(at),
+                Ok(StreamEvent::Close { number, client }) => {
+                    if self.way_of_stream(number, client).is_some() {
+                        self.rooms.close_stream(number);
+                    }
+                }
                 Err(_) => return,
             }
         }
         self.inlet.ring();
+    }
+
+    /// The way over the stream of a client, while it is there.
+    fn way_of_stream(&self, number: usize, client: SocketAddr) -> Option<Way> {
+        let way = self.rooms.exit.way_of_stream(number);
+        way.filter(|way| way.to == client)
     }
 
     /// Carries out what other threads ask for; `false` when that is to stop.

@@ -5,12 +5,13 @@
 //! the shard treats them as datagrams from one more socket.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use relay_stun::{AttributeType, Message};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::outgoing::DATAGRAM_LEN_MAX;
 use crate::shard::StreamEvent;
@@ -18,6 +19,18 @@ use crate::waker::Remote;
 
 /// How many datagrams may wait for a stream: a second of video.
 const QUEUE_MAX: usize = 256;
+
+/// How many of its datagrams may wait for the shard: what comes faster stays where TCP holds the sender back.
+const UNHEARD_MAX: usize = 16;
+
+/// The shortest datagram there is a use for: a header of RTCP and an SSRC.
+const FRAME_LEN_MIN: usize = 8;
+
+/// How long nothing may come: as long as a Participant may be disconnected.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// How soon a shard is told again that had no room.
+const CLOSE_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How soon the first frame has to be there.
 const FIRST_FRAME_TIMEOUT: Duration = Duration::from_secs(10);
@@ -92,7 +105,7 @@ pub(crate) async fn serve(
         tracing::debug!("Stream for nobody here");
         return;
     };
-    let (outgoing, leaving) = mpsc::channel(QUEUE_MAX);
+    let (outgoing, mut leaving) = mpsc::channel(QUEUE_MAX);
     let (reply, number) = oneshot::channel();
     let open = StreamEvent::Open {
         client,
@@ -105,9 +118,19 @@ pub(crate) async fn serve(
     let Ok(number) = number.await else {
         return;
     };
-    shard.try_send(StreamEvent::Datagram(number, first)).ok(); // It is asked again.
-    move_frames(&mut stream, &mut frames, &shard, number, leaving).await;
-    shard.try_send(StreamEvent::Close(number)).ok(); // Or the shard finds nobody there.
+    let pipe = Pipe {
+        shard,
+        number,
+        client,
+        unheard: Arc::new(Semaphore::new(UNHEARD_MAX)),
+    };
+    pipe.tell(&first).await;
+    pipe.move_frames(&mut stream, &mut frames, &mut leaving)
+        .await;
+    // A shard that has no room must hear of it all the same, or the place would never be free again.
+    while !leaving.is_closed() && pipe.close().is_err() {
+        tokio::time::sleep(CLOSE_INTERVAL).await;
+    }
 }
 
 async fn first_frame(
@@ -124,47 +147,83 @@ async fn first_frame(
     }
 }
 
-async fn move_frames(
-    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
-    frames: &mut Frames,
-    shard: &Remote<StreamEvent>,
+/// A stream that a shard knows.
+struct Pipe {
+    shard: Remote<StreamEvent>,
     number: usize,
-    mut leaving: mpsc::Receiver<Vec<u8>>,
-) {
-    let (mut reader, mut writer) = tokio::io::split(stream);
-    let incoming = async {
-        loop {
-            while let Ok(Some(frame)) = frames.next() {
-                // What the shard has no room for is lost, as a datagram would be.
-                shard
-                    .try_send(StreamEvent::Datagram(number, frame.to_vec()))
-                    .ok();
-            }
-            if frames.next().is_err() {
-                return;
-            }
-            frames.compact();
-            if !matches!(reader.read_buf(&mut frames.bytes).await, Ok(1..)) {
-                return;
-            }
+    client: SocketAddr,
+    /// One for each datagram that waits for the shard.
+    unheard: Arc<Semaphore>,
+}
+
+impl Pipe {
+    /// Gives a datagram to the shard, as soon as it has heard enough of those before.
+    async fn tell(&self, frame: &[u8]) {
+        if frame.len() < FRAME_LEN_MIN {
+            return;
         }
-    };
-    let outgoing = async {
-        while let Some(datagram) = leaving.recv().await {
-            let Ok(len) = u16::try_from(datagram.len()) else {
-                continue;
-            };
-            let mut frame = Vec::with_capacity(PREFIX_LEN + datagram.len());
-            frame.extend_from_slice(&len.to_be_bytes());
-            frame.extend_from_slice(&datagram);
-            if writer.write_all(&frame).await.is_err() {
-                return;
+        let Ok(permit) = self.unheard.clone().acquire_owned().await else {
+            return; // It is never closed.
+        };
+        let datagram = StreamEvent::Datagram {
+            number: self.number,
+            client: self.client,
+            bytes: frame.to_vec(),
+            _permit: permit,
+        };
+        // What the shard has no room for, because of very many others, is lost as a datagram would be.
+        self.shard.try_send(datagram).ok();
+    }
+
+    /// Tells the shard that the stream has ended; fails where it has no room.
+    fn close(&self) -> Result<(), StreamEvent> {
+        self.shard.try_send(StreamEvent::Close {
+            number: self.number,
+            client: self.client,
+        })
+    }
+
+    /// Moves frames until the stream ends, is silent for too long, or the shard lets it go.
+    async fn move_frames(
+        &self,
+        stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+        frames: &mut Frames,
+        leaving: &mut mpsc::Receiver<Vec<u8>>,
+    ) {
+        let (mut reader, mut writer) = tokio::io::split(stream);
+        let incoming = async {
+            loop {
+                while let Ok(Some(frame)) = frames.next() {
+                    self.tell(frame).await;
+                }
+                if frames.next().is_err() {
+                    return;
+                }
+                frames.compact();
+                let read = reader.read_buf(&mut frames.bytes);
+                let read = tokio::time::timeout(SILENCE_MAX, read).await;
+                if !matches!(read, Ok(Ok(1..))) {
+                    return;
+                }
             }
+        };
+        let outgoing = async {
+            while let Some(datagram) = leaving.recv().await {
+                let Ok(len) = u16::try_from(datagram.len()) else {
+                    continue;
+                };
+                let mut frame = Vec::with_capacity(PREFIX_LEN + datagram.len());
+                frame.extend_from_slice(&len.to_be_bytes());
+                frame.extend_from_slice(&datagram);
+                if writer.write_all(&frame).await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = incoming => {}
+            () = outgoing => {}
         }
-    };
-    tokio::select! {
-        () = incoming => {}
-        () = outgoing => {}
     }
 }
 

@@ -1,14 +1,15 @@
 //! Clients that can't send UDP.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use bytes::Bytes;
-use model::media::MediaEventKind;
+use model::media::{MediaCommandKind, MediaEventKind};
 use model::room::Source;
 use sfu_service::Handle;
 
+use crate::hostile::{binding, value};
 use crate::stage::Stage;
 
 /// Both ends of a stream, of which the SFU serves one.
@@ -64,6 +65,73 @@ fn who_comes_over_tcp_hears_and_is_heard() {
     });
     let forwarded = stage.figures().rooms_counted.forwarded;
     assert_eq!(forwarded, before.rooms_counted.forwarded);
+}
+
+/// Whether the server has ended a stream.
+fn has_ended(stream: &mut TcpStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    loop {
+        match stream.read(&mut [0; 4096]) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(error) => return error.kind() != ErrorKind::WouldBlock,
+        }
+    }
+}
+
+fn frame(datagram: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(datagram.len()).unwrap();
+    [&len.to_be_bytes()[..], datagram].concat()
+}
+
+#[test]
+fn streams_end_with_whose_they_are() {
+    let mut stage = Stage::new();
+    let alice = stage.join(&[Source::Microphone], 1, 0);
+    let bob = stage.join(&[Source::Microphone], 1, 0);
+    let client = &mut stage.clients[bob];
+    let own = client.rtc.direct_api().local_ice_credentials();
+    let user = format!("{}:{}", value(&client.answer, "a=ice-ufrag:"), own.ufrag);
+    let signed = binding(&user, value(&client.answer, "a=ice-pwd:"));
+    let mut open = |stage: &mut Stage, first: &[u8]| {
+        let mut stream = stream_to(&stage.handle);
+        stream.write_all(&frame(first)).unwrap();
+        stream
+    };
+
+    // One that proves nothing is nobody's.
+    let mut stream = open(&mut stage, &binding(&user, "guessed"));
+    stage.run("the unproven one ends", |_| has_ended(&mut stream));
+
+    // More than are known of one Participant at once: the oldest end.
+    let mut streams = Vec::new();
+    for _ in 0..10 {
+        let mut stream = open(&mut stage, &signed);
+        stage.run("answered", |_| {
+            stream.set_nonblocking(true).unwrap();
+            matches!(stream.read(&mut [0; 4096]), Ok(1..))
+        });
+        streams.push(stream);
+    }
+    stage.run("the first end", |_| streams[..2].iter_mut().all(has_ended));
+    assert!(!has_ended(&mut streams[9]));
+
+    // Frames too short to be anything are nothing to the shard.
+    let before = stage.figures().packets_in;
+    streams[9].set_nonblocking(false).unwrap();
+    streams[9].write_all(&[0; 20_000]).unwrap();
+    streams[9].write_all(&frame(&signed)).unwrap();
+    stage.run("the next is heard", |stage| {
+        stage.figures().packets_in > before
+    });
+    assert!(stage.figures().packets_in < before + 1000);
+
+    stage.command(MediaCommandKind::Leave {
+        participant: stage.clients[bob].id,
+    });
+    stage.run("all end", |_| streams.iter_mut().all(has_ended));
+    stage.clients[alice].send(0, b"all gone", false, 960);
+    assert_eq!(stage.figures().panics, 0);
 }
 
 #[test]
