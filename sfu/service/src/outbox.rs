@@ -1,7 +1,8 @@
 //! Events on their way to signaling, which a shard never waits for.
 //!
 //! What doesn't fit the channel waits here, in order. News that make earlier ones of the same kind pointless take their place, so
-//! what waits is bounded by what lives: per Participant one of each kind, per Track one, and one answer per command.
+//! what waits is bounded by what lives: per Participant one of each kind, per Track one, and one answer per command with what came behind
+//! it.
 
 use std::collections::VecDeque;
 
@@ -31,14 +32,14 @@ impl Outbox {
             room,
             kind,
         };
-        match self
+        let is_merged = self
             .waiting
             .iter_mut()
             .rev()
-            .find_map(|waiting| merge(waiting, &event))
-        {
-            Some(()) => {}
-            None => self.waiting.push_back(event),
+            .take_while(|waiting| !begins_anew(waiting, &event))
+            .any(|waiting| merge(waiting, &event).is_some());
+        if !is_merged {
+            self.waiting.push_back(event);
         }
         self.flush();
     }
@@ -56,6 +57,33 @@ impl Outbox {
         }
         true
     }
+}
+
+/// Whether `waiting` says all that there is of a Participant at its time, so that what `new` says of them has to be heard behind it.
+fn begins_anew(waiting: &MediaEvent, new: &MediaEvent) -> bool {
+    use MediaEventKind::{Answered, Gone, Layers, Paused, Quality, Refused, Slots};
+
+    let (Answered { participant, .. } | Refused { participant, .. } | Gone { participant, .. }) =
+        &waiting.kind
+    else {
+        return false;
+    };
+    let (Slots {
+        participant: of, ..
+    }
+    | Paused {
+        participant: of, ..
+    }
+    | Layers {
+        participant: of, ..
+    }
+    | Quality {
+        participant: of, ..
+    }) = &new.kind
+    else {
+        return false;
+    };
+    participant == of && (waiting.account, waiting.room) == (new.account, new.room)
 }
 
 /// Puts what `new` says in place of what `waiting` said, where nobody needs to hear the latter any more.
@@ -179,6 +207,42 @@ mod tests {
         ];
         assert_eq!(heard, expected);
         assert!(outbox.flush());
+    }
+
+    #[test]
+    fn nothing_is_told_before_the_answer_it_comes_after() {
+        let (account, room) = (AccountId::from_u128(1), RoomId::from_u128(2));
+        let (sender, mut receiver) = mpsc::channel(1);
+        let mut outbox = Outbox::new(sender);
+        let answered = |participant, track| MediaEventKind::Answered {
+            participant: ParticipantId::from_u128(participant),
+            generation: 2,
+            sdp: String::new(),
+            slots: vec![slot("4", track)],
+        };
+
+        outbox.push(account, room, answered(9, 1)); // Fills the channel.
+        outbox.push(account, room, slots(1, vec![slot("4", 10)]));
+        outbox.push(account, room, slots(2, vec![slot("4", 10)]));
+        outbox.push(account, room, answered(1, 10));
+        outbox.push(account, room, slots(1, vec![slot("4", 11)]));
+        outbox.push(account, room, slots(1, vec![slot("4", 12)]));
+        // The answer to one is nothing to others.
+        outbox.push(account, room, slots(2, vec![slot("4", 11)]));
+
+        let mut heard = Vec::new();
+        while let Ok(event) = receiver.try_recv() {
+            heard.push(event.kind);
+            outbox.flush();
+        }
+        let expected = [
+            answered(9, 1),
+            slots(1, vec![slot("4", 10)]),
+            slots(2, vec![slot("4", 11)]),
+            answered(1, 10),
+            slots(1, vec![slot("4", 12)]),
+        ];
+        assert_eq!(heard, expected);
     }
 
     #[test]
