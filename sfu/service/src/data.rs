@@ -42,6 +42,10 @@ const BYTES_BURST: f64 = 256.0 * 1024.0;
 /// How much a Room may pass on per second, over all its receivers and in units of [`cost`]; as much at once.
 const DELIVERIES_PER_SECOND: f64 = 10_000.0;
 
+/// How much of it one Participant may use: an eighth over time, and half at once, so that nobody's words close the lanes of others.
+const SHARE_PER_SECOND: f64 = DELIVERIES_PER_SECOND / 8.0;
+const SHARE_BURST: f64 = DELIVERIES_PER_SECOND / 2.0;
+
 const ID_LEN: usize = 16;
 
 const MESSAGE: u8 = 1;
@@ -171,6 +175,8 @@ impl Message<'_> {
 pub(crate) struct Talk {
     messages: Bucket,
     bytes: Bucket,
+    /// Their share of what the Room may pass on.
+    share: Bucket,
     /// Why the reliable lane is closed, while it is.
     closed: Option<Closed>,
     /// They have not been told yet.
@@ -182,6 +188,7 @@ impl Talk {
         Self {
             messages: Bucket::new(now, MESSAGES_PER_SECOND, MESSAGES_BURST),
             bytes: Bucket::new(now, BYTES_PER_SECOND, BYTES_BURST),
+            share: Bucket::new(now, SHARE_PER_SECOND, SHARE_BURST),
             closed: None,
             untold: None,
         }
@@ -196,6 +203,26 @@ impl Talk {
         if self.closed.is_none() {
             self.closed = Some(reason);
             self.untold = Some(reason);
+        }
+    }
+
+    /// Takes what passing a message on costs, for all its receivers, from their share and from what the Room may pass on.
+    ///
+    /// # Errors
+    ///
+    /// Who has said too much: they, or all in the Room together.
+    pub(crate) fn pass_on(
+        &mut self,
+        now: Instant,
+        cost: f64,
+        room: &mut Bucket,
+    ) -> Result<(), DataDrop> {
+        if !self.share.takes(now, cost) {
+            return Err(DataDrop::RateLimited);
+        }
+        match room.takes(now, cost) {
+            true => Ok(()),
+            false => Err(DataDrop::RoomFull),
         }
     }
 
@@ -230,7 +257,7 @@ impl Talk {
     }
 }
 
-/// What a Room may pass on.
+/// What a Room may pass on, in units of [`Message::cost`].
 pub(crate) fn deliveries(now: Instant) -> Bucket {
     Bucket::new(now, DELIVERIES_PER_SECOND, DELIVERIES_PER_SECOND)
 }
@@ -305,6 +332,32 @@ mod tests {
         assert_eq!(said(&mut talk, Lane::Reliable), Err(DataDrop::Closed));
         assert_eq!(talk.hear(now, Lane::Reliable, &[GO_ON], true), Ok(None));
         assert_eq!(said(&mut talk, Lane::Reliable), Ok(true));
+    }
+
+    #[test]
+    fn who_floods_a_room_uses_up_their_own_share() {
+        let start = Instant::now();
+        let mut room = deliveries(start);
+        let [mut mallory, mut bob] = [Talk::new(start), Talk::new(start)];
+        let hello = message(&[], b"x");
+        let Some(Said::Message(hello)) = Said::read(&hello) else {
+            panic!("not read");
+        };
+        // In a Room of 201, one to everybody each 20 ms, and one each 500 ms.
+        let cost = hello.cost() * 200.0;
+        let mut refused = 0;
+        for number in 0..1000 {
+            let now = start + Duration::from_millis(20) * number;
+            match mallory.pass_on(now, cost, &mut room) {
+                Ok(()) => {}
+                Err(DataDrop::RateLimited) => refused += 1,
+                Err(other) => panic!("{other:?}"),
+            }
+            if number % 25 == 0 {
+                assert_eq!(bob.pass_on(now, cost, &mut room), Ok(()), "{number}");
+            }
+        }
+        assert!(refused > 800, "{refused}");
     }
 
     #[test]

@@ -78,8 +78,12 @@ impl Rooms {
             self.figures.drop_message(DataDrop::Nobody);
         }
         let cost = message.cost() * to.len() as f64;
-        if !self.rooms[at].deliveries.takes(now, cost) {
-            return self.drop_message(index, lane, DataDrop::RoomFull);
+        let Some(participant) = self.participants.get_mut(index) else {
+            return;
+        };
+        let room = &mut self.rooms[at].deliveries;
+        if let Err(cause) = participant.talk.pass_on(now, cost, room) {
+            return self.drop_message(index, lane, cause);
         }
         let mut written = std::mem::take(&mut self.message);
         message.write(id, &mut written);
