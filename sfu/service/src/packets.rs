@@ -47,6 +47,7 @@ const ESTIMATES_BPS: [u64; 3] = [150_000, 500_000, 1_500_000];
 impl Rooms {
     /// Takes in a datagram, which is decrypted where it lies.
     pub(crate) fn handle_datagram(&mut self, now: Instant, way: Way, bytes: &mut [u8]) {
+        self.at_work = None; // Whose it is nobody knows yet.
         self.figures.packets_in += 1;
         self.figures.bytes_in += bytes.len() as u64;
         let kind = classify(bytes);
@@ -125,6 +126,7 @@ impl Rooms {
         let Some(participant) = self.participants.get_mut(index) else {
             return;
         };
+        self.at_work = Some(participant.room);
         let datagram = Datagram {
             protocol,
             from: way.to,
@@ -293,6 +295,7 @@ impl Rooms {
     /// Does what is due.
     pub(crate) fn handle_timeouts(&mut self, now: Instant) {
         while let Some(timer) = self.timers.pop(now) {
+            self.at_work = None;
             match timer {
                 Timer::Room(at) => {
                     let Some(room) = self.rooms.get_mut(at) else {
@@ -309,6 +312,7 @@ impl Rooms {
                         continue;
                     };
                     participant.due = None;
+                    self.at_work = Some(participant.room);
                     if participant.peer_due.is_some_and(|at| at <= now) {
                         match participant.peer.handle_timeout(now) {
                             Ok(()) => self.poll_peer(now, index, None),
@@ -380,8 +384,13 @@ impl Rooms {
                 self.outbox.push(room.account, room.id, kind);
             }
         }
+        // Who does not get as far as to have keys may ask for ever.
+        let absence = match participant.state {
+            State::Connecting => now.saturating_duration_since(participant.joined_at),
+            State::Connected | State::Disconnected => silence,
+        };
         let kind = match participant.state {
-            State::Connecting | State::Disconnected if silence > ABSENCE_MAX => {
+            State::Connecting | State::Disconnected if absence > ABSENCE_MAX => {
                 return self.give_up(index, GoneReason::Unreachable);
             }
             State::Connected if silence > SILENCE_MAX => {

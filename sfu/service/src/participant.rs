@@ -191,6 +191,7 @@ pub(crate) struct Participant {
     pub(crate) state: State,
     /// Since when there are pictures for them.
     pub(crate) seen_since: Option<Instant>,
+    pub(crate) joined_at: Instant,
     /// When something authenticated came last.
     pub(crate) heard_at: Instant,
     /// What is in their slots has to be thought over.
@@ -265,6 +266,7 @@ impl Participant {
             sections: Vec::new(),
             state: State::Connecting,
             seen_since: None,
+            joined_at: now,
             heard_at: now,
             is_renewed: false,
             is_refilled: false,

@@ -713,6 +713,7 @@ impl Rooms {
             Ok((index, sdp)) => {
                 // What others send is in the slots before they are told.
                 let at = self.participants[index].room;
+                self.at_work = Some(at);
                 self.fill_slots(now, at);
                 let participant = &mut self.participants[index];
                 for section in &mut participant.sections {
@@ -874,6 +875,47 @@ mod tests {
         assert_eq!(thought_over(&mut rooms).len(), 19);
         command(&mut rooms, now, 1, want(9));
         assert_eq!(thought_over(&mut rooms), [ParticipantId::from_u128(9)]);
+    }
+
+    #[test]
+    fn a_fault_with_what_a_stranger_sends_ends_no_room() {
+        let now = Instant::now();
+        let (mut rooms, _heard) = rooms(now);
+        join(&mut rooms, now, 1, 10);
+        let way = Way {
+            socket: 0,
+            to: SocketAddr::from(([127, 0, 0, 1], 9)),
+        };
+        // STUN of nobody, SRTP of a stranger, and nothing at all, each after something of the Room.
+        for first in [0, 0x80, 0xff] {
+            rooms.at_work = rooms.room_by_id.get(&RoomId::from_u128(1)).copied();
+            assert!(rooms.at_work.is_some());
+            rooms.handle_datagram(now, way, &mut [first; 40]);
+            assert_eq!(rooms.at_work, None);
+        }
+    }
+
+    #[test]
+    fn who_does_not_connect_in_time_is_given_up_however_often_they_ask() {
+        let now = Instant::now();
+        let (mut rooms, mut heard) = rooms(now);
+        join(&mut rooms, now, 1, 10);
+        let mut gone = None;
+        for seconds in 0..40 {
+            let now = now + Duration::from_secs(seconds);
+            if let Some((_, participant)) = rooms.participants.iter_mut().next() {
+                participant.heard_at = now;
+            }
+            rooms.handle_timeouts(now);
+            rooms.finish_turn(now);
+            let events = std::iter::from_fn(|| heard.try_recv().ok());
+            let is_gone = |event: &MediaEvent| matches!(event.kind, MediaEventKind::Gone { .. });
+            if events.filter(is_gone).count() > 0 {
+                gone = Some(seconds);
+            }
+        }
+        assert_eq!(gone, Some(31));
+        assert!(rooms.participants.is_empty());
     }
 
     #[test]

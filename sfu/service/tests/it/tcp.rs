@@ -93,7 +93,7 @@ fn streams_end_with_whose_they_are() {
     let own = client.rtc.direct_api().local_ice_credentials();
     let user = format!("{}:{}", value(&client.answer, "a=ice-ufrag:"), own.ufrag);
     let signed = binding(&user, value(&client.answer, "a=ice-pwd:"));
-    let mut open = |stage: &mut Stage, first: &[u8]| {
+    let open = |stage: &mut Stage, first: &[u8]| {
         let mut stream = stream_to(&stage.handle);
         stream.write_all(&frame(first)).unwrap();
         stream
