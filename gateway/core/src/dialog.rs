@@ -150,6 +150,12 @@ impl Dialog {
         self.numbered(method, self.local_cseq, contact)
     }
 
+    /// The number of our last request.
+    #[must_use]
+    pub fn last_number(&self) -> u32 {
+        self.local_cseq
+    }
+
     /// The ACK of the 2xx to the INVITE with this number (RFC 3261 §13.2.2.4).
     #[must_use]
     pub fn ack(&self, number: u32, contact: &NameAddr) -> Request {

@@ -13,13 +13,15 @@ use super::incoming::{decline, give_session, unsupported};
 use super::session_timer::SessionTimer;
 use super::{Action, Body, Leg, Order, RequestId, State, Told, Why, cause, describe, give_cause};
 use crate::Tokens;
-use crate::dialog::DialogId;
+use crate::dialog::{Dialog, DialogId};
 use crate::transaction::ServerId;
 
 /// The most requests of a dialog that wait for their answers.
 const PENDING_MAX: usize = 16;
 /// The longest body of INFO and NOTIFY that is looked at, in bytes.
 const BODY_LEN_MAX: usize = 1_024;
+/// How often a request is sent that others overtake.
+const OVERTAKEN_MAX: u8 = 4;
 /// The most keys that wait.
 const KEYS_MAX: usize = 64;
 /// How often an offer that was refused for now is made again.
@@ -327,18 +329,26 @@ impl Leg {
         }
     }
 
-    /// Sends a request again with credentials; `false` when that is not what is asked for.
+    /// Sends a request again: with credentials, or with a number of its own when a later one overtook it, which the other side answers with
+    /// 500 (RFC 3261 §12.2.2). `false` when that is not what is asked for.
     fn try_again(
         &mut self,
         pending: &Pending,
         response: &Response,
         tokens: &mut dyn Tokens,
     ) -> bool {
-        let asked = matches!(
-            response.code,
-            StatusCode::UNAUTHORIZED | StatusCode::PROXY_AUTHENTICATION_REQUIRED
-        ) && pending.tries < 2;
-        if !asked || !self.take_challenge(response) {
+        let wanted = self.state == State::Up || pending.request.method == Method::Bye;
+        let again = match response.code {
+            StatusCode::UNAUTHORIZED | StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+                pending.tries < 2 && self.take_challenge(response)
+            }
+            StatusCode::SERVER_INTERNAL_ERROR => {
+                let said = response.headers.get(&HeaderName::RetryAfter).is_some();
+                wanted && !said && pending.tries < OVERTAKEN_MAX && self.was_overtaken(pending)
+            }
+            _ => false,
+        };
+        if !again {
             return false;
         }
         let method = pending.request.method.clone();
@@ -357,6 +367,15 @@ impl Leg {
             tries: pending.tries + 1,
         });
         true
+    }
+
+    fn was_overtaken(&self, pending: &Pending) -> bool {
+        let number = pending.request.headers.get(&HeaderName::CSeq);
+        let number = number.and_then(|value| CSeq::parse(value).ok());
+        let last = self.dialog.as_ref().map(Dialog::last_number);
+        number
+            .zip(last)
+            .is_some_and(|(cseq, last)| cseq.number < last)
     }
 
     /// Our re-INVITE or UPDATE was answered.

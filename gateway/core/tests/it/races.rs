@@ -407,6 +407,21 @@ fn a_leg_is_replaced_by_whoever_names_its_dialog() {
 }
 
 #[test]
+fn what_a_later_request_overtook_is_sent_again() {
+    let mut t = talking();
+    t.order(Order::Hold(true));
+    t.order(Order::Key('1'));
+    t.hear(&Method::Invite, 500, "x", "", Sdp::None);
+    assert_eq!(t.done(), "INVITE 2 x, INFO 3 x, INVITE 4 x");
+    // Nothing overtook this one: it is refused.
+    t.hear(&Method::Invite, 500, "x", "", Sdp::None);
+    t.hear(&Method::Info, 500, "x", "", Sdp::None);
+    assert_eq!(t.done(), "INFO 5 x");
+    t.hear(&Method::Info, 500, "x", "", Sdp::None);
+    assert_eq!(t.done(), "");
+}
+
+#[test]
 fn keys_go_out_one_after_the_other() {
     let mut t = talking();
     for key in ['1', '#'] {
