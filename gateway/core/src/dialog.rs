@@ -65,6 +65,22 @@ impl DialogId {
         Some(Self::new(call_id, to?, from?))
     }
 
+    /// A Refer-To that has whoever gets it call `target` in the place of this dialog, which is ours with them: the end of an attended
+    /// transfer (RFC 3891 §4). Nothing of a `target` that is no SIP address but itself.
+    #[must_use]
+    pub fn refer_to(&self, target: &Uri) -> Uri {
+        let Uri::Sip(target) = target else {
+            return target.clone();
+        };
+        let value = format!(
+            "{};to-tag={};from-tag={}",
+            self.call_id, self.remote_tag, self.local_tag
+        );
+        let mut target = target.clone();
+        target.set_header("Replaces", &value);
+        target.into()
+    }
+
     /// From its parts.
     #[must_use]
     pub fn new(call_id: &str, local_tag: &str, remote_tag: &str) -> Self {
@@ -374,6 +390,22 @@ mod tests {
         ] {
             assert_eq!(read(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn an_attended_transfer_names_the_dialog_as_the_other_side_sees_it() {
+        let ours = DialogId::new("c@h", "f", "t");
+        let target = Uri::parse("sip:b@h;transport=tcp?Subject=x").expect("a URI");
+        let refer_to = ours.refer_to(&target);
+        assert_eq!(
+            refer_to.to_string(),
+            "sip:b@h;transport=tcp?Replaces=c%40h%3Bto-tag%3Dt%3Bfrom-tag%3Df"
+        );
+        let header = refer_to.sip().and_then(|uri| uri.header("Replaces"));
+        let theirs = DialogId::parse_replaces(&header.expect("it is there"));
+        assert_eq!(theirs, Some(DialogId::new("c@h", "t", "f")));
+        let number = Uri::parse("tel:+4930123456").expect("a URI");
+        assert_eq!(ours.refer_to(&number), number);
     }
 
     #[test]

@@ -221,6 +221,15 @@ impl SipUri {
             .and_then(|(_, value)| String::from_utf8(text::unescape(value)).ok())
     }
 
+    /// Makes this the only header that a request made from this URI would have.
+    pub fn set_header(&mut self, name: &str, value: &str) {
+        self.headers = Some(format!(
+            "{}={}",
+            text::escape(name, HEADER_MORE),
+            text::escape(value, HEADER_MORE)
+        ));
+    }
+
     /// The transport that the URI asks for, in lower case.
     #[must_use]
     pub fn transport(&self) -> Option<String> {
