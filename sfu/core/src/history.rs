@@ -18,8 +18,8 @@ pub const RESEND_BURST_MAX: usize = 64 << 10;
 /// What a stream begins with.
 const HISTORY_MIN: usize = 64;
 
-/// The memory grows rather than forget what is younger.
-const HISTORY_AGE: Duration = Duration::from_secs(1);
+/// The memory grows rather than forget what is younger: what three requests in a row could ask for on a long way.
+const HISTORY_AGE: Duration = Duration::from_millis(900);
 
 /// The shortest time between two resends of a packet.
 const ROUND_MIN: Duration = Duration::from_millis(10);

@@ -151,7 +151,8 @@ pub(crate) struct AgreedSection {
 
 /// The library's instance for a Participant.
 pub(crate) struct Peer {
-    rtc: Rtc,
+    /// Ten kilobytes that no packet of media touches: apart from what one does.
+    rtc: Box<Rtc>,
     keys: KeySlot,
     codecs: &'static [(&'static str, Codec)],
     is_encrypted: bool,
@@ -190,7 +191,7 @@ impl Peer {
             rtc
         })?;
         Ok(Self {
-            rtc,
+            rtc: Box::new(rtc),
             keys,
             codecs,
             is_encrypted: encrypted,

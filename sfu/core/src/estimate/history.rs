@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-/// Records held at first, and at most: 4 kB grow to 128 kB only where a fast and long way needs it.
-const RECORDS_MIN: usize = 256;
+/// Records held at first, and at most: 2 kB grow to 128 kB only where a fast and long way needs it.
+const RECORDS_MIN: usize = 128;
 const RECORDS_MAX: usize = 8192;
 
 /// A record older than this is given up: its feedback has been lost.
