@@ -59,7 +59,8 @@ pub(crate) fn raise_files() -> anyhow::Result<()> {
 
 /// A port nobody listens on at the moment.
 pub(crate) fn free_port() -> anyhow::Result<u16> {
-    Ok(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?
+    // At all addresses: hundreds of clients have ports of their own at some.
+    Ok(UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?
         .local_addr()?
         .port())
 }
