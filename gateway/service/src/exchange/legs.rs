@@ -1,0 +1,555 @@
+//! Legs and calls, driven: what a Leg's actions mean for sockets and media, and a call's for its Legs.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use foldhash::fast::RandomState;
+use gateway_core::call::{self, LegKey};
+use gateway_core::leg::{self, Ended, Leg, Order, RequestId, Told, Why};
+use gateway_core::transaction::{ClientId, Flow, TIMEOUT, Transport};
+use gateway_sip::negotiate::Agreed;
+use gateway_sip::sanity::IncomingResponse;
+use gateway_sip::sdp::Direction;
+use gateway_sip::{Method, Request, StatusCode, Uri};
+use model::phone::{Key, PhoneEvent, PhoneEventKind, PhonePlace};
+use model::plain::{End, NoSeat};
+use model::{CallId, TrackId};
+
+use super::outgoing::Attempt;
+use super::trunks::TrunkId;
+use super::{Exchange, Output, Owner, Route, Side, Timer, is_inner};
+use crate::resolve::Hop;
+use crate::sound::{self, EventKind, LegId, To};
+
+/// The most requests of one Leg that wait for the name of their host.
+const UNSENT_MAX: usize = 16;
+
+/// A Leg that speaks SIP.
+pub(super) struct SipLeg {
+    pub(super) call: CallId,
+    pub(super) key: LegKey,
+    pub(super) leg: Leg,
+    pub(super) trunk: Option<TrunkId>,
+    /// How the other side's messages come.
+    pub(super) way: Option<Sticky>,
+    /// A Leg of ours that nobody has answered yet.
+    pub(super) attempt: Option<Attempt>,
+    /// The transactions of its requests.
+    clients: HashMap<RequestId, ClientId, RandomState>,
+    /// Requests whose host is being looked up.
+    unsent: Vec<(Hop, RequestId, Request)>,
+    /// Whether its ports are open.
+    pub(super) has_sound: bool,
+    /// Where it is heard.
+    pub(super) seat: Option<PhonePlace>,
+    /// Another Leg was dialled in its place: what it has to say is of interest to nobody.
+    pub(super) detached: bool,
+    /// The other side holds us.
+    held: bool,
+    answered: bool,
+}
+
+/// The way the other side's messages come, and who that is for TLS.
+#[derive(Debug, Clone)]
+pub(super) struct Sticky {
+    pub(super) flow: Flow,
+    pub(super) name: Option<std::sync::Arc<str>>,
+}
+
+impl SipLeg {
+    pub(super) fn new(call: CallId, key: LegKey, leg: Leg) -> Self {
+        Self {
+            call,
+            key,
+            leg,
+            trunk: None,
+            way: None,
+            attempt: None,
+            clients: HashMap::default(),
+            unsent: Vec::new(),
+            has_sound: true,
+            seat: None,
+            detached: false,
+            held: false,
+            answered: false,
+        }
+    }
+
+    pub(super) fn sent(&mut self, request: RequestId, client: ClientId) {
+        self.clients.insert(request, client);
+    }
+
+    fn client_of(&self, request: RequestId) -> Option<ClientId> {
+        self.clients.get(&request).copied()
+    }
+}
+
+/// Where a request of a dialog goes.
+enum Where {
+    Route(Route),
+    Flow(Flow),
+    LookUp(Hop),
+    Nowhere,
+}
+
+impl Exchange {
+    pub(super) fn step_leg(&mut self, now: Instant, id: LegId, event: leg::Event) {
+        let rng = &mut self.rng;
+        let Some(leg) = self.legs.get_mut(&id) else {
+            return;
+        };
+        // Of an INVITE more than one 2xx may come.
+        if let leg::Event::Response { of, incoming } = &event
+            && incoming.response.code.is_final()
+            && !(incoming.envelope.cseq.method == Method::Invite
+                && incoming.response.code.is_success())
+        {
+            leg.clients.remove(of);
+        }
+        let actions = leg.leg.step(now, event, &mut || rand::Rng::next_u64(rng));
+        self.act_for_leg(now, id, actions);
+    }
+
+    pub(super) fn act_for_leg(&mut self, now: Instant, id: LegId, actions: Vec<leg::Action>) {
+        // What is agreed on by the answer itself is not early media.
+        let answers = actions.contains(&leg::Action::Tell(Told::Answered));
+        for action in actions {
+            match action {
+                leg::Action::Request {
+                    id: of,
+                    hop,
+                    request,
+                } => self.send_of_leg(now, id, of, &hop, request),
+                leg::Action::Cancel(of) => {
+                    let client = self.legs.get(&id).and_then(|leg| leg.client_of(of));
+                    if let Some(client) = client {
+                        self.transactions.cancel(now, client);
+                    }
+                }
+                leg::Action::Respond {
+                    id,
+                    response,
+                    reliable: true,
+                } => self.transactions.respond_reliably(now, id, &response),
+                leg::Action::Respond { id, response, .. } => {
+                    self.transactions.respond(now, id, &response);
+                }
+                leg::Action::Acknowledged(id) => self.transactions.acknowledged(id),
+                leg::Action::Proven(id) => self.transactions.proven(id),
+                leg::Action::Tell(Told::Media(agreed)) if answers => self.on_agreed(id, &agreed),
+                leg::Action::Tell(told) => self.on_told(now, id, told),
+            }
+        }
+        if let Some(leg) = self.legs.get(&id) {
+            self.timers.set(&Timer::Leg(id), leg.leg.poll_timeout());
+        }
+    }
+
+    fn send_of_leg(&mut self, now: Instant, id: LegId, of: RequestId, hop: &Uri, request: Request) {
+        let Some(leg) = self.legs.get(&id) else {
+            return;
+        };
+        let owner = Owner::Leg(id, of);
+        match self.way_of(leg, hop, &request.method) {
+            Where::Route(route) => self.send(now, owner, &route, request),
+            Where::Flow(flow) => self.send_on(now, owner, flow, request, None),
+            Where::LookUp(hop) => {
+                self.outputs.push_back(Output::Resolve(hop.clone()));
+                if let Some(leg) = self.legs.get_mut(&id)
+                    && leg.unsent.len() < UNSENT_MAX
+                {
+                    leg.unsent.push((hop, of, request));
+                }
+            }
+            Where::Nowhere => {
+                self.tell_no_response(now, owner, StatusCode::SERVICE_UNAVAILABLE);
+            }
+        }
+    }
+
+    /// Where a request of this Leg goes. An INVITE that begins one goes where its attempt goes; whatever follows goes where the dialog
+    /// says, unless that is an address nobody but the other side can reach: then the way the other side's messages come.
+    fn way_of(&self, leg: &SipLeg, hop: &Uri, method: &Method) -> Where {
+        if let Some(attempt) = &leg.attempt
+            && *method == Method::Invite
+        {
+            return Where::Route(attempt.route.clone());
+        }
+        let Some(hop) = hop.sip().and_then(Hop::of) else {
+            return Where::Nowhere;
+        };
+        let Some(address) = hop.address() else {
+            return Where::LookUp(hop);
+        };
+        if let Some(way) = &leg.way {
+            let behind_nat = is_inner(address.ip()) && !is_inner(way.flow.remote.ip());
+            let connected = way.flow.transport.is_reliable()
+                && self.open.contains_key(&way.flow.socket)
+                && hop.transport == way.flow.transport
+                && way.flow.remote.ip() == address.ip();
+            if behind_nat
+                && (way.flow.transport == Transport::Udp
+                    || self.open.contains_key(&way.flow.socket))
+                || connected
+            {
+                return Where::Flow(way.flow);
+            }
+        }
+        if self.doors.is_own(address) {
+            return Where::Nowhere;
+        }
+        Where::Route(Route {
+            transport: hop.transport,
+            address,
+            name: leg.way.as_ref().and_then(|way| way.name.clone()),
+        })
+    }
+
+    /// Names of hosts in dialogs were looked up.
+    pub(super) fn on_hop_resolved(
+        &mut self,
+        now: Instant,
+        hop: &Hop,
+        addresses: &[std::net::SocketAddr],
+    ) {
+        let mut ready = Vec::new();
+        for (id, leg) in &mut self.legs {
+            let name = match &hop.host {
+                crate::resolve::Name::Name(name) => Some(name.as_str().into()),
+                crate::resolve::Name::Ip(_) => None,
+            };
+            for (_, of, request) in leg.unsent.extract_if(.., |(known, ..)| known == hop) {
+                ready.push((*id, of, request, name.clone()));
+            }
+        }
+        for (id, of, request, name) in ready {
+            let owner = Owner::Leg(id, of);
+            match addresses.first() {
+                Some(address) if !self.doors.is_own(*address) => {
+                    let route = Route {
+                        transport: hop.transport,
+                        address: *address,
+                        name,
+                    };
+                    self.send(now, owner, &route, request);
+                }
+                _ => self.tell_no_response(now, owner, StatusCode::SERVICE_UNAVAILABLE),
+            }
+        }
+    }
+
+    /// A response to a request of a Leg.
+    pub(super) fn on_leg_response(
+        &mut self,
+        id: LegId,
+        of: RequestId,
+        flow: Flow,
+        incoming: Box<IncomingResponse>,
+    ) {
+        let Some(leg) = self.legs.get_mut(&id) else {
+            return;
+        };
+        if let Some(attempt) = &mut leg.attempt {
+            attempt.heard = true;
+            leg.way = Some(Sticky {
+                flow,
+                name: attempt.route.name.clone(),
+            });
+        }
+        self.tell_leg(id, leg::Event::Response { of, incoming });
+    }
+
+    /// A Leg has news for its call.
+    fn on_told(&mut self, now: Instant, id: LegId, told: Told) {
+        let Some(leg) = self.legs.get_mut(&id) else {
+            return;
+        };
+        let (call, key) = (leg.call, leg.key);
+        if leg.detached {
+            if matches!(told, Told::Ended(_) | Told::Redirected(_)) {
+                self.on_leg_over(now, id);
+            }
+            return;
+        }
+        match &told {
+            Told::Media(agreed) => self.on_agreed(id, agreed),
+            Told::Progress(_) => {
+                if let Some(attempt) = &mut leg.attempt {
+                    attempt.progressed = true;
+                }
+            }
+            Told::Answered => {
+                leg.answered = true;
+                leg.attempt = None;
+                self.timers.set(&Timer::Attempt(id), None);
+                self.on_phone_answered(call);
+            }
+            Told::Ended(ended) => {
+                if self.try_next_address(now, id, *ended) {
+                    return;
+                }
+                self.on_leg_over(now, id);
+            }
+            Told::Redirected(_) => self.on_leg_over(now, id),
+            Told::Refer { .. } | Told::Referred(_) | Told::Key(_) => {}
+        }
+        if let Told::Key(key) = told {
+            self.tell_key(call, key);
+        }
+        self.tell_call(call, call::Event::Told { leg: key, told });
+    }
+
+    /// A phone answered a call that rings Users, too.
+    fn on_phone_answered(&mut self, id: CallId) {
+        let Some(call) = self.calls.get_mut(&id) else {
+            return;
+        };
+        if !call.dialled && !std::mem::replace(&mut call.answered, true) {
+            self.tell_people(id, PhoneEventKind::AnsweredElsewhere);
+        }
+    }
+
+    /// Media was agreed on, for the first time or anew. Whether the other side holds us is what the direction says, once the call is up.
+    fn on_agreed(&mut self, id: LegId, agreed: &Agreed) {
+        let Some(leg) = self.legs.get_mut(&id).filter(|leg| leg.has_sound) else {
+            return;
+        };
+        self.sound.agree(id, agreed);
+        let held = matches!(agreed.direction, Direction::RecvOnly | Direction::Inactive);
+        if leg.answered && std::mem::replace(&mut leg.held, held) != held {
+            let call = leg.call;
+            self.tell_people(call, PhoneEventKind::Held { on: held });
+        }
+    }
+
+    /// The Leg has ended: its media is over at once, and it is kept for what comes late.
+    pub(super) fn on_leg_over(&mut self, now: Instant, id: LegId) {
+        let Some(leg) = self.legs.get_mut(&id) else {
+            return;
+        };
+        leg.attempt = None;
+        if std::mem::take(&mut leg.has_sound) {
+            self.sound.close(id);
+        }
+        let trunk = leg.trunk.take();
+        if let Some(trunk) = trunk {
+            self.trunks.on_call_over(&trunk);
+        }
+        self.timers.set(&Timer::Attempt(id), None);
+        self.timers.set(&Timer::Forget(id), Some(now + TIMEOUT));
+    }
+
+    pub(super) fn forget_leg(&mut self, id: LegId) {
+        if let Some(leg) = self.legs.remove(&id) {
+            self.endpoint.remove(leg.leg.name());
+            self.timers.set(&Timer::Leg(id), None);
+            for client in leg.clients.values() {
+                self.asked.remove(client);
+            }
+            self.invites.retain(|_, known| *known != id);
+        }
+    }
+
+    pub(super) fn step_call(&mut self, now: Instant, id: CallId, event: call::Event) {
+        let Some(call) = self.calls.get_mut(&id) else {
+            return;
+        };
+        let actions = call.call.step(now, event);
+        self.act_for_call(now, id, actions);
+    }
+
+    pub(super) fn act_for_call(&mut self, now: Instant, id: CallId, actions: Vec<call::Action>) {
+        let mut rung = Vec::new();
+        for action in actions {
+            match action {
+                call::Action::Order { leg, order } => self.order(id, leg, order),
+                call::Action::Call { leg, target } => {
+                    rung.extend(self.begin_leg(now, id, leg, target));
+                }
+                call::Action::Bridge(one, other) => self.bridge(id, one, other),
+                call::Action::Ringback(leg) => self.connect(id, leg, To::Ringback),
+                call::Action::Music { leg, on } => self.music(id, leg, on),
+                call::Action::Key { leg, key } => {
+                    let side = self.calls.get(&id).and_then(|call| call.sides.get(&leg));
+                    if let Some(Side::Sip(leg)) = side {
+                        let leg = *leg;
+                        self.press(leg, key);
+                    }
+                }
+                // Nobody is transferred by the word of a phone: signaling does that (RFC 3515 §2.4.4).
+                call::Action::Transfer { .. } => {
+                    let refused = call::Event::RefuseTransfer(StatusCode::DECLINE);
+                    self.figures.refers_refused += 1;
+                    self.tell_call(id, refused);
+                }
+                call::Action::Over(ended) => self.on_call_over(id, ended),
+            }
+        }
+        if !rung.is_empty() {
+            self.ring_people(id, rung);
+        }
+        if let Some(call) = self.calls.get(&id) {
+            self.timers.set(&Timer::Call(id), call.call.poll_timeout());
+        }
+    }
+
+    fn order(&mut self, id: CallId, key: LegKey, order: Order) {
+        let Some(call) = self.calls.get_mut(&id) else {
+            return;
+        };
+        match call.sides.get(&key) {
+            Some(Side::Sip(leg)) => {
+                let leg = *leg;
+                call.answered |= matches!(order, Order::Answer);
+                if matches!(order, Order::Answer)
+                    && let Some(leg) = self.legs.get_mut(&leg)
+                {
+                    leg.answered = true;
+                }
+                self.tell_leg(leg, leg::Event::Order(order));
+            }
+            Some(Side::User(_)) => self.order_people(id, key, &order),
+            None => {}
+        }
+    }
+
+    /// Two sides hear one another: phones each other, a phone the Room of a User.
+    fn bridge(&mut self, id: CallId, one: LegKey, other: LegKey) {
+        let Some(call) = self.calls.get(&id) else {
+            return;
+        };
+        let side = |key| call.sides.get(&key).cloned();
+        match (side(one), side(other)) {
+            (Some(Side::Sip(one)), Some(Side::Sip(other))) => {
+                self.sound.connect(one, To::Leg(other));
+                self.sound.connect(other, To::Leg(one));
+            }
+            (Some(Side::Sip(leg)), Some(Side::User(_)))
+            | (Some(Side::User(_)), Some(Side::Sip(leg))) => self.attach(id, leg),
+            _ => {}
+        }
+    }
+
+    fn connect(&mut self, id: CallId, key: LegKey, to: To) {
+        let side = self.calls.get(&id).and_then(|call| call.sides.get(&key));
+        if let Some(Side::Sip(leg)) = side {
+            self.sound.connect(*leg, to);
+        }
+    }
+
+    /// A Leg whose other one does not listen hears music; in a Room, that is for those who are there to say.
+    fn music(&mut self, id: CallId, key: LegKey, on: bool) {
+        let Some(call) = self.calls.get(&id) else {
+            return;
+        };
+        let Some(Side::Sip(leg)) = call.sides.get(&key) else {
+            return;
+        };
+        let leg = *leg;
+        if on {
+            self.sound.connect(leg, To::Music);
+        } else {
+            let others = call.sides.iter().find(|(other, _)| **other != key);
+            if let Some((other, _)) = others {
+                let other = *other;
+                self.bridge(id, key, other);
+            }
+        }
+    }
+
+    /// Presses a key on a phone: in its media where events are agreed on (RFC 4733), else by INFO.
+    pub(super) fn press(&mut self, id: LegId, pressed: char) {
+        let agreed = self.legs.get(&id).and_then(|leg| leg.leg.agreed());
+        if agreed.is_some_and(|agreed| agreed.dtmf.is_some()) {
+            self.sound.key(id, pressed);
+        } else {
+            self.tell_leg(id, leg::Event::Order(Order::Key(pressed)));
+        }
+    }
+
+    /// A User hears which key a phone has pressed.
+    fn tell_key(&mut self, call: CallId, pressed: char) {
+        if let Ok(key) = Key::from_char(pressed) {
+            self.tell_people(call, PhoneEventKind::Key(key));
+        }
+    }
+
+    pub(super) fn tell_people(&mut self, id: CallId, kind: PhoneEventKind) {
+        if let Some(call) = self.calls.get(&id)
+            && call.told
+            && !call.ended
+        {
+            self.outputs.push_back(Output::Tell(PhoneEvent {
+                account: call.account,
+                call: id,
+                kind,
+            }));
+        }
+    }
+
+    pub(super) fn on_sound(&mut self, event: sound::Event) {
+        let sound::Event { leg: id, kind } = event;
+        if let EventKind::Closed(figures) = kind {
+            return self.figures.media(&figures);
+        }
+        let Some(leg) = self.legs.get(&id) else {
+            return;
+        };
+        let (call, key) = (leg.call, leg.key);
+        match kind {
+            EventKind::Key(pressed) => {
+                self.tell_key(call, pressed);
+                let told = Told::Key(pressed);
+                self.tell_call(call, call::Event::Told { leg: key, told });
+            }
+            EventKind::Silent => {
+                self.figures.silent_ended += 1;
+                tracing::info!(%call, "Nothing was heard of a phone for too long, call ended");
+                self.give_up(id, StatusCode::REQUEST_TIMEOUT, Why::Expired);
+            }
+            EventKind::RoomLost => {
+                self.give_up(id, StatusCode::SERVER_INTERNAL_ERROR, Why::Protocol);
+            }
+            EventKind::Closed(_) => {}
+        }
+    }
+
+    /// A place in a Room was found, or there is none: then nobody would hear the phone.
+    pub(super) fn on_seat(&mut self, id: LegId, track: TrackId, end: Result<End, NoSeat>) {
+        let Some(leg) = self.legs.get(&id).filter(|leg| leg.has_sound) else {
+            return; // The call is over by now.
+        };
+        let call = leg.call;
+        match end {
+            Ok(end) => self.sound.connect(id, To::Room(Box::new(end), track)),
+            Err(error) => {
+                self.figures.no_seat += 1;
+                tracing::warn!(%call, %error, "Phone has no place in its Room, call ended");
+                self.give_up(id, StatusCode::SERVER_INTERNAL_ERROR, Why::Protocol);
+            }
+        }
+    }
+
+    /// Ends a call for what became of the media of one Leg: the call is told as if the Leg had said so, and the Leg is ended.
+    fn give_up(&mut self, id: LegId, code: StatusCode, why: Why) {
+        let Some(leg) = self.legs.get_mut(&id) else {
+            return;
+        };
+        let (call, leg_key) = (leg.call, leg.key);
+        let ended = Ended {
+            code,
+            cause: None,
+            why,
+        };
+        let told = Told::Ended(ended);
+        self.tell_call(call, call::Event::Told { leg: leg_key, told });
+        self.tell_leg(id, leg::Event::Order(Order::End { code, cause: None }));
+    }
+
+    fn on_call_over(&mut self, id: CallId, ended: Ended) {
+        self.end_for_people(id, ended);
+        self.timers.set(&Timer::Call(id), None);
+        self.calls.remove(&id);
+        self.figures.calls_ended += 1;
+    }
+}

@@ -1,0 +1,91 @@
+//! What the exchange wants of the media: ports, and who hears whom. [`Sound`] is implemented by the media engine.
+
+use std::net::IpAddr;
+
+use gateway_sip::negotiate::Agreed;
+use model::TrackId;
+use model::plain::End;
+
+/// A Leg, by a number of this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LegId(pub u64);
+
+/// There is no port for the media of another Leg.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("every port of `gateway.rtp_port_min` to `rtp_port_max` is taken")]
+pub struct NoPort;
+
+/// Whom a Leg hears, and who hears it.
+pub enum To {
+    /// Nobody; it hears silence.
+    Nobody,
+    /// A Room, in which it sends this Track.
+    Room(Box<End>, TrackId),
+    /// Another Leg; to be said for both.
+    Leg(LegId),
+    /// It hears that a phone rings.
+    Ringback,
+    /// It hears music, and nobody hears it.
+    Music,
+}
+
+/// News of a Leg's media.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Which.
+    pub leg: LegId,
+    /// What.
+    pub kind: EventKind,
+}
+
+/// What happened to a Leg's media.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EventKind {
+    /// A key was pressed: `0` to `9`, `*`, `#`, `A` to `D`.
+    Key(char),
+    /// Nothing has come from the other side for too long, though it should send.
+    Silent,
+    /// The place in the Room is gone.
+    RoomLost,
+    /// The last figures of a Leg that was closed. Nothing follows.
+    Closed(Box<MediaFigures>),
+}
+
+/// How a Leg sounded: what came from the other side.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MediaFigures {
+    /// Packets that came.
+    pub packets_received: u64,
+    /// Packets that should have come and didn't.
+    pub packets_lost: u64,
+    /// Packets that were sent.
+    pub packets_sent: u64,
+    /// The jitter of arrival at the end, in microseconds (RFC 3550 §6.4.1).
+    pub jitter_micros: u32,
+    /// The way there and back at the end, in microseconds, where RTCP told.
+    pub round_trip_micros: Option<u32>,
+    /// An estimate of the mean opinion score, in hundredths: 100 to 500 (ITU-T G.107).
+    pub mos_hundredths: u16,
+}
+
+/// The media of all Legs. No call of it waits for anything.
+pub trait Sound: Send {
+    /// Opens the ports of a Leg at this address of ours: RTP at the one that comes back, RTCP at the next.
+    ///
+    /// # Errors
+    ///
+    /// [`NoPort`].
+    fn open(&mut self, leg: LegId, local: IpAddr) -> Result<u16, NoPort>;
+
+    /// Both sides agree on this, for the first time or anew: the other side may be elsewhere now.
+    fn agree(&mut self, leg: LegId, agreed: &Agreed);
+
+    /// Says whom the Leg hears from now on.
+    fn connect(&mut self, leg: LegId, to: To);
+
+    /// Presses a key, after those before it.
+    fn key(&mut self, leg: LegId, key: char);
+
+    /// The Leg is over: its ports are free. [`EventKind::Closed`] follows.
+    fn close(&mut self, leg: LegId);
+}

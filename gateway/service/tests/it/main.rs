@@ -1,0 +1,9 @@
+//! The gateway on real sockets of this machine, against scripted peers that speak SIP by [`gateway_sip`] and nothing of ours besides.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod calls;
+mod peer;
+mod safety;
+mod trunks;
+mod world;

@@ -1,0 +1,246 @@
+//! A gateway with rows, and the test in the place of signaling.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use gateway_core::transaction::Transport;
+use gateway_service::{
+    Config, Event, EventKind, Gateway, Handle, LegId, NoPort, Rows, Sound, Start, Tls, To,
+};
+use gateway_sip::negotiate::Agreed;
+use model::id::{AccountId, CallId, ParticipantId, RoomId, TrackId};
+use model::phone::rows::{Destination, Destinations, Line, Number, Telephony, Trunk};
+use model::phone::{Dial, PhoneCommand, PhoneCommandKind, PhoneEvent, PhoneEventKind, PhonePlace};
+use model::plain;
+use model::time::Millis;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) const NUMBER: &str = "+4930123456";
+pub(crate) const ALICE: &str = "alice";
+
+/// What the exchange wanted of the media.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Wanted {
+    Open(LegId),
+    Agree(LegId, SocketAddr),
+    Connect(LegId, &'static str),
+    Key(LegId, char),
+    Close(LegId),
+}
+
+/// Media that is written down.
+struct Written {
+    wanted: mpsc::UnboundedSender<Wanted>,
+    events: mpsc::Sender<Event>,
+    port: u16,
+}
+
+impl Sound for Written {
+    fn open(&mut self, leg: LegId, _: IpAddr) -> Result<u16, NoPort> {
+        self.port += 2;
+        self.wanted.send(Wanted::Open(leg)).ok();
+        Ok(self.port)
+    }
+
+    fn agree(&mut self, leg: LegId, agreed: &Agreed) {
+        self.wanted.send(Wanted::Agree(leg, agreed.remote)).ok();
+    }
+
+    fn connect(&mut self, leg: LegId, to: To) {
+        let to = match to {
+            To::Nobody => "nobody",
+            To::Room(..) => "room",
+            To::Leg(_) => "leg",
+            To::Ringback => "ringback",
+            To::Music => "music",
+        };
+        self.wanted.send(Wanted::Connect(leg, to)).ok();
+    }
+
+    fn key(&mut self, leg: LegId, key: char) {
+        self.wanted.send(Wanted::Key(leg, key)).ok();
+    }
+
+    fn close(&mut self, leg: LegId) {
+        self.wanted.send(Wanted::Close(leg)).ok();
+        let kind = EventKind::Closed(Box::default());
+        self.events.try_send(Event { leg, kind }).ok();
+    }
+}
+
+/// A running gateway.
+pub(crate) struct World {
+    pub(crate) handle: Handle,
+    commands: mpsc::Sender<PhoneCommand>,
+    events: mpsc::Receiver<PhoneEvent>,
+    pub(crate) wanted: mpsc::UnboundedReceiver<Wanted>,
+    pub(crate) sound: mpsc::Sender<Event>,
+    ids: u128,
+}
+
+pub(crate) fn account() -> AccountId {
+    AccountId::from_u128(7)
+}
+
+/// A Trunk by its address that may call everywhere.
+pub(crate) fn trunk(targets: &[String]) -> Trunk {
+    Trunk {
+        targets: targets
+            .iter()
+            .map(|target| target.parse().unwrap())
+            .collect(),
+        destinations: Destinations {
+            allow: vec!["+".parse().unwrap()],
+            ..Destinations::default()
+        },
+        health_seconds: None,
+        ..Trunk::default()
+    }
+}
+
+/// An Account whose Number rings Alice.
+pub(crate) fn telephony(trunks: impl IntoIterator<Item = (&'static str, Trunk)>) -> Telephony {
+    let number = Number {
+        label: None,
+        to: Destination::User(user()),
+        trunk: None,
+        callers: Vec::new(),
+        hours: None,
+        closed: None,
+        record: false,
+    };
+    Telephony {
+        trunks: trunks
+            .into_iter()
+            .map(|(name, trunk)| (name.parse().unwrap(), trunk))
+            .collect(),
+        numbers: BTreeMap::from([(Line::Number(NUMBER.parse().unwrap()), number)]),
+        ..Telephony::default()
+    }
+}
+
+pub(crate) fn user() -> model::UserId {
+    ALICE.parse().unwrap()
+}
+
+impl World {
+    /// A gateway on UDP and TCP of this machine with the settings of `toml`.
+    pub(crate) async fn new(toml: &str, telephony: Telephony) -> Self {
+        let mut config: Config = toml::from_str(toml).unwrap();
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        config.listen_udp = vec![any];
+        config.listen_tcp = vec![any];
+        let (commands, from_signaling) = mpsc::channel(64);
+        let (to_signaling, events) = mpsc::channel(64);
+        let (wanted_sender, wanted) = mpsc::unbounded_channel();
+        let (sound, sound_events) = mpsc::channel(64);
+        let start = Start {
+            commands: from_signaling,
+            events: to_signaling,
+            sound: Box::new(Written {
+                wanted: wanted_sender,
+                events: sound.clone(),
+                port: 30_000,
+            }),
+            sound_events,
+            attach: Arc::new(|_| {
+                Box::pin(async { Ok(plain::pair(std::task::Waker::noop().clone()).1) })
+            }),
+            tls: tls(),
+        };
+        let handle = Gateway::start(&config, start).unwrap();
+        let rows: Rows = BTreeMap::from([(account(), Arc::new(telephony))]);
+        handle.set_rows(Arc::new(rows)).await;
+        Self {
+            handle,
+            commands,
+            events,
+            wanted,
+            sound,
+            ids: 0,
+        }
+    }
+
+    pub(crate) fn address(&self, transport: Transport) -> SocketAddr {
+        let mut all = self.handle.addresses().iter();
+        all.find(|(by, _)| *by == transport).unwrap().1
+    }
+
+    pub(crate) fn place(&mut self) -> PhonePlace {
+        self.ids += 1;
+        PhonePlace {
+            room: RoomId::from_u128(self.ids),
+            participant: ParticipantId::from_u128(self.ids),
+            track: TrackId::from_u128(self.ids),
+        }
+    }
+
+    pub(crate) async fn tell(&self, call: CallId, kind: PhoneCommandKind) {
+        let command = PhoneCommand {
+            account: account(),
+            call,
+            kind,
+        };
+        self.commands.send(command).await.unwrap();
+    }
+
+    /// Alice dials.
+    pub(crate) async fn dial(&mut self, to: &str) -> CallId {
+        let place = self.place();
+        let call = CallId::from_u128(self.ids);
+        let dial = Dial {
+            user: user(),
+            name: Some("Alice".to_owned()),
+            to: to.parse().unwrap(),
+            place,
+            ring: Millis::new(60_000),
+        };
+        self.tell(call, PhoneCommandKind::Dial(Box::new(dial)))
+            .await;
+        call
+    }
+
+    pub(crate) async fn event(&mut self) -> (CallId, PhoneEventKind) {
+        let event = timeout(PATIENCE, self.events.recv()).await;
+        let event = event.expect("news has to come").unwrap();
+        assert_eq!(event.account, account());
+        (event.call, event.kind)
+    }
+
+    pub(crate) async fn wants(&mut self) -> Wanted {
+        let wanted = timeout(PATIENCE, self.wanted.recv()).await;
+        wanted.expect("media has to be wanted").unwrap()
+    }
+
+    /// Waits until the figures are as `is` wants them.
+    pub(crate) async fn until(&self, is: impl Fn(&gateway_service::Figures) -> bool) {
+        let wait = async {
+            while !is(&self.handle.figures().await) {
+                tokio::task::yield_now().await;
+            }
+        };
+        let figures = || self.handle.figures();
+        if timeout(PATIENCE, wait).await.is_err() {
+            panic!("{:?}", figures().await);
+        }
+    }
+}
+
+fn tls() -> Tls {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let client = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth();
+    Tls {
+        server: None,
+        client: Arc::new(client),
+    }
+}
