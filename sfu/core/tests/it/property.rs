@@ -305,7 +305,13 @@ fn run(ticks: &[Tick]) -> Run {
         let mut fates = tick.fates.into_iter();
         let mut deliveries: Vec<(usize, In)> = Vec::new();
 
+        // What comes after numbers have gone around is another packet to everybody.
+        let is_stride = |ssrc: u32| matches!(tick.deed, Deed::Stride { encoding, .. } if ssrc / 10 % 100 == u32::from(encoding));
         late.retain(|(due, publisher, packet)| {
+            if is_stride(packet.fixed.ssrc) {
+                run.lost += 1;
+                return false;
+            }
             let is_due = *due <= now;
             if is_due {
                 deliveries.push((*publisher, packet.clone()));
@@ -341,6 +347,7 @@ fn run(ticks: &[Tick]) -> Run {
                     run.disturbed.insert(place);
                 }
                 match fates.next().unwrap_or(Fate::Arrives) {
+                    Fate::Late(_) if is_stride(packet.fixed.ssrc) => run.lost += 1,
                     Fate::Arrives => deliveries.push((publisher, packet)),
                     Fate::ArrivesTwice => {
                         deliveries.push((publisher, packet.clone()));
