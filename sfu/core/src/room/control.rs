@@ -8,6 +8,7 @@ use super::{NACK_ROUND, ROUND, Room};
 use crate::clock::Anchor;
 use crate::forward::Forward;
 use crate::history::Refused;
+use crate::key_frames::KeyFrames;
 use crate::keys::{ParticipantKey, SlotKey, TrackKey};
 use crate::receiver::ntp_middle;
 use crate::slot::Answer;
@@ -96,6 +97,15 @@ impl Room {
 
     /// Notes that somebody can't go on without a key frame.
     pub(super) fn want_key_frame(&mut self, track: TrackKey, encoding: u8) {
+        self.want_key_frame_by(track, encoding, KeyFrames::want);
+    }
+
+    fn want_key_frame_by(
+        &mut self,
+        track: TrackKey,
+        encoding: u8,
+        want: impl FnOnce(&mut KeyFrames),
+    ) {
         let Some(wanted) = self
             .tracks
             .get_mut(track)
@@ -105,11 +115,9 @@ impl Room {
             return;
         };
 
-        if !wanted.key_frames.is_wanted() {
-            wanted.key_frames.want();
-            if !self.key_frames.contains(&(track, encoding)) {
-                self.key_frames.push((track, encoding));
-            }
+        want(&mut wanted.key_frames);
+        if !self.key_frames.contains(&(track, encoding)) {
+            self.key_frames.push((track, encoding));
         }
     }
 
@@ -335,7 +343,7 @@ impl Room {
         if let Some(track) = slot.track
             && let Some(encoding) = slot.current.or(slot.wanted.map(|layer| layer.encoding))
         {
-            self.want_key_frame(track, encoding);
+            self.want_key_frame_by(track, encoding, KeyFrames::want_repair);
             self.ask_for_key_frames(now);
         }
     }
