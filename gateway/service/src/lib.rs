@@ -16,6 +16,7 @@ mod doors;
 mod exchange;
 mod figures;
 mod handle;
+pub mod media;
 mod resolve;
 mod sound;
 mod streams;

@@ -1,0 +1,178 @@
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+
+use gateway_sip::negotiate::{Codec, Keys};
+use gateway_sip::sdp::Direction;
+use model::plain::PAYLOAD_LEN_MAX;
+
+use super::*;
+use crate::sound::EventKind;
+
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const A: LegId = LegId(1);
+const B: LegId = LegId(2);
+
+struct World {
+    engine: Engine,
+    events: mpsc::Receiver<Event>,
+}
+
+impl World {
+    fn new() -> Self {
+        let (sender, events) = mpsc::channel(16);
+        let engine = Engine::start(settings(30_000, 39_999), &sender).unwrap();
+        Self { engine, events }
+    }
+
+    /// Two Legs that send each other what they hear.
+    fn pair(&mut self) {
+        let [a, b] = [A, B].map(|leg| self.engine.open(leg, HERE).unwrap());
+        self.engine.agree(A, &agreed(b));
+        self.engine.agree(B, &agreed(a));
+    }
+
+    fn next(&mut self) -> Event {
+        self.events.blocking_recv().unwrap()
+    }
+}
+
+fn settings(port_min: u16, port_max: u16) -> Settings {
+    Settings {
+        port_min,
+        port_max,
+        threads: 2,
+        silent_after: Duration::from_secs(30),
+    }
+}
+
+fn agreed(port: u16) -> Agreed {
+    let remote = SocketAddr::new(HERE, port);
+    Agreed {
+        remote,
+        remote_rtcp: SocketAddr::new(HERE, port + 1),
+        codec: Codec::Pcmu,
+        payload_type: 0,
+        receiving: vec![(0, Codec::Pcmu)],
+        dtmf: Some((101, 101)),
+        comfort_noise: false,
+        direction: Direction::SendRecv,
+        packet_ms: 20,
+        keys: Keys::None,
+    }
+}
+
+/// Waits for sound in a ring.
+fn hear(end: &mut End) {
+    let mut payload = [0; PAYLOAD_LEN_MAX];
+    let mut loud = 0;
+    while loud < 10 {
+        match end.receive(&mut payload) {
+            Some((packet, _)) => {
+                loud += usize::from(packet.level.is_some_and(|level| level.below_full < 60));
+            }
+            None => std::thread::yield_now(),
+        }
+    }
+}
+
+#[test]
+fn legs_hear_each_other_and_rooms_hear_legs() {
+    let mut world = World::new();
+    world.pair();
+    world.engine.connect(A, To::Music);
+    let (mut near, far) = plain::pair(std::task::Waker::noop().clone());
+    let track = TrackId::from_u128(5);
+    world.engine.connect(B, To::Room(Box::new(far), track));
+    hear(&mut near);
+
+    for key in "42#".chars() {
+        world.engine.key(A, key);
+    }
+    for key in "42#".chars() {
+        let expected = Event {
+            leg: B,
+            kind: EventKind::Key(key),
+        };
+        assert_eq!(world.next(), expected);
+    }
+    drop(near);
+    assert_eq!(
+        world.next(),
+        Event {
+            leg: B,
+            kind: EventKind::RoomLost
+        }
+    );
+    for leg in [A, B] {
+        world.engine.close(leg);
+        let closed = world.next();
+        let EventKind::Closed(figures) = closed.kind else {
+            panic!("{closed:?}");
+        };
+        assert_eq!(closed.leg, leg);
+        assert!(figures.packets_sent > 10 && figures.packets_received > 10);
+    }
+}
+
+#[test]
+fn two_legs_of_one_call_are_joined_whoever_is_told_first() {
+    let mut world = World::new();
+    // A phone at each end of two Legs that are joined: what one hears the other sends.
+    let phones: Vec<UdpSocket> = (0..2)
+        .map(|_| UdpSocket::bind((HERE, 0)).unwrap())
+        .collect();
+    for (leg, phone) in [A, B].into_iter().zip(&phones) {
+        let port = world.engine.open(leg, HERE).unwrap();
+        world
+            .engine
+            .agree(leg, &agreed(phone.local_addr().unwrap().port()));
+        phone.connect((HERE, port)).unwrap();
+    }
+    world.engine.connect(A, To::Leg(B));
+    world.engine.connect(B, To::Leg(A));
+    // 400 Hz, half as loud as can be.
+    let mut packet = [0; 172];
+    (packet[0], packet[11]) = (0x80, 7);
+    for (at, byte) in packet[12..].iter_mut().enumerate() {
+        *byte = if at / 10 % 2 == 0 { 0x90 } else { 0x10 };
+    }
+    let mut heard = [0; 1_500];
+    let (mut loud, mut sequence) = (0, 0_u16);
+    while loud < 20 {
+        packet[2..4].copy_from_slice(&sequence.to_be_bytes());
+        packet[4..8].copy_from_slice(&(u32::from(sequence) * 160).to_be_bytes());
+        sequence = sequence.wrapping_add(1);
+        phones[0].send(&packet).unwrap();
+        // The other phone's packets are the clock.
+        let len = phones[1].recv(&mut heard).unwrap();
+        let is_loud = |byte: &&u8| (**byte & 0x7f) < 0x50;
+        loud += usize::from(heard[12..len].iter().filter(is_loud).count() > 80);
+    }
+    world.engine.close(A);
+    let kinds = [world.next(), world.next()]
+        .map(|event| (event.leg, matches!(event.kind, EventKind::RoomLost)));
+    assert!(
+        kinds.contains(&(B, true)) && kinds.contains(&(A, false)),
+        "{kinds:?}"
+    );
+}
+
+#[test]
+fn ports_are_pairs_that_come_back() {
+    let mut world = World::new();
+    world.engine.settings = settings(39_001, 39_006);
+    let mut ports: Vec<u16> = [A, B]
+        .map(|leg| world.engine.open(leg, HERE).unwrap())
+        .to_vec();
+    ports.sort_unstable();
+    assert_eq!(ports, [39_002, 39_004]);
+    assert_eq!(world.engine.open(LegId(3), HERE), Err(NoPort));
+    world.engine.close(A);
+    assert!(matches!(world.next().kind, EventKind::Closed(_)));
+    assert!(world.engine.open(LegId(3), HERE).is_ok());
+
+    let (sender, _) = mpsc::channel(1);
+    for (min, max) in [(7, 7), (7, 8), (9, 3)] {
+        assert!(Engine::start(settings(min, max), &sender).is_err());
+    }
+    assert_eq!(ports::pairs(&settings(65_534, 65_535)), 1);
+}
