@@ -5,6 +5,7 @@
 //! libFuzzer search by the clock (`src/bin/libfuzzer.rs`).
 
 mod phone;
+mod phone_numbers;
 mod relay;
 mod rtp;
 mod server;
@@ -26,6 +27,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("core_frames", signaling_core::core_frames),
     ("demux", server::demux),
     ("payload_descriptors", rtp::payload_descriptors),
+    ("phone_target", phone_numbers::phone_target),
     ("proxy_v2", server::proxy_v2),
     ("relay_core_input", relay::relay_core_input),
     ("rtcp", rtp::rtcp),

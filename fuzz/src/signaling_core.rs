@@ -455,6 +455,7 @@ impl World {
                 Output::Query { query, .. } => self.queries.push(query),
                 Output::Media(command) => self.command_media(&command),
                 Output::Record(_) | Output::Publish { .. } => {}
+                Output::Phone(command) => panic!("there is no gateway: {command:?}"),
             }
         }
     }

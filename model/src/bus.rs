@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::call::{Media, Phase, Place};
 use crate::id::{AccountId, CallId, DeviceId, MessageId, NodeId, SessionId, UserId};
 use crate::people::{Availability, Grants};
+use crate::phone::Keys;
 use crate::time::{Millis, Timestamp};
 
 /// A message about one Account.
@@ -141,6 +142,11 @@ pub enum Action {
     Hold {
         /// Whether to hold.
         on: bool,
+    },
+    /// Press keys for the phone on the other side.
+    Keys {
+        /// Which.
+        keys: Keys,
     },
     /// Send the other side to a third User.
     TransferTo {

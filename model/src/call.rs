@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::id::{CallId, DeviceId, UserId};
+use crate::id::{CallId, DeviceId, ParticipantId, UserId};
+use crate::phone::{PhoneEnd, PhoneTarget};
 use crate::room::RoomName;
 use crate::time::Timestamp;
 
@@ -43,6 +44,9 @@ pub struct CallState {
     /// The Room this one continues, where only two were left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from_room: Option<RoomName>,
+    /// The Room where the two meet, when one of them is a phone: both Devices `room.join` it at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub room: Option<RoomName>,
     /// How it ended.
     pub end: Option<End>,
 }
@@ -83,7 +87,7 @@ pub struct Media {
 /// One side of a Call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Party {
-    /// The User.
+    /// The User; the number or the address of a phone.
     pub user: UserId,
     /// The User's name, when known.
     pub name: Option<String>,
@@ -91,6 +95,20 @@ pub struct Party {
     pub device: Option<DeviceId>,
     /// That Device's public key: ECDSA P-256, uncompressed point, base64url without padding.
     pub key: Option<String>,
+    /// What is known of a phone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phone: Option<PhoneParty>,
+}
+
+/// A phone as a side of a Call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PhoneParty {
+    /// The phone call: as it goes from one Call to another by a transfer, it keeps this id.
+    pub call: CallId,
+    /// The phone among the Participants of the Call's Room, once it is there.
+    pub participant: Option<ParticipantId>,
+    /// The Number of ours that it called.
+    pub to: Option<PhoneTarget>,
 }
 
 /// A blind transfer that rings.
@@ -118,6 +136,9 @@ pub struct End {
     /// The Room where it goes on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub room: Option<RoomName>,
+    /// What the phone network says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phone: Option<PhoneEnd>,
 }
 
 /// Why a Call ended.
@@ -146,6 +167,8 @@ pub enum EndReason {
     Upgraded,
     /// A Session ended and did not come back.
     Gone,
+    /// Another User took a phone call that rang for several.
+    AnsweredElsewhere,
 }
 
 impl EndReason {
@@ -156,12 +179,13 @@ impl EndReason {
             Self::Hangup | Self::Cancelled | Self::Transferred | Self::Merged | Self::Upgraded => {
                 16
             }
-            Self::Busy => 17,        // user busy
-            Self::Missed => 19,      // no answer from user
-            Self::Unavailable => 20, // subscriber absent
-            Self::Declined => 21,    // call rejected
-            Self::Gone => 27,        // destination out of order
-            Self::Failed => 41,      // temporary failure
+            Self::Busy => 17,              // user busy
+            Self::Missed => 19,            // no answer from user
+            Self::Unavailable => 20,       // subscriber absent
+            Self::Declined => 21,          // call rejected
+            Self::AnsweredElsewhere => 26, // non-selected user clearing
+            Self::Gone => 27,              // destination out of order
+            Self::Failed => 41,            // temporary failure
         }
     }
 }
@@ -193,6 +217,13 @@ impl CallState {
         } else {
             &self.caller
         }
+    }
+
+    /// The phones in the Call.
+    pub fn phones(&self) -> impl Iterator<Item = &PhoneParty> {
+        [&self.caller, &self.callee]
+            .into_iter()
+            .filter_map(|party| party.phone.as_ref())
     }
 
     /// Whether the Call ended before any Device was rung: nobody was reachable, or the callee was busy by the rules.

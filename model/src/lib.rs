@@ -14,7 +14,7 @@ pub mod record;
 pub mod room;
 pub mod time;
 
-pub use call::{CallState, End, EndReason, Media, Party, Phase, Place, Transfer};
+pub use call::{CallState, End, EndReason, Media, Party, Phase, PhoneParty, Place, Transfer};
 pub use id::{
     AccountId, ApiKeyId, CallId, DeviceId, LegId, MessageId, NodeId, ParticipantId, RoomId,
     SessionId, TrackId, UserId, VoicemailId,

@@ -46,6 +46,9 @@ pub struct Grants {
     pub transfer: bool,
     /// May see the whole Account's presence.
     pub directory: bool,
+    /// May call numbers and addresses of the phone network, as far as the Account's rules allow; false unless told, for such calls
+    /// cost money.
+    pub phone: bool,
     /// How many Calls at once, up to the server's own limit.
     pub max_concurrent: Option<u16>,
 }
@@ -57,6 +60,7 @@ impl Default for Grants {
             answer: true,
             transfer: true,
             directory: true,
+            phone: false,
             max_concurrent: None,
         }
     }

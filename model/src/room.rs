@@ -177,6 +177,9 @@ pub struct ParticipantState {
     pub hand_at: Option<Timestamp>,
     /// When they joined.
     pub joined_at: Timestamp,
+    /// Whether it is a phone, and what it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phone: Option<Line>,
     /// What they send.
     pub tracks: Vec<TrackState>,
     /// What the application says about them: at most [`METADATA_LEN_MAX`] bytes.
@@ -184,6 +187,16 @@ pub struct ParticipantState {
     /// What they show the others of an encrypted Room, once they have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub e2ee: Option<Announcement>,
+}
+
+/// What a phone in a Room does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Line {
+    /// It is dialled; what it sends is the ringing, or an announcement.
+    Ringing,
+    /// It has answered.
+    Talking,
 }
 
 /// The key others wrap theirs for, in an encrypted Room. The server believes nothing of it: the others check the signature.

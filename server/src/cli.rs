@@ -100,6 +100,9 @@ pub struct TokenOptions {
     /// The User may not see who else there is.
     #[arg(long)]
     pub no_directory: bool,
+    /// The User may call numbers of the phone network, as far as the Account's rules allow.
+    #[arg(long)]
+    pub phone: bool,
     /// How many Calls the User may have at once.
     #[arg(long, value_name = "N")]
     pub max_concurrent: Option<u16>,

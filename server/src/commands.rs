@@ -35,6 +35,7 @@ pub async fn token(config: &Config, options: &TokenOptions) -> anyhow::Result<St
             answer: !options.no_answer,
             transfer: !options.no_transfer,
             directory: !options.no_directory,
+            phone: options.phone,
             max_concurrent: options.max_concurrent,
         },
         room: RoomGrants {

@@ -6,7 +6,7 @@ use model::bus::{Action, Command, Origin};
 use model::record::Participant;
 use model::{
     AccountId, CallId, CallRecord, CallState, DeviceId, End, EndReason, MessageId, Millis, NodeId,
-    Phase, Place, RecordChange, RoomName, Timestamp, UserId,
+    Party, Phase, Place, RecordChange, RoomName, Timestamp, UserId,
 };
 use signaling_wire::room::RefusedMedia;
 use signaling_wire::{CallEvent, ErrorCode, ErrorData, OkData, ServerFrame};
@@ -188,7 +188,7 @@ impl Call {
     /// The row of the records.
     pub(crate) fn record(&self, account: AccountId) -> CallRecord {
         let state = &self.state;
-        let participant = |party: &model::Party| Participant {
+        let participant = |party: &Party| Participant {
             user: party.user.clone(),
             name: party.name.clone(),
             device: party.device,
@@ -245,6 +245,7 @@ pub(crate) fn end(reason: EndReason, by: Option<&UserId>) -> End {
         by: by.cloned(),
         into: None,
         room: None,
+        phone: None,
     }
 }
 
@@ -287,12 +288,11 @@ impl Signaling {
                 ttl,
             } => {
                 let invite = crate::invite::Invite {
-                    to,
                     media,
                     commitment,
                     ttl,
                 };
-                return self.on_invite(key, command.id, &command.origin, invite);
+                return self.on_invite(key, command.id, &command.origin, to, invite);
             }
             Action::Sync { sealed } => return self.on_sync(key, &command.origin, &sealed),
             _ => {}
@@ -303,10 +303,14 @@ impl Signaling {
             return Err(Refusal::not_a_party());
         }
         if call.applied.contains(&command.id) {
+            let room = call.state.end.as_ref().and_then(|end| end.room.clone());
             if let Action::TransferWith { with } = command.action {
                 self.finish_attended(key, command.id, &command.origin, (account, with));
             }
-            return Ok(Outcome::State(key));
+            return Ok(match (command.action, room) {
+                (Action::Upgrade, Some(room)) => Outcome::Room(room),
+                _ => Outcome::State(key),
+            });
         }
         if command.action == Action::State {
             return Ok(Outcome::State(key));
@@ -326,9 +330,10 @@ impl Signaling {
             Action::Cancel { rev } => self.on_cancel(key, id, &origin, rev),
             Action::Hangup { cause } => self.on_hangup(key, id, &origin, cause),
             Action::Hold { on } => self.on_hold(key, id, &origin, on),
+            Action::Keys { keys } => self.on_keys(key, id, &origin, &keys),
             Action::TransferTo { to } => self.on_transfer_to(key, id, &origin, to),
             Action::TransferWith { with } => self.on_transfer_with(key, id, &origin, with),
-            Action::Upgrade => self.on_upgrade(key, &origin),
+            Action::Upgrade => self.on_upgrade(key, id, &origin),
             Action::Moved { to } => self.on_moved(key, &origin, to),
             Action::Relay(relay) => self.on_relay(key, &origin.user, origin.device, &relay),
             Action::Invite { .. } | Action::Sync { .. } | Action::State => Ok(Outcome::State(key)),
@@ -386,6 +391,7 @@ impl Signaling {
                 CallEvent::Resumed
             };
             self.announce(key, event, origin);
+            self.hold_phones(key);
         }
         Ok(Outcome::State(key))
     }
@@ -464,6 +470,7 @@ impl Signaling {
         call.told = format!(r#""state":{json},"sealed":"{sealed}""#).into();
 
         self.arm_call(key);
+        self.note_phones(key.0, &state);
         let (owner, phase) = (self.node, state.phase);
         for (party, answers) in [(&state.caller, false), (&state.callee, true)] {
             let takes_part = if answers {
@@ -471,6 +478,9 @@ impl Signaling {
             } else {
                 phase != Phase::Ended
             };
+            if party.phone.is_some() {
+                continue; // nobody here
+            }
             let noted = UserCall {
                 call: state.call,
                 owner,
@@ -544,7 +554,10 @@ impl Signaling {
             return;
         };
 
-        for user in [call.state.caller.user, call.state.callee.user] {
+        for Party { user, phone, .. } in [call.state.caller, call.state.callee] {
+            if phone.is_some() {
+                continue;
+            }
             self.user_entry(key.0, &user)
                 .calls
                 .retain(|known| known.call != key.1);
@@ -586,6 +599,7 @@ impl Signaling {
         self.tell_history(key);
         self.flush_waiting(key);
         self.after_end(key, fate.as_ref(), by.as_ref());
+        self.release_phones(key);
     }
 
     /// Hands the Call's row to the records.

@@ -315,6 +315,7 @@ impl Signaling {
                 },
             ),
             ClientFrame::CallHold(hold) => (hold.call, Action::Hold { on: hold.on }),
+            ClientFrame::CallDtmf(pressed) => (pressed.call, Action::Keys { keys: pressed.keys }),
             ClientFrame::CallTransfer(transfer) => {
                 let action = match (transfer.to, transfer.with) {
                     (Some(to), _) => Action::TransferTo { to },

@@ -9,17 +9,15 @@ use signaling_wire::{CallEvent, ErrorCode};
 
 use crate::calls::{Call, CallKey, Outcome, Refusal, end};
 use crate::people::Reach;
+use crate::phones::{Seated, target_of};
 use crate::signaling::Signaling;
 use crate::tell::Address;
 
 /// How many Calls a User can be in before another invite is busy.
 const CALLS_BUSY: usize = 2;
-/// Targets that are no User but belong to the phone network.
-const PHONE_SCHEMES: [&str; 2] = ["tel:", "sip:"];
 
 /// What a caller asks for.
 pub(crate) struct Invite {
-    pub(crate) to: UserId,
     pub(crate) media: Media,
     pub(crate) commitment: Option<String>,
     pub(crate) ttl: Millis,
@@ -45,21 +43,8 @@ pub(crate) fn party(origin: &Origin) -> Party {
         name: origin.name.clone(),
         device: Some(origin.device),
         key: Some(origin.key.clone()),
+        phone: None,
     }
-}
-
-/// Whether `user` can be called at all.
-pub(crate) fn ensure_callable(user: &UserId) -> Result<(), Refusal> {
-    if PHONE_SCHEMES
-        .iter()
-        .any(|scheme| user.as_str().starts_with(scheme))
-    {
-        return Err(Refusal::new(
-            ErrorCode::UnknownUser,
-            "no phone network is connected",
-        ));
-    }
-    Ok(())
 }
 
 impl Signaling {
@@ -68,6 +53,7 @@ impl Signaling {
         key: CallKey,
         id: MessageId,
         origin: &Origin,
+        to: UserId,
         invite: Invite,
     ) -> Result<Outcome, Refusal> {
         if let Some(call) = self.calls.get(&key) {
@@ -79,10 +65,14 @@ impl Signaling {
                 Err(exists)
             };
         }
-        self.ensure_may_invite(key.0, origin, &invite.to)?;
+        self.ensure_may_invite(key.0, origin, &to)?;
+        if let Some(phone) = target_of(&to) {
+            return self.on_invite_phone(key, id, origin, phone?, invite.ttl);
+        }
 
-        let crossing = self.crossing(key.0, &origin.user, &invite.to);
-        self.begin_call(key, Some(id), party(origin), invite, None);
+        let crossing = self.crossing(key.0, &origin.user, &to);
+        let callee = self.absent_party(key.0, to);
+        self.begin_call(key, Some(id), party(origin), callee, invite, None);
         match crossing {
             None => self.ring(key, Some(origin)),
             Some(other) => self.merge(key, other, origin),
@@ -108,7 +98,6 @@ impl Signaling {
                 "a user cannot call themselves",
             ));
         }
-        ensure_callable(to)?;
 
         let (now, limits) = (self.now, &self.limits);
         let (per_second, burst) = (
@@ -155,10 +144,12 @@ impl Signaling {
         key: CallKey,
         command: Option<MessageId>,
         caller: Party,
+        callee: Party,
         invite: Invite,
         replaces: Option<CallId>,
     ) {
-        let callee = self.absent_party(key.0, invite.to);
+        let seat = self.seat_of(key.0, &callee);
+        let seat = seat.or_else(|| self.seat_of(key.0, &caller));
         let state = CallState {
             call: key.1,
             rev: 1,
@@ -176,6 +167,7 @@ impl Signaling {
             transfer: None,
             replaces,
             from_room: None,
+            room: seat.map(|(room, ..)| room),
             end: None,
         };
 
@@ -187,7 +179,7 @@ impl Signaling {
         self.record_call(key, RecordChange::CallBegun);
     }
 
-    fn absent_party(&self, account: AccountId, user: UserId) -> Party {
+    pub(crate) fn absent_party(&self, account: AccountId, user: UserId) -> Party {
         let name = self
             .user(account, &user)
             .and_then(|entry| entry.name())
@@ -197,6 +189,7 @@ impl Signaling {
             name,
             device: None,
             key: None,
+            phone: None,
         }
     }
 
@@ -307,6 +300,7 @@ impl Signaling {
         if !state.ringing.contains(&origin.device) {
             self.transition(key, Some(id), |state| state.ringing.push(origin.device));
             self.announce(key, CallEvent::Ringing, origin);
+            self.say_ringing(key);
         }
         Ok(Outcome::State(key))
     }
@@ -327,7 +321,10 @@ impl Signaling {
         }
         self.ensure_ringing_at(key, rev)?;
 
-        self.answer(key, Some(id), party(origin), Some(origin));
+        let callee = party(origin);
+        self.meet_phone(key, &callee)?;
+        self.answer(key, Some(id), callee, Some(origin));
+        self.stop_others(key);
         Ok(Outcome::State(key))
     }
 
@@ -392,7 +389,7 @@ impl Signaling {
     }
 
     /// A Device has answered; a transfer that waited for it is done.
-    fn answer(
+    pub(crate) fn answer(
         &mut self,
         key: CallKey,
         command: Option<MessageId>,
@@ -401,10 +398,16 @@ impl Signaling {
     ) {
         let now = self.now;
         let by = callee.user.clone();
+        let caller = self.state(key).map(|state| state.caller.clone());
+        let seat = caller.ok().and_then(|caller| self.seat_of(key.0, &caller));
         self.transition(key, command, |state| {
             state.phase = Phase::Active;
             state.answered_at = Some(now);
             state.callee = callee;
+            if let Some((room, phone, participant)) = seat {
+                state.room = Some(room);
+                state.caller.take_seat(phone, participant);
+            }
         });
         self.record_call(key, RecordChange::CallAnswered);
         self.announce_except(key, CallEvent::Answered, Some(&by), except);

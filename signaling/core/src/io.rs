@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use model::bus::{Message, Target};
 use model::media::MediaCommand;
+use model::phone::PhoneCommand;
 use model::record::{HistoryEntry, Named, OpenCallsCursor};
 use model::{
     AccountId, ApiKeyId, CallRecord, Grants, MessageId, RecordChange, RoomGrants, Timestamp, UserId,
@@ -78,6 +79,8 @@ pub enum Output {
     },
     /// Hand a command to the SFU; in order.
     Media(MediaCommand),
+    /// Hand a command to the phone gateway; in order.
+    Phone(PhoneCommand),
     /// Hand a message to the bus.
     Publish {
         /// Who should get it.
@@ -193,6 +196,8 @@ pub struct Counts {
     pub calls_active: usize,
     /// Calls that are over and kept for late commands.
     pub calls_ended: usize,
+    /// Phone calls, in both directions.
+    pub phone_calls: usize,
     /// Rooms, with somebody in them or for a minute after.
     pub rooms: usize,
     /// Participants of Rooms.

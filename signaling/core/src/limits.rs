@@ -36,6 +36,9 @@ pub struct Limits {
     pub sdp_bytes_max: u32,
     /// ICE candidates in one frame.
     pub candidates_max: u32,
+    /// How many phone calls one Account may have at once, in both directions. What they may cost is limited by its rules for
+    /// phones.
+    pub phone_calls_per_account_max: u32,
     /// How many Rooms one Account may have.
     pub rooms_per_account_max: u32,
     /// How many Rooms one Session may be in, or wait to be let in.
@@ -83,6 +86,7 @@ impl Default for Limits {
             hellos_per_address_burst: 400,
             sdp_bytes_max: 32 * 1024,
             candidates_max: 32,
+            phone_calls_per_account_max: 1_000,
             rooms_per_account_max: 1_000,
             rooms_per_session_max: 8,
             participants_per_room_max: 500,

@@ -202,6 +202,7 @@ mod tests {
             name: None,
             device: None,
             key: None,
+            phone: None,
         };
 
         Snapshot {
@@ -225,6 +226,7 @@ mod tests {
                 transfer: None,
                 replaces: None,
                 from_room: None,
+                room: None,
                 end: None,
             },
             changed_in: 1,

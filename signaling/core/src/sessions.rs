@@ -92,7 +92,11 @@ impl Signaling {
             self.limits.hellos_per_address_per_second,
             self.limits.hellos_per_address_burst,
         );
-        if let Some(address) = hello.address
+        if hello.user.is_of_phone() {
+            // It would stand for a number wherever Calls name their sides.
+            let close = CloseCode::Unauthorized;
+            self.refuse_hello(connection, &hello, ErrorCode::Unauthorized, close);
+        } else if let Some(address) = hello.address
             && !self.addresses.take(self.now, address, per_second, burst)
         {
             self.refuse_hello(
@@ -286,6 +290,7 @@ impl Signaling {
 
     fn welcome(&mut self, key: SessionKey, hello: VerifiedHello, resumed: bool) {
         let id = self.new_message_id();
+        let has_phone = self.phones.is_available();
         let session = self.sessions.get_mut(key);
         let ack = session.inbox.tell();
         let welcome = Welcome {
@@ -300,6 +305,7 @@ impl Signaling {
             limits: self.limits.for_welcome(self.rooms.is_media_available()),
             resume_ms: self.limits.resume_ms,
             ping_ms: self.limits.ping_ms,
+            phone: has_phone && session.grants.dial && session.grants.phone,
             server: SERVER.to_owned(),
         };
         let Some(connection) = session.connection else {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use model::bus::Message;
 use model::media::MediaEvent;
+use model::phone::PhoneEvent;
 use model::{AccountId, ApiKeyId, NodeId, Phase, Timestamp};
 use signaling_wire::{CloseCode, Goaway, ServerFrame};
 
@@ -14,6 +15,7 @@ use crate::io::{Answer, ConnectionId, Counts, Output, QueryId, VerifiedHello};
 use crate::limits::Limits;
 use crate::lost::LostCalls;
 use crate::people::Account;
+use crate::phones::Phones;
 use crate::rng::Rng;
 use crate::rooms::Rooms;
 use crate::seal::{SealSecret, Sealer};
@@ -35,6 +37,7 @@ pub struct Signaling {
     pub(crate) accounts: BTreeMap<AccountId, Account>,
     pub(crate) calls: BTreeMap<CallKey, Call>,
     pub(crate) rooms: Rooms,
+    pub(crate) phones: Phones,
     pub(crate) session_timers: Timers<SessionKey>,
     pub(crate) call_timers: Timers<CallKey>,
     pub(crate) addresses: AddressBuckets,
@@ -60,6 +63,7 @@ impl Signaling {
             accounts: BTreeMap::new(),
             calls: BTreeMap::new(),
             rooms: Rooms::default(),
+            phones: Phones::default(),
             session_timers: Timers::new(),
             call_timers: Timers::new(),
             addresses: AddressBuckets::new(),
@@ -131,6 +135,20 @@ impl Signaling {
     pub fn handle_media(&mut self, now: Timestamp, event: MediaEvent) {
         self.now = now;
         self.on_media(event);
+        self.end_overflowed();
+    }
+
+    /// Takes whether there is a phone gateway; at first there is none. When it goes, every phone call has ended.
+    pub fn handle_phone_available(&mut self, now: Timestamp, is_available: bool) {
+        self.now = now;
+        self.on_phone_available(is_available);
+        self.end_overflowed();
+    }
+
+    /// Takes news of the phone gateway. What it says about calls that are not known any more changes nothing.
+    pub fn handle_phone(&mut self, now: Timestamp, event: PhoneEvent) {
+        self.now = now;
+        self.on_phone(event);
         self.end_overflowed();
     }
 
@@ -209,6 +227,7 @@ impl Signaling {
             calls_ringing: of_phase(Phase::Ringing),
             calls_active: of_phase(Phase::Active),
             calls_ended: of_phase(Phase::Ended),
+            phone_calls: self.phones.len(),
             rooms: self.rooms.len(),
             participants: self.rooms.iter().map(|room| room.participants.len()).sum(),
             waiting: self.rooms.iter().map(|room| room.waiting.len()).sum(),

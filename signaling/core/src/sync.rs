@@ -110,6 +110,7 @@ impl Signaling {
             .is_none_or(|held| is_newer(&snapshot, held));
         if is_news {
             self.adopt(key, snapshot);
+            self.revive_phones(key);
             self.tell_in_touch(key, origin);
             self.check_transferred(key);
             if self
@@ -211,6 +212,7 @@ impl Signaling {
         let key = (account, successor.state.call);
         if !self.calls.contains_key(&key) {
             self.adopt(key, successor);
+            self.revive_phones(key);
         }
     }
 
@@ -244,7 +246,8 @@ impl Signaling {
         if !synced.contains(&device) {
             synced.push(device);
         }
-        let callee_synced = synced.iter().any(|(user, _)| *user == state.callee.user);
+        let callee_synced = state.callee.phone.is_some() // the gateway is asked
+            || synced.iter().any(|(user, _)| *user == state.callee.user);
         let all_synced = expected.iter().all(|device| synced.contains(device));
         if state.phase == Phase::Ended || (all_synced && callee_synced) {
             self.settle(key);

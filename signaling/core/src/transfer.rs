@@ -1,13 +1,15 @@
 //! One side hands the other over: blind, by ringing a third User, or attended, by joining two Calls.
 
 use model::bus::Origin;
+use model::phone::PhoneTarget;
 use model::{
     CallId, CallState, End, EndReason, MessageId, Millis, Phase, RecordChange, Transfer, UserId,
 };
 use signaling_wire::{CallEvent, ErrorCode};
 
 use crate::calls::{Call, CallKey, Outcome, Refusal, end};
-use crate::invite::{Invite, ensure_callable};
+use crate::invite::Invite;
+use crate::phones::target_of;
 use crate::signaling::Signaling;
 use crate::tell::{Address, update_data};
 
@@ -50,7 +52,8 @@ impl Signaling {
         to: UserId,
     ) -> Result<Outcome, Refusal> {
         self.ensure_may_transfer(key, origin)?;
-        ensure_callable(&to)?;
+        let phone = target_of(&to).transpose()?;
+        let to = phone.as_ref().map_or(to, PhoneTarget::user_id);
 
         let state = self.state(key)?;
         if state.is_party(&to) {
@@ -65,14 +68,20 @@ impl Signaling {
         let came_back = self.came_back(new, key)?;
 
         // The new Call comes first, so that the old one's seal holds it.
+        let mut dialled = None;
         if came_back.is_none() {
             let invite = Invite {
-                to: to.clone(),
                 media,
                 commitment: None,
                 ttl: RING,
             };
-            self.begin_call(new, None, handed_over.clone(), invite, Some(key.1));
+            dialled = self.prepare_transfer(new, &handed_over, phone, origin)?;
+            let callee = match &dialled {
+                Some(dialled) => dialled.party.clone(),
+                None => self.absent_party(new.0, to.clone()),
+            };
+            let caller = handed_over.clone();
+            self.begin_call(new, None, caller, callee, invite, Some(key.1));
             self.inherit_absence(new, key);
         }
         let transfer = Transfer {
@@ -85,7 +94,10 @@ impl Signaling {
 
         if came_back.is_none() {
             self.announce_created(new, &handed_over, Some(&origin.user));
-            self.ring(new, None);
+            match dialled {
+                Some(dialled) => self.dial_transferred(dialled, origin, RING),
+                None => self.ring(new, None),
+            }
         } else {
             self.check_transfer(key);
         }
@@ -118,8 +130,8 @@ impl Signaling {
             return Err(Refusal::wrong_phase());
         }
 
-        let caller = self.state(key)?.other_party(&origin.user).clone();
-        let callee = self.state(other)?.other_party(&origin.user).clone();
+        let mut caller = self.state(key)?.other_party(&origin.user).clone();
+        let mut callee = self.state(other)?.other_party(&origin.user).clone();
         if caller.user == callee.user {
             return Err(Refusal::new(
                 ErrorCode::SelfCall,
@@ -127,6 +139,7 @@ impl Signaling {
             ));
         }
 
+        let room = self.join_phones(key.0, &mut caller, &mut callee);
         let state = CallState {
             call: new.1,
             rev: 1,
@@ -144,6 +157,7 @@ impl Signaling {
             transfer: None,
             replaces: Some(key.1),
             from_room: None,
+            room: room.and_then(|room| self.room_name(room)),
             end: None,
         };
         self.insert_call(new, Call::new(state, self.now));

@@ -131,6 +131,7 @@ async fn sign_in_as_guest(
         answer: false,
         transfer: false,
         directory: false,
+        phone: false,
         max_concurrent: Some(0),
     };
     let rooms = RoomGrants {

@@ -113,6 +113,7 @@ impl Figures {
         set("signaling_calls", "ringing", counts.calls_ringing);
         set("signaling_calls", "active", counts.calls_active);
         set("signaling_calls", "ended", counts.calls_ended);
+        gauge!("signaling_phone_calls", "shard" => shard.clone()).set(counts.phone_calls as f64);
         gauge!("signaling_rooms", "shard" => shard.clone()).set(counts.rooms as f64);
         set("signaling_room_people", "inside", counts.participants);
         set("signaling_room_people", "waiting", counts.waiting);
@@ -132,6 +133,7 @@ fn describe() {
         "signaling_calls",
         "Calls that ring, go on, or ended a moment ago"
     );
+    describe_gauge!("signaling_phone_calls", "phone calls, in both directions");
     describe_gauge!(
         "signaling_rooms",
         "Rooms, with those empty for less than a minute"
@@ -186,5 +188,6 @@ const fn reason_label(reason: EndReason) -> &'static str {
         EndReason::Merged => "merged",
         EndReason::Upgraded => "upgraded",
         EndReason::Gone => "gone",
+        EndReason::AnsweredElsewhere => "answered_elsewhere",
     }
 }

@@ -23,6 +23,7 @@ mod figures;
 mod http;
 mod ice;
 mod media;
+mod phone;
 mod service;
 mod shard;
 mod socket;
@@ -31,4 +32,5 @@ mod whip;
 
 pub use config::{ClientInfo, Config, IceConfig, Secrets};
 pub use media::Media;
+pub use phone::Phone;
 pub use service::Service;

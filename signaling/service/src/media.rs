@@ -156,21 +156,43 @@ fn len(command: &MediaCommand) -> usize {
     }
 }
 
-/// Leads news to the shards until the SFU ends, then tells them so.
-pub(crate) async fn lead_events(
-    mut events: mpsc::Receiver<MediaEvent>,
+/// News of a role, for the shard of its Account.
+pub(crate) trait News {
+    fn account(&self) -> AccountId;
+    fn input(self) -> Input;
+    /// What the shards are told when no more will come.
+    fn ended() -> Input;
+}
+
+impl News for MediaEvent {
+    fn account(&self) -> AccountId {
+        self.account
+    }
+
+    fn input(self) -> Input {
+        Input::Media(Box::new(self))
+    }
+
+    fn ended() -> Input {
+        Input::MediaEnded
+    }
+}
+
+/// Leads news to the shards until there is no more, then tells them so.
+pub(crate) async fn lead_events<N: News>(
+    mut events: mpsc::Receiver<N>,
     shards: Vec<mpsc::Sender<Input>>,
-    place_of: impl Fn(&MediaEvent) -> usize,
+    place_of: impl Fn(AccountId) -> usize,
 ) {
     while let Some(event) = events.recv().await {
-        let shard = &shards[place_of(&event)];
-        if shard.send(Input::Media(Box::new(event))).await.is_err() {
+        let shard = &shards[place_of(event.account())];
+        if shard.send(event.input()).await.is_err() {
             return; // signaling has ended
         }
     }
 
     for shard in shards {
-        let _ = shard.send(Input::MediaEnded).await; // It may have ended, too.
+        let _ = shard.send(N::ended()).await; // It may have ended, too.
     }
 }
 

@@ -23,6 +23,7 @@ use crate::figures::Figures;
 use crate::http::{self, Declined, origin::Origins};
 use crate::ice::IceServers;
 use crate::media::{self, Media};
+use crate::phone::Phone;
 use crate::shard::{Input, Shards, Surroundings};
 use crate::tokens::{self, Verifier};
 use crate::whip::Agents;
@@ -154,9 +155,28 @@ impl Service {
         let place_of = self.inner.shards.place_of();
         let inner = Arc::downgrade(&self.inner);
         tokio::spawn(async move {
-            media::lead_events(media.events, shards, |event| place_of(event.account)).await;
+            media::lead_events(media.events, shards, place_of).await;
             if inner.upgrade().is_some_and(|inner| inner.is_ready()) {
                 tracing::error!("The SFU has ended, its Rooms too");
+            }
+        });
+    }
+
+    /// Gives Calls a phone gateway; until then numbers are refused with `phone_unavailable`. When one of the channels closes, all
+    /// phone calls have ended and it is refused again.
+    pub async fn connect_phone(&self, phone: Phone) {
+        let shards = self.inner.shards.all().to_vec();
+        for shard in &shards {
+            let commands = phone.commands.clone();
+            let _ = shard.send(Input::PhoneBegins { commands }).await; // A shard outlives us.
+        }
+
+        let place_of = self.inner.shards.place_of();
+        let inner = Arc::downgrade(&self.inner);
+        tokio::spawn(async move {
+            media::lead_events(phone.events, shards, place_of).await;
+            if inner.upgrade().is_some_and(|inner| inner.is_ready()) {
+                tracing::error!("The phone gateway has ended, its calls too");
             }
         });
     }

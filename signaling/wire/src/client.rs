@@ -1,5 +1,6 @@
 //! What a client sends. The doc comments become the descriptions in the schema.
 
+use model::phone::Keys;
 use model::{Availability, CallId, DeviceId, Media, Place, SessionId, UserId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -102,6 +103,8 @@ client_frames! {
     CallHold(Hold) = "call.hold";
     /// Transfers a Call: blind with `to`, attended with `with`.
     CallTransfer(TransferRequest) = "call.transfer";
+    /// Presses keys for the phone on the other side.
+    CallDtmf(CallDtmf) = "call.dtmf";
     /// Takes both sides of a Call into a Room.
     CallUpgrade(OnCall) = "call.upgrade";
     /// Says that the other side's media arrives in the new place.
@@ -280,7 +283,7 @@ impl Check for PresenceSet {}
 pub struct Invite {
     /// The new Call's id, made by the client.
     pub call: CallId,
-    /// Whom to ring.
+    /// Whom to ring: a User, or a phone (`tel:`, `sip:`).
     pub to: UserId,
     /// What the caller offers to send.
     pub media: Media,
@@ -315,6 +318,20 @@ pub struct OnCall {
 }
 
 impl Check for OnCall {}
+
+/// Keys of a phone, in either direction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CallDtmf {
+    /// The Call.
+    pub call: CallId,
+    /// Which keys, one after the other.
+    pub keys: Keys,
+    /// The phone that pressed them; set by the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<UserId>,
+}
+
+impl Check for CallDtmf {}
 
 /// The other side's media arrives in another place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

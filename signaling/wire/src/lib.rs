@@ -15,9 +15,9 @@ mod server;
 pub mod whip;
 
 pub use client::{
-    Accept, Candidate, Candidates, ClientFrame, Decline, DeclineReason, DeviceInfo, Empty, Hangup,
-    Hello, HistoryList, Hold, IceRestart, Invite, MediaSent, Moved, OnCall, Picture, PresenceSet,
-    PresenceSubscribe, Resume, Sdp, Shown, Sync, TransferRequest, Verify,
+    Accept, CallDtmf, Candidate, Candidates, ClientFrame, Decline, DeclineReason, DeviceInfo,
+    Empty, Hangup, Hello, HistoryList, Hold, IceRestart, Invite, MediaSent, Moved, OnCall, Picture,
+    PresenceSet, PresenceSubscribe, Resume, Sdp, Shown, Sync, TransferRequest, Verify,
 };
 pub use error::{CloseCode, DecodeError, ErrorCode};
 pub use frame::{
@@ -27,8 +27,8 @@ pub use plain::PlainCandidates;
 pub use schema::{asyncapi, schema};
 pub use sdp::{Fingerprint, Fingerprints, SdpError};
 pub use server::{
-    CallEvent, ErrorData, Goaway, HistoryNews, IceServer, Incoming, OkData, PresenceNews,
-    ServerFrame, ServerLimits, Update, Upgraded, UserPresence, Welcome,
+    CallEvent, CallProgress, ErrorData, Goaway, HistoryNews, IceServer, Incoming, OkData,
+    PresenceNews, ProgressKind, ServerFrame, ServerLimits, Update, Upgraded, UserPresence, Welcome,
 };
 
 /// The WebSocket subprotocol.

@@ -206,7 +206,7 @@ mod tests {
         assert_eq!(invite["description"], "Rings a User.");
         assert_eq!(
             document["$defs"]["Invite"]["properties"]["to"]["description"],
-            "Whom to ring."
+            "Whom to ring: a User, or a phone (`tel:`, `sip:`)."
         );
     }
 }

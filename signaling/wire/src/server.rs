@@ -1,5 +1,6 @@
 //! What the server sends. The doc comments become the descriptions in the schema.
 
+use model::phone::Progress;
 use model::record::HistoryEntry;
 use model::room::{ParticipantState, RoomSettings};
 use model::{
@@ -9,7 +10,7 @@ use model::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::client::{Candidates, Empty, IceRestart, MediaSent, Sdp, Verify};
+use crate::client::{CallDtmf, Candidates, Empty, IceRestart, MediaSent, Sdp, Verify};
 use crate::error::ErrorCode;
 use crate::room::{
     RefusedMedia, RoomAdmitted, RoomAsked, RoomChatNews, RoomConnection, RoomDenied, RoomEnded,
@@ -72,6 +73,10 @@ server_frames! {
     CallIncoming(Box<Incoming>) = "call.incoming", true;
     /// A Call changed.
     CallUpdate(Box<Update>) = "call.update", true;
+    /// What becomes of a phone call before it is answered.
+    CallProgress(CallProgress) = "call.progress", true;
+    /// The phone on the other side has pressed keys.
+    CallDtmf(CallDtmf) = "call.dtmf", true;
     /// The Call goes on in a Room: `room.join` it.
     CallUpgraded(Upgraded) = "call.upgraded", true;
     /// A step of the short code from the other Device.
@@ -149,6 +154,9 @@ pub struct Welcome {
     pub ice_servers: Vec<IceServer>,
     /// What the server will refuse beyond.
     pub limits: ServerLimits,
+    /// Whether phones can be called: the access token allows it, and a gateway runs.
+    #[serde(default)]
+    pub phone: bool,
     /// How long the Session outlives its socket, in milliseconds.
     pub resume_ms: u64,
     /// How often each side may ask for a `pong`, in milliseconds.
@@ -350,6 +358,49 @@ pub struct Update {
     /// The Device that did it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<DeviceId>,
+}
+
+/// What becomes of a phone call before it is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CallProgress {
+    /// The Call.
+    pub call: CallId,
+    /// How far it is.
+    pub progress: ProgressKind,
+    /// With `queued`: at which place it waits, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<u16>,
+}
+
+/// How far a phone call is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProgressKind {
+    /// On its way.
+    Trying,
+    /// It rings there.
+    Ringing,
+    /// The other side can be heard in the Call's Room.
+    EarlyMedia,
+    /// It waits in a line.
+    Queued,
+}
+
+impl CallProgress {
+    /// What the gateway says, for those in the Call.
+    pub const fn new(call: CallId, progress: Progress) -> Self {
+        let (progress, position) = match progress {
+            Progress::Trying => (ProgressKind::Trying, None),
+            Progress::Ringing => (ProgressKind::Ringing, None),
+            Progress::EarlyMedia => (ProgressKind::EarlyMedia, None),
+            Progress::Queued { position } => (ProgressKind::Queued, Some(position)),
+        };
+        Self {
+            call,
+            progress,
+            position,
+        }
+    }
 }
 
 /// A Call goes on in a Room.

@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 
 use model::media::{ConnectionQuality, LayerWanted, Slot};
+use model::phone::Progress;
 use model::room::{Announcement, ParticipantState, RoomSettings, RoomState, TrackState};
 use model::{CallState, Media, Party, Phase, Role, Source, Status, Timestamp};
 use serde_json::{Value, json};
@@ -18,9 +19,10 @@ use signaling_wire::room::{
     RoomQuality, RoomReaction, RoomSettingsNews, RoomSlots, RoomSpeakers, TrackTaken, Waiting,
 };
 use signaling_wire::{
-    CallEvent, Candidate, Candidates, ClientFrame, Empty, ErrorCode, ErrorData, Goaway, Head,
-    HistoryNews, IceRestart, IceServer, Incoming, MediaSent, OkData, Picture, Sdp, ServerFrame,
-    ServerLimits, Update, Upgraded, UserPresence, Verify, Welcome, decode, encode, schema,
+    CallDtmf, CallEvent, CallProgress, Candidate, Candidates, ClientFrame, Empty, ErrorCode,
+    ErrorData, Goaway, Head, HistoryNews, IceRestart, IceServer, Incoming, MediaSent, OkData,
+    Picture, Sdp, ServerFrame, ServerLimits, Update, Upgraded, UserPresence, Verify, Welcome,
+    decode, encode, schema,
 };
 
 const ID: &str = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
@@ -56,6 +58,7 @@ fn every_frame_of_a_client_is_read() {
             json!({ "call": ID, "to": "bob", "media": media, "commitment": hash, "ttl_ms": 45_000 }),
         ),
         ("call.ringing", json!({ "call": ID })),
+        ("call.dtmf", json!({ "call": ID, "keys": "12#" })),
         ("call.accept", json!({ "call": ID, "rev": 3 })),
         (
             "call.decline",
@@ -199,6 +202,9 @@ fn data_that_does_not_fit_is_refused() {
         json!({ "call": ID, "rev": 1, "reason": "missed" }),
     );
     check("call.hangup", json!({ "call": ID, "cause": 128 }));
+    check("call.dtmf", json!({ "call": ID, "keys": "" }));
+    check("call.dtmf", json!({ "call": ID, "keys": "12a" }));
+    check("call.dtmf", json!({ "call": ID, "keys": "1".repeat(33) }));
     check("call.transfer", json!({ "call": ID }));
     check(
         "call.transfer",
@@ -399,6 +405,15 @@ fn every_frame_of_the_server_is_written_as_it_is_read() {
             by: Some("bob".parse().unwrap()),
             device: Some(ID.parse().unwrap()),
         })),
+        ServerFrame::CallProgress(CallProgress::new(
+            ID.parse().unwrap(),
+            Progress::Queued { position: 2 },
+        )),
+        ServerFrame::CallDtmf(CallDtmf {
+            call: ID.parse().unwrap(),
+            keys: "5".parse().unwrap(),
+            by: Some("tel:+4930123456".parse().unwrap()),
+        }),
         ServerFrame::CallUpgraded(Upgraded {
             call: ID.parse().unwrap(),
             room: "weekly".parse().unwrap(),
@@ -522,6 +537,7 @@ fn state() -> CallState {
         name: None,
         device: None,
         key: None,
+        phone: None,
     };
 
     CallState {
@@ -544,6 +560,7 @@ fn state() -> CallState {
         transfer: None,
         replaces: None,
         from_room: None,
+        room: None,
         end: None,
     }
 }
@@ -663,6 +680,7 @@ fn joined() -> RoomJoined {
         permissions: Role::Moderator.permissions(),
         hand_at: Some(at),
         joined_at: at,
+        phone: None,
         tracks: vec![TrackState {
             track,
             source: Source::Microphone,
@@ -739,6 +757,7 @@ fn welcome() -> Welcome {
             candidates_max: 32,
             room_participants_max: Some(500),
         },
+        phone: false,
         resume_ms: 60_000,
         ping_ms: 25_000,
         server: "offhook/0.1.0".into(),

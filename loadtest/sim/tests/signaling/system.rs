@@ -250,6 +250,7 @@ impl System {
                     net.set_timer(self.node, net.now() + STORE_LATENCY, ANSWERS + query.0);
                 }
                 Output::Publish { .. } => {} // there is no other node
+                Output::Phone(command) => oracle.fail(format!("there is no gateway: {command:?}")),
                 Output::Media(command) => {
                     for _ in 0..self.media.handle(&command) {
                         net.set_timer(self.node, net.now() + MEDIA_LATENCY, MEDIA);

@@ -190,7 +190,9 @@ impl Signaling {
         self.take_offer(session)?;
         self.ensure_room_sdp(&join.sdp)?;
         let grants = self.room_grants(session);
-        if !grants.may_join(&join.room) {
+        // Who talks to a phone may join the Room that was made for it, whatever Rooms their token names.
+        let is_meant = there.is_some_and(|key| self.is_of_own_call(session, key));
+        if !is_meant && !grants.may_join(&join.room) {
             return Err(Refusal::new(
                 ErrorCode::Forbidden,
                 "the access token does not allow to join this room",
@@ -237,7 +239,8 @@ impl Signaling {
             return false;
         };
 
-        let is_theirs = |person: &Person| person.session == session && person.command == command;
+        let is_theirs =
+            |person: &Person| person.session == Some(session) && person.command == command;
         let mut joining = room.joining.values();
         let mut present = room.participants.iter();
         if joining.any(|joining| is_theirs(&joining.person)) {
@@ -254,6 +257,18 @@ impl Signaling {
             self.answer_waiting(session, command, key);
         }
         waits
+    }
+
+    /// Whether the Room is that of a phone call of the Session's User.
+    fn is_of_own_call(&self, session: SessionKey, key: RoomKey) -> bool {
+        let user = &self.sessions.get(session).user;
+        self.rooms.get(key).is_some_and(|room| {
+            room.is_of_call
+                && matches!(
+                    room.standings.get(user),
+                    Some(Standing::Admitted | Standing::Known(..))
+                )
+        })
     }
 
     /// Into an encrypted Room nothing may be sent that is not.
@@ -349,6 +364,7 @@ impl Signaling {
             permissions,
             hand_at: None,
             joined_at: self.now,
+            phone: None,
             tracks: Vec::new(),
             metadata: join.metadata,
             e2ee: None,
@@ -384,7 +400,8 @@ impl Signaling {
         room.waiting.retain(|knock| knock.session != session);
         let has_waited = room.waiting.len() < waiting_before;
         let person = Person {
-            session,
+            session: Some(session),
+            phone: None,
             command,
             state,
             is_guest,

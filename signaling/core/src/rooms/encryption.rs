@@ -21,7 +21,7 @@ impl Signaling {
         let one = self
             .participant_mut(key, by)
             .ok_or_else(Refusal::not_in_room)?;
-        let session = one.person.session;
+        let session = one.person.session.ok_or_else(Refusal::not_in_room)?;
         let session = self.sessions.get(session);
         let announcement = Announcement {
             device: session.device,

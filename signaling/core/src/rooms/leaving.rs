@@ -1,6 +1,7 @@
 //! Leaving: by one's own will or another's, and what becomes of a Room then.
 
 use model::media::MediaCommandKind;
+use model::phone::PhoneReason;
 use model::room::ParticipantState;
 use model::{ParticipantId, Role, RoomId};
 use signaling_wire::room::{
@@ -35,6 +36,14 @@ impl Leaving {
             Self::Left => LeaveReason::Left,
             Self::Removed => LeaveReason::Removed,
             Self::SessionEnds | Self::Lost => LeaveReason::Gone,
+        }
+    }
+
+    /// What a phone hears of it.
+    const fn phone_end(self) -> PhoneReason {
+        match self {
+            Self::Left | Self::Removed | Self::SessionEnds => PhoneReason::Hangup,
+            Self::Lost => PhoneReason::Failed,
         }
     }
 
@@ -123,6 +132,7 @@ impl Signaling {
             self.remove_participant(key, id, how);
         }
         self.forget_room(session, key);
+        self.consider_phones(key);
     }
 
     /// Takes a Participant out of a Room and tells who has to know.
@@ -136,6 +146,7 @@ impl Signaling {
 
         let state = &participant.person.state;
         match how {
+            _ if participant.person.phone.is_some() => {}
             Leaving::Removed => room.set_standing(&state.user, Standing::Outcast),
             _ => room.remember(&state.user, participant.person.standing()),
         }
@@ -143,7 +154,9 @@ impl Signaling {
         for track in &state.tracks {
             room.owners.remove(&track.track);
         }
-        room.by_session.remove(&participant.person.session);
+        if let Some(session) = participant.person.session {
+            room.by_session.remove(&session);
+        }
         room.speakers.retain(|speaker| *speaker != id);
 
         if how != Leaving::Lost {
@@ -173,6 +186,9 @@ impl Signaling {
         self.ensure_moderated(key);
         self.note_emptiness(key);
         self.consider_call(key);
+        if let Some(phone) = participant.person.phone {
+            self.on_phone_left(key, phone, how.phone_end());
+        }
     }
 
     /// Where nobody moderates any more, the User who has been here the longest does.
@@ -197,7 +213,7 @@ impl Signaling {
         let Some(room) = self.rooms.get_mut(key) else {
             return;
         };
-        if room.people() > 0 {
+        if room.is_of_call || room.persons() > 0 {
             return;
         }
 
@@ -222,7 +238,7 @@ impl Signaling {
             .and_then(|room| room.empty_since)
             .map(|since| since + EMPTY_KEPT);
         if ends_at.is_some_and(|ends_at| ends_at <= self.now) {
-            self.end_room(key, RoomEndReason::Ended, false);
+            self.end_room(key, RoomEndReason::Ended, true); // phones may be there
         } else {
             self.rooms.arm(key);
         }
@@ -241,8 +257,10 @@ impl Signaling {
             room: key.1,
             reason,
         });
+        let mut phones = Vec::new();
         for participant in room.participants.into_values() {
             let session = participant.person.session;
+            phones.extend(participant.person.phone);
             if let Some(offer) = participant.pending {
                 self.refuse_room(session, offer.command, &Refusal::room_ended());
             }
@@ -262,6 +280,13 @@ impl Signaling {
             self.tell_session(knock.session, &denied);
             self.forget_room(knock.session, key);
         }
+        for phone in phones {
+            let why = match reason {
+                RoomEndReason::Failed => PhoneReason::Failed,
+                _ => PhoneReason::Hangup,
+            };
+            self.on_phone_left(key, phone, why);
+        }
     }
 }
 
@@ -270,7 +295,7 @@ impl Room {
         let theirs = self
             .joining
             .iter()
-            .filter(|(_, joining)| joining.person.session == session);
+            .filter(|(_, joining)| joining.person.session == Some(session));
         theirs.map(|(id, _)| *id).collect()
     }
 }

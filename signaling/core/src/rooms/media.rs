@@ -171,7 +171,9 @@ impl Signaling {
         if people <= QUALITY_TOLD_TO_ALL_MAX {
             self.tell_room_fleeting(key, &news);
         } else {
-            self.send_unnumbered(session, &news);
+            if let Some(session) = session {
+                self.send_unnumbered(session, &news);
+            }
         }
     }
 

@@ -18,6 +18,7 @@ mod leaving;
 mod media;
 mod moderation;
 mod offers;
+mod phones;
 mod talk;
 mod tell;
 mod upgrade;
@@ -27,8 +28,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use model::media::{ConnectionQuality, Slot, TrackOffer};
 use model::room::{ParticipantState, RoomSettings, RoomState};
 use model::{
-    AccountId, MessageId, Millis, ParticipantId, Permissions, Role, RoomId, RoomName, Timestamp,
-    TrackId, UserId,
+    AccountId, CallId, MessageId, Millis, ParticipantId, Permissions, Role, RoomId, RoomName,
+    Timestamp, TrackId, UserId,
 };
 use signaling_wire::room::ChatMessage;
 
@@ -38,6 +39,7 @@ use crate::sessions::SessionKey;
 use crate::signaling::Signaling;
 use crate::timers::{Armed, Timers};
 use admission::Standing;
+pub(crate) use phones::NewPhone;
 use upgrade::GoingBack;
 
 /// How long a Room without Participants is kept.
@@ -89,6 +91,8 @@ pub(crate) struct Room {
     was_crowd: bool,
     /// The Call in which the two who are left want to go on.
     going_back: Option<GoingBack>,
+    /// Whether it was made for a phone call, and ends with it.
+    is_of_call: bool,
     /// Since when nobody is here or joins.
     empty_since: Option<Timestamp>,
     armed: Armed,
@@ -96,7 +100,10 @@ pub(crate) struct Room {
 
 /// Somebody who joins or is here.
 struct Person {
-    session: SessionKey,
+    /// `None` of a phone.
+    session: Option<SessionKey>,
+    /// The phone call, of a phone.
+    phone: Option<CallId>,
     /// The `room.join` that brought them.
     command: MessageId,
     state: ParticipantState,
@@ -249,6 +256,7 @@ impl Room {
             speakers: Vec::new(),
             was_crowd: false,
             going_back: None,
+            is_of_call: false,
             empty_since: None,
             armed: Armed::default(),
         }
@@ -304,7 +312,7 @@ impl Room {
         self.participants
             .iter()
             .filter(moderates)
-            .map(|(id, one)| (*id, one.person.session))
+            .filter_map(|(id, one)| Some((*id, one.person.session?)))
     }
 
     /// Whether somebody here moderates, or will once the SFU has answered.
@@ -317,6 +325,11 @@ impl Room {
     /// How many are here or join.
     fn people(&self) -> usize {
         self.participants.len() + self.joining.len()
+    }
+
+    /// The same without phones.
+    fn persons(&self) -> usize {
+        self.by_session.len() + self.joining.len()
     }
 
     /// Whether somebody has ever been here.
@@ -390,13 +403,16 @@ impl Signaling {
     }
 
     /// The other way round, unless the Session still has to do with it.
-    fn forget_room(&mut self, session: SessionKey, key: RoomKey) {
+    fn forget_room(&mut self, session: impl Into<Option<SessionKey>>, key: RoomKey) {
+        let Some(session) = session.into() else {
+            return;
+        };
         let is_there = self.rooms.get(key).is_some_and(|room| {
             room.of_session(session).is_some()
                 || room
                     .joining
                     .values()
-                    .any(|one| one.person.session == session)
+                    .any(|one| one.person.session == Some(session))
                 || room.waiting.iter().any(|knock| knock.session == session)
         });
         if !is_there {

@@ -319,7 +319,9 @@ impl Signaling {
         let Some(room) = self.rooms.get_mut(key) else {
             return;
         };
-        room.by_session.insert(participant.person.session, id);
+        if let Some(session) = participant.person.session {
+            room.by_session.insert(session, id);
+        }
         room.participants.insert(id, participant);
         room.remember(&user, standing);
         room.own(id, &[]);
@@ -391,10 +393,11 @@ impl Signaling {
             .pending
             .take_if(|pending| pending.generation == generation);
         let session = participant.person.session;
+        let is_phone = participant.person.phone.is_some();
         if let Some(offer) = offer {
             self.refuse_room(session, offer.command, &told);
         }
-        if refusal == MediaRefusal::UnknownParticipant {
+        if is_phone || refusal == MediaRefusal::UnknownParticipant {
             self.remove_participant(key, id, Leaving::Lost);
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use model::phone::PhoneTarget;
 use model::{ParticipantId, UserId};
 use signaling_wire::room::{
     ChatAuthor, ChatMessage, RoomChat, RoomChatNews, RoomHand, RoomInvited, RoomReaction,
@@ -12,6 +13,7 @@ use super::admission::METADATA_BYTES_MAX;
 use super::{Participant, Room, RoomKey};
 use crate::bus::Parcel;
 use crate::calls::Refusal;
+use crate::phones::target_of;
 use crate::signaling::Signaling;
 
 /// How many messages are kept for who joins later.
@@ -154,6 +156,9 @@ impl Signaling {
         if one.person.is_guest {
             return Err(Refusal::new(ErrorCode::Forbidden, "a guest invites nobody"));
         }
+        if let Some(phone) = target_of(user) {
+            return self.on_room_invite_phone(key, by, phone?);
+        }
         let (moderates, author) = (one.permissions().moderate, &one.person.state);
         let news = ServerFrame::RoomInvited(RoomInvited {
             room: room.name.clone(),
@@ -190,6 +195,44 @@ impl Signaling {
             room.admit(user);
         }
         Ok(())
+    }
+
+    /// Dials a phone into the Room.
+    fn on_room_invite_phone(
+        &mut self,
+        key: RoomKey,
+        by: ParticipantId,
+        phone: PhoneTarget,
+    ) -> Result<(), Refusal> {
+        self.ensure_moderates(key, by)?;
+        let room = self.rooms.get(key).ok_or_else(Refusal::not_in_room)?;
+        if room.settings.encrypted {
+            return Err(Refusal::new(
+                ErrorCode::RoomEncrypted,
+                "a phone can't be heard in a room that is encrypted from end to end",
+            ));
+        }
+        if room.people() >= self.limits.participants_per_room_max as usize {
+            return Err(Refusal::new(ErrorCode::RoomFull, "the room is full"));
+        }
+        let user = phone.user_id();
+        let is_here = |one: &Participant| one.person.state.user == user;
+        if room.participants.values().any(is_here) {
+            return Err(Refusal::new(
+                ErrorCode::SelfCall,
+                "the phone is in the room already",
+            ));
+        }
+        self.take_own_event(key, by)?;
+
+        let one = self
+            .participant_mut(key, by)
+            .ok_or_else(Refusal::not_in_room)?;
+        let session = one.person.session.ok_or_else(Refusal::not_in_room)?;
+        let session = self.sessions.get(session);
+        let (user, grants) = (session.user.clone(), session.grants);
+        let name = session.name.as_deref().map(str::to_owned);
+        self.invite_phone(key, phone, (&user, name, grants))
     }
 
     pub(super) fn on_room_metadata(

@@ -21,7 +21,7 @@ impl Room {
             .iter()
             .filter(|(id, _)| Some(**id) != except);
         meant
-            .map(|(_, participant)| participant.person.session)
+            .filter_map(|(_, participant)| participant.person.session)
             .collect()
     }
 
@@ -49,21 +49,39 @@ impl Signaling {
         }));
     }
 
-    pub(super) fn answer_room(&mut self, session: SessionKey, command: MessageId, ok: OkData) {
+    pub(super) fn answer_room(
+        &mut self,
+        session: impl Into<Option<SessionKey>>,
+        command: MessageId,
+        ok: OkData,
+    ) {
+        let Some(session) = session.into() else {
+            return; // no command came from a phone
+        };
         let frame = ServerFrame::Ok(ok);
         self.send(session, frame.kind(), Some(command), &frame.data());
     }
 
     pub(super) fn refuse_room(
         &mut self,
-        session: SessionKey,
+        session: impl Into<Option<SessionKey>>,
         command: MessageId,
         refusal: &Refusal,
     ) {
+        let Some(session) = session.into() else {
+            return;
+        };
         self.send(session, "error", Some(command), &refusal.data());
     }
 
-    pub(super) fn tell_session(&mut self, session: SessionKey, frame: &ServerFrame) {
+    pub(super) fn tell_session(
+        &mut self,
+        session: impl Into<Option<SessionKey>>,
+        frame: &ServerFrame,
+    ) {
+        let Some(session) = session.into() else {
+            return;
+        };
         self.send(session, frame.kind(), None, &frame.data());
     }
 
@@ -73,8 +91,8 @@ impl Signaling {
             .rooms
             .get(key)
             .and_then(|room| room.participants.get(&id));
-        if let Some(session) = participant.map(|participant| participant.person.session) {
-            self.tell_session(session, frame);
+        if let Some(participant) = participant {
+            self.tell_session(participant.person.session, frame);
         }
     }
 

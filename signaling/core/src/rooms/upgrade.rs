@@ -12,8 +12,8 @@
 use model::bus::Origin;
 use model::room::TrackState;
 use model::{
-    CallId, CallState, EndReason, Media, Millis, Party, Phase, Place, RecordChange, RoomName,
-    Source, Timestamp,
+    CallId, CallState, EndReason, Media, MessageId, Millis, Party, Phase, Place, RecordChange,
+    RoomName, Source, Timestamp,
 };
 use signaling_wire::room::{RefusedMedia, RoomEndReason};
 use signaling_wire::{ErrorCode, ServerFrame, Upgraded};
@@ -37,7 +37,7 @@ pub(super) struct GoingBack {
 }
 
 /// The Room of a Call: the one it came from, or one that nobody guesses, for 80 bits of the id are random.
-fn room_of(call: CallId, from_room: Option<&RoomName>) -> Option<RoomName> {
+pub(super) fn room_of(call: CallId, from_room: Option<&RoomName>) -> Option<RoomName> {
     let own = || format!("{PREFIX}{call}").to_ascii_lowercase().parse().ok();
     from_room.cloned().or_else(own)
 }
@@ -57,8 +57,9 @@ impl Room {
         let shares = states
             .iter()
             .any(|state| state.tracks.iter().any(is_screen));
-        // Nobody calls an encoder.
-        let are_people = one.person.is_attended && other.person.is_attended;
+        // Nobody calls an encoder, and a phone is in the Room alone.
+        let is_person = |one: &Participant| one.person.is_attended && one.person.phone.is_none();
+        let are_people = is_person(one) && is_person(other);
         let is_quiet = self.joining.is_empty() && self.waiting.is_empty() && !shares;
         (are_people && is_quiet && one.person.state.user != other.person.state.user)
             .then_some([one, other])
@@ -98,11 +99,19 @@ impl Signaling {
     }
 
     /// Tells the other Device in which Room to go on.
-    pub(crate) fn on_upgrade(&mut self, key: CallKey, origin: &Origin) -> Result<Outcome, Refusal> {
+    pub(crate) fn on_upgrade(
+        &mut self,
+        key: CallKey,
+        id: MessageId,
+        origin: &Origin,
+    ) -> Result<Outcome, Refusal> {
         self.ensure_active(key, origin)?;
         let state = self.state(key)?;
         if state.transfer.is_some() {
             return Err(Refusal::wrong_phase());
+        }
+        if state.phones().next().is_some() {
+            return self.on_upgrade_phone(key, id, origin);
         }
         let room = room_of(key.1, state.from_room.as_ref()).ok_or_else(Refusal::unknown_call)?;
         let other = state.other_party(&origin.user);
@@ -169,9 +178,11 @@ impl Signaling {
             return;
         };
 
-        let is_side = |session: SessionKey| {
-            let session = self.sessions.get(session);
-            sides.contains(&(session.user.clone(), Some(session.device)))
+        let is_side = |session: Option<SessionKey>| {
+            session.is_some_and(|session| {
+                let session = self.sessions.get(session);
+                sides.contains(&(session.user.clone(), Some(session.device)))
+            })
         };
         let here = room.participants.values().map(|one| one.person.session);
         let joining = room.joining.values().map(|one| one.person.session);
@@ -205,7 +216,10 @@ impl Signaling {
         }
         let may = room.settings.back_to_call && room.was_crowd && room.going_back.is_none();
         if may && let Some(two) = self.rooms.get(key).and_then(Room::two_left) {
-            let sessions = two.map(|one| one.person.session);
+            let [Some(one), Some(other)] = two.map(|one| one.person.session) else {
+                return;
+            };
+            let sessions = [one, other];
             let is_there = |session: &SessionKey| self.sessions.get(*session).connection.is_some();
             if sessions.iter().all(is_there) {
                 self.go_back(key, sessions);
@@ -243,6 +257,7 @@ impl Signaling {
             transfer: None,
             replaces: None,
             from_room: Some(name),
+            room: None,
             end: None,
         };
         let call = (key.0, call);
@@ -273,6 +288,7 @@ impl Signaling {
             name: session.name.as_deref().map(str::to_owned),
             device: Some(session.device),
             key: Some(session.device_key.as_ref().to_owned()),
+            phone: None,
         }
     }
 }

@@ -309,6 +309,6 @@ fn grants_say_who_may_dial_answer_and_how_much() {
     let call = t.new_call();
     assert_eq!(
         t.refused("alice", "call.invite", invite(call, "tel:+431234")),
-        "unknown_user"
+        "forbidden"
     );
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use model::bus::{Body, Message, Target};
 use model::media::{MediaCommand, MediaCommandKind, MediaEvent, MediaEventKind};
+use model::phone::{PhoneCommand, PhoneEvent, PhoneEventKind};
 use model::record::{Named, OpenCallsCursor};
 use model::{
     AccountId, ApiKeyId, CallId, CallRecord, Grants, Millis, NodeId, RecordChange, RoomGrants,
@@ -31,6 +32,8 @@ pub(crate) struct TestSignaling {
     pub(crate) media: Vec<MediaCommand>,
     /// Whether it answers offers at once.
     pub(crate) media_answers: bool,
+    /// What the phone gateway was told.
+    pub(crate) phone: Vec<PhoneCommand>,
     media_news: VecDeque<(usize, MediaEvent)>,
     unanswered: Vec<(usize, QueryId)>,
     started: Timestamp,
@@ -88,6 +91,7 @@ impl TestSignaling {
             records_answer: true,
             media: Vec::new(),
             media_answers: true,
+            phone: Vec::new(),
             media_news: VecDeque::new(),
             unanswered: Vec::new(),
             started,
@@ -532,6 +536,7 @@ impl TestSignaling {
                 }
                 self.media.push(command);
             }
+            Output::Phone(command) => self.phone.push(command),
             Output::Query { query, question } if self.records_answer => {
                 let answer = match question {
                     Question::History { .. } => Answer::History {
@@ -586,6 +591,25 @@ impl TestSignaling {
     /// The SFU says something.
     pub(crate) fn media_says(&mut self, event: MediaEvent) {
         self.media_news.push_back((0, event));
+        self.pump();
+    }
+
+    /// The phone gateway says something about a phone call.
+    pub(crate) fn phone_says(&mut self, call: &str, kind: PhoneEventKind) {
+        let event = PhoneEvent {
+            account: AccountId::from_u128(1),
+            call: call.parse().unwrap(),
+            kind,
+        };
+        self.cores[0].handle_phone(self.now, event);
+        self.pump();
+    }
+
+    /// There is no phone gateway any more, or one again.
+    pub(crate) fn phone_available(&mut self, is_available: bool) {
+        for core in &mut self.cores {
+            core.handle_phone_available(self.now, is_available);
+        }
         self.pump();
     }
 
@@ -704,6 +728,7 @@ fn core(limits: &Limits, index: usize, boot: u64) -> Signaling {
     let seed = boot * 1_000 + index as u64;
     let mut core = Signaling::new(limits.clone(), node(index), &secret, seed);
     core.handle_media_available(Timestamp::default(), true);
+    core.handle_phone_available(Timestamp::default(), true);
     core
 }
 
@@ -752,6 +777,8 @@ fn in_short(frame: &Value) -> String {
             }
             return detail;
         }
+        "call.progress" => data["progress"].as_str(),
+        "call.dtmf" => data["keys"].as_str(),
         "room.left" | "room.ended" | "room.denied" => data["reason"].as_str(),
         "room.chat" if !data["message"].is_null() => data["message"]["text"].as_str(),
         "room.reaction" => data["reaction"].as_str(),

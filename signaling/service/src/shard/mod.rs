@@ -14,6 +14,7 @@ use backing::records::Records;
 use bytes::Bytes;
 use model::bus::{Body, Message, Target};
 use model::media::{MediaCommand, MediaEvent};
+use model::phone::{PhoneCommand, PhoneEvent};
 use model::{AccountId, ApiKeyId, NodeId, RecordChange};
 use signaling_core::{Answer, ConnectionId, Output, QueryId, Question, Signaling, VerifiedHello};
 use signaling_wire::{ErrorCode, ErrorData};
@@ -26,6 +27,7 @@ use crate::clock::Clock;
 use crate::figures::Figures;
 use crate::ice::IceServers;
 use crate::media::{Lost, Sent, ToMedia};
+use crate::phone::{PhoneLost, ToPhone};
 use crate::socket::{End, Outbox, SOON, Tell};
 use alarm::Alarm;
 use nodes::ToNodes;
@@ -65,6 +67,14 @@ pub(crate) enum Input {
     Media(Box<MediaEvent>),
     /// It has ended.
     MediaEnded,
+    /// From now on there is a phone gateway.
+    PhoneBegins {
+        commands: mpsc::Sender<PhoneCommand>,
+    },
+    /// News of it.
+    Phone(Box<PhoneEvent>),
+    /// It has ended.
+    PhoneEnded,
     /// Ask all clients to go elsewhere within so many milliseconds.
     Drain { in_ms: u64 },
     /// Close all sockets, then say so.
@@ -173,6 +183,7 @@ struct Shard {
     questions: mpsc::Sender<(QueryId, Question)>,
     answers: mpsc::Receiver<(QueryId, Answer)>,
     to_media: ToMedia,
+    to_phone: ToPhone,
     /// Whose outboxes were filled and not told yet.
     filled: Vec<Arc<Outbox>>,
     /// Whose outboxes hold what may wait, until when at the latest.
@@ -213,6 +224,7 @@ impl Shard {
             questions,
             answers,
             to_media: ToMedia::default(),
+            to_phone: ToPhone::default(),
             filled: Vec::new(),
             waiting: Vec::new(),
             waiting_until: None,
@@ -273,6 +285,12 @@ impl Shard {
                         Err(lost) => self.lose_media(lost),
                     }
                     self.apply(None).await;
+                }
+                sent = self.to_phone.send_unsent() => {
+                    if let Err(lost) = sent {
+                        self.lose_phone(lost);
+                        self.apply(None).await;
+                    }
                 }
                 _ = upkeep.tick() => {
                     self.on_upkeep().await;
@@ -340,6 +358,20 @@ impl Shard {
                 self.core.handle_media_available(now, false);
                 self.apply(None).await;
             }
+            Input::PhoneBegins { commands } => {
+                self.to_phone.open(commands);
+                self.core.handle_phone_available(now, true);
+                self.apply(None).await;
+            }
+            Input::Phone(event) => {
+                self.core.handle_phone(now, *event);
+                self.apply(None).await;
+            }
+            Input::PhoneEnded => {
+                self.to_phone.close();
+                self.core.handle_phone_available(now, false);
+                self.apply(None).await;
+            }
             Input::Drain { in_ms } => {
                 self.core.handle_drain(now, in_ms, "the server restarts");
                 self.apply(None).await;
@@ -381,6 +413,11 @@ impl Shard {
                         self.lose_media(lost);
                     }
                 }
+                Output::Phone(command) => {
+                    if let Err(lost) = self.to_phone.send(command) {
+                        self.lose_phone(lost);
+                    }
+                }
                 Output::Publish { to, message } => {
                     self.wake_filled();
                     if matches!((to, &message.body), (Target::Account, Body::Hello)) {
@@ -404,6 +441,13 @@ impl Shard {
         tracing::warn!("The SFU keeps up again, and takes new rooms");
         self.core
             .handle_media_available(self.around.clock.now(), true);
+    }
+
+    /// What the gateway holds is not known any more: all phone calls have ended.
+    fn lose_phone(&mut self, lost: PhoneLost) {
+        tracing::error!(error = %lost, "No phone calls any more");
+        self.core
+            .handle_phone_available(self.around.clock.now(), false);
     }
 
     fn send(&mut self, connection: ConnectionId, text: Bytes, may_wait: bool) {

@@ -157,6 +157,7 @@ mod tests {
             permissions: Role::Speaker.permissions(),
             hand_at: None,
             joined_at: Timestamp::default(),
+            phone: None,
             tracks: tracks.iter().map(track).collect(),
             metadata: None,
             e2ee: None,

@@ -148,6 +148,15 @@ impl TestService {
         token(&self.key, user, exp)
     }
 
+    /// A token that allows calls to phones.
+    pub(crate) fn token_for_phones(&self, user: &str) -> String {
+        let grants = Grants {
+            phone: true,
+            ..Grants::default()
+        };
+        token_with(&self.key, user, now_secs() + 3_600, grants)
+    }
+
     /// A client that was welcomed.
     pub(crate) async fn join(&self, user: &str) -> Client {
         let mut client = self.connect().await;
@@ -366,12 +375,16 @@ fn small_socket() -> TcpSocket {
 }
 
 pub(crate) fn token(key: &ApiKey, user: &str, exp: u64) -> String {
+    token_with(key, user, exp, Grants::default())
+}
+
+fn token_with(key: &ApiKey, user: &str, exp: u64, call: Grants) -> String {
     let claims = Claims {
         sub: user.parse().unwrap(),
         nbf: None,
         exp,
         name: Some(user.to_uppercase()),
-        call: Grants::default(),
+        call,
         room: RoomGrants::default(),
     };
     tokens::mint(key.id, &key.secret, &claims).unwrap()

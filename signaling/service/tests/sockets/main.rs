@@ -7,5 +7,6 @@ mod frames;
 mod harness;
 mod hello;
 mod http;
+mod phones;
 mod rooms;
 mod whip;
