@@ -114,6 +114,7 @@ const RESTART: &[Key] = keys![
     signaling.limits.sessions_per_user_max,
     signaling.limits.sessions_per_account_max,
     signaling.limits.unattended_per_account_max,
+    signaling.limits.phone_calls_per_account_max,
     signaling.limits.calls_per_user_max,
     signaling.limits.commands_per_second,
     signaling.limits.commands_burst,
