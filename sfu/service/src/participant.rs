@@ -11,6 +11,7 @@ use sfu_core::feedback::{Arrivals, Remb};
 use sfu_core::layers::Budget;
 use sfu_core::quality::Steady;
 use sfu_core::{Bitrate, Forward, ParticipantKey, Room as Core, SlotKey, Stamps, TrackKey};
+use sfu_rtp::BufferTooSmall;
 use sfu_rtp::extension::AbsSendTime;
 use sfu_rtp::rtcp::Builder;
 use sfu_rtp::srtp::{Inbound, Outbound};
@@ -176,6 +177,9 @@ pub(crate) struct Participant {
     intake: Bucket,
     /// What we are called in RTCP to them.
     pub(crate) ssrc: u32,
+    cname: Box<str>,
+    /// Whether RTCP to them may be without a report (RFC 5506).
+    reduces_rtcp: bool,
     /// What they sent last as.
     pub(crate) ssrc_seen: u32,
     /// The number of the transport-wide sequence number among the header extensions of what they send.
@@ -232,6 +236,7 @@ pub(crate) struct Newcomer {
     pub(crate) encrypted: bool,
     pub(crate) generation: u32,
     pub(crate) ssrc: u32,
+    pub(crate) cname: Box<str>,
     pub(crate) bitrates: Bitrates,
 }
 
@@ -256,6 +261,8 @@ impl Participant {
             bitrates,
             intake: intake(now, bitrates.up),
             ssrc: newcomer.ssrc,
+            cname: newcomer.cname,
+            reduces_rtcp: agreed.reduces_rtcp,
             ssrc_seen: 0,
             sequence_id: None,
             permissions: newcomer.permissions,
@@ -295,6 +302,7 @@ impl Participant {
         self.ufrag.clone_from(&agreed.ufrag);
         self.password = IntegrityKey::short_term(&agreed.password);
         self.sequence_id = agreed.sequence_id();
+        self.reduces_rtcp = agreed.reduces_rtcp;
         if self.down != agreed.down {
             self.down = agreed.down;
             self.downlink = downlink(now, agreed.down, self.bitrates);
@@ -414,6 +422,9 @@ impl Participant {
         loop {
             let space = exit.space();
             let mut builder = Builder::new(&mut space[..FEEDBACK_LEN_MAX]);
+            if !self.reduces_rtcp && compound(&mut builder, self.ssrc, &self.cname).is_err() {
+                return;
+            }
             let written = match &mut self.uplink {
                 Uplink::Reports => return,
                 Uplink::Arrivals(arrivals) => {
@@ -500,6 +511,12 @@ fn downlink(now: Instant, feedback: Feedback, bitrates: Bitrates) -> Downlink<Fo
     let mut downlink = Downlink::new(now, feedback.into());
     downlink.set_max(bitrates.down);
     downlink
+}
+
+/// Begins what both sides have not agreed to do without (RFC 3550 §6.1, RFC 4585 §3.1): a report and who it is from.
+fn compound(builder: &mut Builder<'_>, ssrc: u32, cname: &str) -> Result<(), BufferTooSmall> {
+    builder.receiver_report(ssrc, &[])?;
+    builder.source_description(ssrc, cname)
 }
 
 fn uplink(now: Instant, feedback: Feedback, bitrates: Bitrates) -> Uplink {

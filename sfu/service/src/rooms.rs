@@ -464,13 +464,13 @@ impl Rooms {
             self.shared.participants.fetch_sub(1, Ordering::Relaxed);
             return Err(MediaRefusal::Full);
         };
-        let ssrc = self.rng.random();
+        let (ssrc, cname) = (self.rng.random(), cname(&mut self.rng));
         let key = self.rooms[at].core.join(
             now,
             ParticipantConfig {
                 extensions: agreed.extensions,
                 reduced_size_rtcp: agreed.reduces_rtcp,
-                cname: cname(&mut self.rng),
+                cname: cname.clone(),
                 ssrc,
             },
         );
@@ -489,6 +489,7 @@ impl Rooms {
             encrypted,
             generation: offered.generation,
             ssrc,
+            cname: cname.into(),
             bitrates: Bitrates {
                 up: Bitrate::kbps(self.config.bitrate_in_max_kbps.into()),
                 down: Bitrate::kbps(self.config.bitrate_out_max_kbps.into()),

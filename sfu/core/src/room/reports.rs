@@ -117,6 +117,7 @@ impl Room {
             // A compound begins with a report, unless both sides can do without (RFC 5506).
             if participant.has_rtcp() && !participant.config.reduced_size_rtcp {
                 builder.receiver_report(ssrc, &[])?;
+                builder.source_description(ssrc, &participant.config.cname)?;
             }
             return Ok(());
         }

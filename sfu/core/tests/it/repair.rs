@@ -6,7 +6,7 @@ use sfu_core::quality::Uplink;
 use sfu_core::{Dropped, MISSING_MAX, ParticipantKey, RESENDS_MAX, SlotKey, TrackKey};
 use sfu_rtp::rtcp::{Compound, Packet, ReportBlock, SenderInfo};
 
-use crate::stage::{SLOT_SSRC, Stage, VP8_RTX, Vp8, WALL, opus};
+use crate::stage::{SLOT_SSRC, Stage, VP8_RTX, Vp8, WALL, extensions, opus};
 
 const ROUND: Duration = Duration::from_millis(100);
 
@@ -47,6 +47,29 @@ fn key_frame_requests(packets: &[Packet<'_>]) -> Vec<u32> {
             _ => None,
         })
         .collect()
+}
+
+/// RFC 3550 §6.1, RFC 5506.
+#[test]
+fn feedback_comes_behind_a_report_and_a_name_unless_both_sides_do_without() {
+    let (mut stage, alice, ..) = call();
+    stage.send(alice, &Vp8::picture(1, true).packet());
+    for (number, is_reduced) in [(3, true), (6, false)] {
+        stage.room.set_leg(alice, extensions(), is_reduced);
+        stage.send(alice, &Vp8::picture(number, false).packet());
+        let rtcp = stage.advance(Duration::from_millis(20));
+        let asks = |bytes: &&Vec<u8>| {
+            let packets: Vec<_> = Compound::parse(bytes).map(Result::unwrap).collect();
+            !nacks(&packets).is_empty()
+        };
+        let asked = rtcp.iter().map(|(_, bytes)| bytes).find(asks).unwrap();
+        let packets: Vec<_> = Compound::parse(asked).map(Result::unwrap).collect();
+        let begins_with_report = matches!(
+            packets[..],
+            [Packet::ReceiverReport(_), Packet::SourceDescription(_), ..]
+        );
+        assert_eq!(begins_with_report, !is_reduced);
+    }
 }
 
 #[test]
