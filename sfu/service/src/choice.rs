@@ -184,7 +184,9 @@ fn choices(core: &Core, participant: &Participant) -> Vec<Choice> {
             LayerState::Paused => layer.bitrate > 0,
             LayerState::Stopped => false,
         };
-        for layer in core.layers(track.key).filter(had) {
+        let layers: Vec<_> = core.layers(track.key).filter(had).collect();
+        let known: Vec<_> = layers.iter().map(|layer| layer.layer).collect();
+        for layer in layers.iter().filter(|layer| !is_jerky(&known, layer.layer)) {
             choice.costs.push(LayerCost {
                 bitrate: Bitrate::bps(layer.bitrate).scaled(OVERHEAD),
                 height: layer.size.map_or(0, |(_, height)| height),
@@ -194,6 +196,17 @@ fn choices(core: &Core, participant: &Participant) -> Vec<Choice> {
         (!choice.layers.is_empty()).then_some(choice)
     };
     sections.filter_map(of_section).collect()
+}
+
+/// Whether a Layer is a larger picture at a quarter of its frame rate, the lowest of three: it costs hardly more than the smaller picture at
+/// its full one and looks worse, and on a way that bears the one and now and then the other the picture would go to and fro.
+/// `layers` are all of its Track, the smallest first.
+fn is_jerky(layers: &[Layer], layer: Layer) -> bool {
+    let picture = |layer: &Layer| (layer.encoding, layer.spatial);
+    let is_same = |other: &&Layer| picture(other) == picture(&layer);
+    let is_smallest = layers.first().is_some_and(|first| is_same(&first));
+    let rates = layers.iter().filter(is_same).map(|other| other.temporal);
+    layer.temporal == 0 && !is_smallest && rates.max() >= Some(2)
 }
 
 /// Which Layer of a picture goes out now.
@@ -208,4 +221,34 @@ fn held(core: &Core, participant: &Participant, choice: &Choice) -> Option<usize
             && known.temporal <= layer.temporal
     };
     choice.layers.iter().rposition(is_within)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quarter_of_the_frame_rate_is_no_step_between_two_sizes() {
+        let layer = |encoding, spatial, temporal| Layer {
+            encoding,
+            spatial,
+            temporal,
+        };
+        let jerky = |layers: &[Layer]| -> Vec<Layer> {
+            let found = layers.iter().filter(|one| is_jerky(layers, **one));
+            found.copied().collect()
+        };
+
+        let rates = |encoding, spatial| (0..3).map(move |rate| layer(encoding, spatial, rate));
+        let simulcast: Vec<_> = rates(0, 0).chain(rates(1, 0)).chain(rates(2, 0)).collect();
+        assert_eq!(jerky(&simulcast), [layer(1, 0, 0), layer(2, 0, 0)]);
+        let svc: Vec<_> = rates(0, 0).chain(rates(0, 1)).collect();
+        assert_eq!(jerky(&svc), [layer(0, 1, 0)]);
+        // Half of the frame rate is, and so is what has one alone.
+        assert_eq!(jerky(&[layer(0, 0, 0), layer(1, 0, 0), layer(1, 0, 1)]), []);
+        assert_eq!(jerky(&[layer(0, 0, 0), layer(1, 0, 0)]), []);
+        // Of a publisher who sends the larger one alone it is all there is to come down to.
+        let large: Vec<_> = rates(1, 0).collect();
+        assert_eq!(jerky(&large), []);
+    }
 }
