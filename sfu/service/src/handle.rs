@@ -25,8 +25,9 @@ use crate::figures::Figures;
 use crate::outbox::Outbox;
 use crate::peer::Identity;
 use crate::plain::Ask;
-use crate::rooms::{Rooms, Shared};
+use crate::rooms::Rooms;
 use crate::shard::{Command, Shard, StreamEvent};
+use crate::shared::Shared;
 use crate::waker::{self, Remote};
 use crate::{stream, udp};
 

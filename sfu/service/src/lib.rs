@@ -32,6 +32,7 @@ mod plain;
 mod rooms;
 mod sdp;
 mod shard;
+mod shared;
 mod slots;
 mod stream;
 mod timers;

@@ -28,7 +28,8 @@ use tokio::sync::oneshot;
 use crate::figures::Drop;
 use crate::packets::{ABSENCE_MAX, LOOK_INTERVAL};
 use crate::participant::{Owner, Track};
-use crate::rooms::{Room, Rooms, Shared, cname};
+use crate::rooms::{Room, Rooms, cname};
+use crate::shared::Shared;
 use crate::timers::Timer;
 
 /// How many may wait for Participants to join, on one shard.

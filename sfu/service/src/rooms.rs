@@ -8,29 +8,28 @@
 //!
 //! Packets are in [`crate::packets`]; here is who is there, what they agreed on, and what is in their slots.
 
+mod joining;
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use foldhash::fast::RandomState;
 use model::id::{AccountId, ParticipantId, RoomId, TrackId};
-use model::media::{
-    GoneReason, MediaCommand, MediaCommandKind, MediaEventKind, MediaOffer, MediaRefusal, SdpFault,
-    TrackOffer,
-};
-use model::room::Permissions;
+use model::media::{GoneReason, MediaCommand, MediaCommandKind, MediaEventKind};
 use rand::RngExt;
 use rand::rngs::StdRng;
-use sfu_core::{
-    Bitrate, Forward, ParticipantConfig, ParticipantKey, Room as Core, Stats, TrackKey,
-};
+use sfu_core::{Forward, ParticipantKey, Room as Core, Stats, TrackKey};
 use sfu_rtp::rtcp::NtpTime;
 use slab::Slab;
 use str0m::net::Protocol;
 
+use self::joining::Who;
 use crate::bucket::Bucket;
 use crate::config::Config;
 use crate::data;
@@ -38,65 +37,12 @@ use crate::exit::Exit;
 use crate::figures::Figures;
 use crate::outbox::Outbox;
 use crate::outgoing::Way;
-use crate::participant::{Bitrates, Newcomer, Owner, Participant, Track};
-use crate::peer::{Broken, Identity, Peer};
+use crate::participant::{Owner, Participant, Track};
+use crate::peer::{Broken, Identity};
 use crate::plain::{Ask, Plain, PlainJoin};
-use crate::sdp::{self, Offer};
+use crate::shared::Shared;
 use crate::timers::{Timer, Timers};
 use crate::wishes::Wants;
-
-/// What all shards count together.
-#[derive(Debug, Default)]
-pub(crate) struct Shared {
-    pub(crate) rooms: AtomicUsize,
-    pub(crate) participants: AtomicUsize,
-    pub(crate) is_draining: AtomicBool,
-    /// Which shard a Participant is on, by what their STUN requests begin with. No packet asks here: it leads streams to shards.
-    shards: Mutex<HashMap<String, usize, RandomState>>,
-    /// Where streams come in.
-    tcp_addresses: Mutex<Vec<SocketAddr>>,
-}
-
-impl Shared {
-    /// The shard of whom STUN calls so.
-    pub(crate) fn shard_of(&self, ufrag: &str) -> Option<usize> {
-        self.shards().get(ufrag).copied()
-    }
-
-    pub(crate) fn set_tcp_addresses(&self, addresses: Vec<SocketAddr>) {
-        *self.tcp() = addresses;
-    }
-
-    fn tcp_addresses(&self) -> Vec<SocketAddr> {
-        self.tcp().clone()
-    }
-
-    fn tcp(&self) -> MutexGuard<'_, Vec<SocketAddr>> {
-        self.tcp_addresses
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn enter(&self, ufrag: &str, shard: usize) {
-        self.shards().insert(ufrag.to_owned(), shard);
-    }
-
-    fn leave(&self, ufrag: &str) {
-        self.shards().remove(ufrag);
-    }
-
-    fn shards(&self) -> MutexGuard<'_, HashMap<String, usize, RandomState>> {
-        self.shards.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes one of `max` places.
-    pub(crate) fn take(places: &AtomicUsize, max: usize) -> bool {
-        let add = |taken: usize| (taken < max).then_some(taken + 1);
-        places
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add)
-            .is_ok()
-    }
-}
 
 /// A Room.
 pub(crate) struct Room {
@@ -422,148 +368,6 @@ impl Rooms {
         (self.rooms[self.participants[index].room].id == room).then_some(index)
     }
 
-    fn join(
-        &mut self,
-        now: Instant,
-        account: AccountId,
-        room: RoomId,
-        who: Who,
-        offered: &MediaOffer,
-    ) -> Result<(usize, String), MediaRefusal> {
-        let Who { id, encrypted, .. } = who;
-        let offer = Offer::read(&offered.sdp)?;
-        if let Some(index) = self.participant_by_id.get(&id).copied() {
-            self.remove(index); // They begin anew.
-        }
-        if let Some(index) = self.plain_by_id.get(&id).copied() {
-            self.remove_plain(index);
-        }
-        let at = self.room_by_id.get(&room).copied();
-        let there = at.map_or(0, |at| self.rooms[at].participants);
-        let is_new_and_draining = at.is_none() && self.shared.is_draining.load(Ordering::Relaxed);
-        if there >= self.config.participants_per_room_max || is_new_and_draining {
-            return Err(MediaRefusal::Full);
-        }
-        let addresses = self.addresses();
-        let fault = |broken: Broken| {
-            tracing::warn!(?broken, "Offer not carried out");
-            MediaRefusal::BadSdp(SdpFault::Unreadable)
-        };
-        let peer = Peer::new(now, &self.identity, &addresses, &offer, encrypted);
-        let mut peer = peer.map_err(|broken| self.count(broken)).map_err(fault)?;
-        let agreed = peer.accept(&offer, |section| is_refused(section, &offered.tracks));
-        let agreed = agreed.map_err(|error| match error {
-            Ok(refusal) => refusal,
-            Err(broken) => fault(self.count(broken)),
-        })?;
-
-        if !Shared::take(&self.shared.participants, self.config.participants_max) {
-            return Err(MediaRefusal::Full);
-        }
-        let Some(at) = at.or_else(|| self.open(now, account, room)) else {
-            self.shared.participants.fetch_sub(1, Ordering::Relaxed);
-            return Err(MediaRefusal::Full);
-        };
-        let (ssrc, cname) = (self.rng.random(), cname(&mut self.rng));
-        let key = self.rooms[at].core.join(
-            now,
-            ParticipantConfig {
-                extensions: agreed.extensions,
-                reduced_size_rtcp: agreed.reduces_rtcp,
-                cname: cname.clone(),
-                ssrc,
-            },
-        );
-        let Ok(key) = key else {
-            self.shared.participants.fetch_sub(1, Ordering::Relaxed);
-            self.close_if_empty(at);
-            return Err(MediaRefusal::Full);
-        };
-        self.rooms[at].core.set_reachable(now, key, false);
-        let newcomer = Newcomer {
-            id,
-            room: at,
-            key,
-            peer,
-            permissions: who.permissions,
-            encrypted,
-            generation: offered.generation,
-            ssrc,
-            cname: cname.into(),
-            bitrates: Bitrates {
-                up: Bitrate::kbps(self.config.bitrate_in_max_kbps.into()),
-                down: Bitrate::kbps(self.config.bitrate_out_max_kbps.into()),
-            },
-        };
-        let index = self
-            .participants
-            .insert(Participant::new(now, newcomer, &agreed));
-        self.participant_by_id.insert(id, index);
-        self.shared.enter(&agreed.ufrag, self.number);
-        self.participant_by_ufrag
-            .insert(agreed.ufrag.clone(), index);
-        let room = &mut self.rooms[at];
-        room.participants += 1;
-        if room.places.len() <= key.index() {
-            room.places.resize(key.index() + 1, None);
-        }
-        room.places[key.index()] = Some(index);
-        self.apply(now, index, &agreed, &offered.tracks);
-        self.wait(index);
-        Ok((index, agreed.answer))
-    }
-
-    fn renegotiate(
-        &mut self,
-        now: Instant,
-        room: RoomId,
-        id: ParticipantId,
-        offered: &MediaOffer,
-    ) -> Result<(usize, String), MediaRefusal> {
-        let index = self
-            .find(room, id)
-            .ok_or(MediaRefusal::UnknownParticipant)?;
-        let participant = &mut self.participants[index];
-        if offered.generation <= participant.generation {
-            return Err(MediaRefusal::StaleGeneration);
-        }
-        let offer = Offer::read(&offered.sdp)?;
-        let agreed = participant
-            .peer
-            .accept(&offer, |section| is_refused(section, &offered.tracks));
-        let agreed = match agreed {
-            Ok(agreed) => agreed,
-            Err(Ok(refusal)) => return Err(refusal),
-            Err(Err(broken)) => {
-                self.break_off(index, broken);
-                return Err(MediaRefusal::BadSdp(SdpFault::Unreadable));
-            }
-        };
-        participant.generation = offered.generation;
-        // It may have something to do now: channels to open, or another way to find.
-        participant.peer_due = Some(now);
-        if participant.ufrag != agreed.ufrag {
-            self.participant_by_ufrag.remove(&participant.ufrag);
-            self.shared.leave(&participant.ufrag);
-            self.participant_by_ufrag
-                .insert(agreed.ufrag.clone(), index);
-            self.shared.enter(&agreed.ufrag, self.number);
-        }
-        participant.follow(now, &agreed);
-        let (at, key) = (participant.room, participant.key);
-        self.rooms[at]
-            .core
-            .set_leg(key, agreed.extensions, agreed.reduces_rtcp);
-        self.apply(now, index, &agreed, &offered.tracks);
-        self.wait(index);
-        Ok((index, agreed.answer))
-    }
-
-    fn count(&mut self, broken: Broken) -> Broken {
-        self.figures.panics += u64::from(broken == Broken::Panicked);
-        broken
-    }
-
     /// Begins a Room, if there may be one more.
     pub(crate) fn open(&mut self, now: Instant, account: AccountId, id: RoomId) -> Option<usize> {
         if !Shared::take(&self.shared.rooms, self.config.rooms_max) {
@@ -701,45 +505,6 @@ impl Rooms {
         }
     }
 
-    fn answer(
-        &mut self,
-        now: Instant,
-        account: AccountId,
-        room: RoomId,
-        participant: ParticipantId,
-        generation: u32,
-        agreed: Result<(usize, String), MediaRefusal>,
-    ) {
-        let kind = match agreed {
-            Ok((index, sdp)) => {
-                // What others send is in the slots before they are told.
-                let at = self.participants[index].room;
-                self.at_work = Some(at);
-                self.fill_slots(now, at);
-                let participant = &mut self.participants[index];
-                for section in &mut participant.sections {
-                    section.is_news = false;
-                }
-                MediaEventKind::Answered {
-                    participant: participant.id,
-                    generation,
-                    sdp,
-                    slots: participant.slots(),
-                }
-            }
-            Err(refusal) => {
-                self.figures.refuse(refusal);
-                tracing::debug!(%participant, %refusal, "Offer refused");
-                MediaEventKind::Refused {
-                    participant,
-                    generation,
-                    refusal,
-                }
-            }
-        };
-        self.outbox.push(account, room, kind);
-    }
-
     fn mute(&mut self, room: RoomId, track: TrackId, muted: bool) {
         let Some(at) = self.room_by_id.get(&room).copied() else {
             return;
@@ -757,21 +522,6 @@ impl Rooms {
     }
 }
 
-/// Who joins.
-#[derive(Clone, Copy)]
-struct Who {
-    id: ParticipantId,
-    permissions: Permissions,
-    encrypted: bool,
-}
-
-/// A section that sends something nobody has given a name.
-fn is_refused(section: &sdp::Section<'_>, tracks: &[TrackOffer]) -> bool {
-    section.kind != sdp::Kind::Application
-        && section.direction.sends
-        && !tracks.iter().any(|track| track.mid == section.mid)
-}
-
 pub(crate) fn cname(rng: &mut StdRng) -> String {
     format!("{:016x}", rng.random::<u64>())
 }
@@ -782,171 +532,4 @@ fn wall_clock() -> NtpTime {
             .duration_since(UNIX_EPOCH)
             .unwrap_or(Duration::ZERO),
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use model::media::MediaEvent;
-    use model::room::Role;
-    use rand::SeedableRng;
-    use str0m::RtcConfig;
-    use str0m::media::{Direction, MediaKind};
-    use tokio::sync::mpsc;
-
-    use super::*;
-
-    fn offer(now: Instant) -> MediaOffer {
-        let mut rtc = RtcConfig::new().build(now);
-        let mut changes = rtc.sdp_api();
-        changes.add_media(MediaKind::Audio, Direction::RecvOnly, None, None, None);
-        let (offer, _) = changes.apply().unwrap();
-        MediaOffer {
-            generation: 1,
-            sdp: offer.to_sdp_string(),
-            tracks: Vec::new(),
-        }
-    }
-
-    fn command(rooms: &mut Rooms, now: Instant, room: u128, kind: MediaCommandKind) {
-        let command = MediaCommand {
-            account: AccountId::from_u128(1),
-            room: RoomId::from_u128(room),
-            kind,
-        };
-        rooms.handle_command(now, command);
-        rooms.finish_turn(now);
-    }
-
-    fn join(rooms: &mut Rooms, now: Instant, room: u128, participant: u128) {
-        let kind = MediaCommandKind::Join {
-            participant: ParticipantId::from_u128(participant),
-            permissions: Role::Speaker.permissions(),
-            encrypted: false,
-            offer: offer(now),
-        };
-        command(rooms, now, room, kind);
-    }
-
-    fn rooms(now: Instant) -> (Rooms, mpsc::Receiver<MediaEvent>) {
-        let (events, heard) = mpsc::channel(64);
-        let rooms = Rooms::new(
-            0,
-            now,
-            Arc::new(Config::default()),
-            Arc::new(Shared::default()),
-            Identity::new().unwrap(),
-            Exit::new(Vec::new(), Vec::new()),
-            Outbox::new(events),
-            StdRng::seed_from_u64(1),
-        );
-        (rooms, heard)
-    }
-
-    #[test]
-    fn what_one_wants_has_nobody_elses_slots_thought_over() {
-        let now = Instant::now();
-        let (mut rooms, _heard) = rooms(now);
-        for participant in 0..20 {
-            join(&mut rooms, now, 1, participant);
-        }
-        // Whose slots were thought over has Layers chosen at once.
-        let thought_over = |rooms: &mut Rooms| {
-            let due = |(_, participant): (usize, &mut Participant)| {
-                participant.choose_due.take().map(|_| participant.id)
-            };
-            rooms.participants.iter_mut().filter_map(due).collect()
-        };
-        let all: Vec<ParticipantId> = thought_over(&mut rooms);
-        assert_eq!(all.len(), 20);
-
-        let want = |participant| MediaCommandKind::Want {
-            participant: ParticipantId::from_u128(participant),
-            automatic: false,
-            wishes: Vec::new(),
-        };
-        command(&mut rooms, now, 1, want(7));
-        assert_eq!(thought_over(&mut rooms), [ParticipantId::from_u128(7)]);
-
-        // Who has gone by then has none.
-        let leave = |participant| MediaCommandKind::Leave {
-            participant: ParticipantId::from_u128(participant),
-        };
-        command(&mut rooms, now, 1, want(8));
-        command(&mut rooms, now, 1, leave(8));
-        assert_eq!(thought_over(&mut rooms).len(), 19);
-        command(&mut rooms, now, 1, want(9));
-        assert_eq!(thought_over(&mut rooms), [ParticipantId::from_u128(9)]);
-    }
-
-    #[test]
-    fn a_fault_with_what_a_stranger_sends_ends_no_room() {
-        let now = Instant::now();
-        let (mut rooms, _heard) = rooms(now);
-        join(&mut rooms, now, 1, 10);
-        let way = Way {
-            socket: 0,
-            to: SocketAddr::from(([127, 0, 0, 1], 9)),
-        };
-        // STUN of nobody, SRTP of a stranger, and nothing at all, each after something of the Room.
-        for first in [0, 0x80, 0xff] {
-            rooms.at_work = rooms.room_by_id.get(&RoomId::from_u128(1)).copied();
-            assert!(rooms.at_work.is_some());
-            rooms.handle_datagram(now, way, &mut [first; 40]);
-            assert_eq!(rooms.at_work, None);
-        }
-    }
-
-    #[test]
-    fn who_does_not_connect_in_time_is_given_up_however_often_they_ask() {
-        let now = Instant::now();
-        let (mut rooms, mut heard) = rooms(now);
-        join(&mut rooms, now, 1, 10);
-        let mut gone = None;
-        for seconds in 0..40 {
-            let now = now + Duration::from_secs(seconds);
-            if let Some((_, participant)) = rooms.participants.iter_mut().next() {
-                participant.heard_at = now;
-            }
-            rooms.handle_timeouts(now);
-            rooms.finish_turn(now);
-            let events = std::iter::from_fn(|| heard.try_recv().ok());
-            let is_gone = |event: &MediaEvent| matches!(event.kind, MediaEventKind::Gone { .. });
-            if events.filter(is_gone).count() > 0 {
-                gone = Some(seconds);
-            }
-        }
-        assert_eq!(gone, Some(31));
-        assert!(rooms.participants.is_empty());
-    }
-
-    #[test]
-    fn a_fault_ends_the_room_it_happened_in_and_no_other() {
-        let now = Instant::now();
-        let (mut rooms, mut heard) = rooms(now);
-        for (room, participant) in [(1, 10), (1, 11), (2, 20)] {
-            join(&mut rooms, now, room, participant);
-        }
-        while heard.try_recv().is_ok() {}
-
-        rooms.at_work = rooms.room_by_id.get(&RoomId::from_u128(1)).copied();
-        rooms.recover(now);
-        rooms.handle_timeouts(now);
-        rooms.finish_turn(now);
-        let gone: Vec<MediaEvent> = std::iter::from_fn(|| heard.try_recv().ok()).collect();
-        let expected = [10, 11].map(|participant| MediaEvent {
-            account: AccountId::from_u128(1),
-            room: RoomId::from_u128(1),
-            kind: MediaEventKind::Gone {
-                participant: ParticipantId::from_u128(participant),
-                reason: GoneReason::Failed,
-            },
-        });
-        assert_eq!(gone, expected);
-        assert_eq!((rooms.rooms.len(), rooms.participants.len()), (1, 1));
-        assert_eq!(rooms.shared.participants.load(Ordering::Relaxed), 1);
-
-        // They may come back at once.
-        join(&mut rooms, now, 1, 10);
-        assert_eq!((rooms.rooms.len(), rooms.participants.len()), (2, 2));
-    }
 }
