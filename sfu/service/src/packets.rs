@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use model::media::{GoneReason, MediaEventKind};
 use relay_stun::{AttributeType, Class, Message, Method};
-use sfu_core::Bitrate;
 use sfu_core::quality::{Sample, quality};
+use sfu_core::{Bitrate, ParticipantKey};
 use sfu_rtp::extension::read_transport_sequence_number;
 use sfu_rtp::packet::Packet;
 use sfu_rtp::rtcp::{self, Compound};
@@ -211,16 +211,27 @@ impl Rooms {
             return self.figures.drop_packet(Drop::IntakeFull);
         }
         let (at, key) = (participant.room, participant.key);
+        self.forward(now, at, key, &packet);
+        self.wait(index); // Its feedback may be due.
+    }
+
+    /// Gives a packet of a Participant to the Room's core, and what becomes of it to those it is for.
+    pub(crate) fn forward(
+        &mut self,
+        now: Instant,
+        at: usize,
+        key: ParticipantKey,
+        packet: &Packet<'_>,
+    ) {
         self.at_work = Some(at);
         let arrived = self.rooms[at]
             .core
-            .handle_rtp(now, key, &packet, &mut self.forwards);
+            .handle_rtp(now, key, packet, &mut self.forwards);
         if arrived.is_err() {
             self.figures.drop_packet(Drop::NotForwarded);
         }
         self.distribute(now, at);
         self.touch(at);
-        self.wait(index); // Its feedback may be due.
     }
 
     fn on_rtcp(&mut self, now: Instant, index: usize, bytes: &mut [u8]) {

@@ -403,15 +403,7 @@ impl Rooms {
         let Ok(packet) = Packet::parse(&buffer[..len]) else {
             return self.figures.drop_packet(Drop::Rtp);
         };
-        self.at_work = Some(at);
-        let arrived = self.rooms[at]
-            .core
-            .handle_rtp(now, key, &packet, &mut self.forwards);
-        if arrived.is_err() {
-            self.figures.drop_packet(Drop::NotForwarded);
-        }
-        self.distribute(now, at);
-        self.touch(at);
+        self.forward(now, at, key, &packet);
     }
 
     /// Gives a packet to the plain Participant it is for.
