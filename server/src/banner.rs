@@ -60,6 +60,14 @@ pub fn text(plan: &Plan, server: &Server) -> String {
             &format!("{} for the media of Rooms", list(server.sfu_addresses())),
         );
     }
+    let phones = server.gateway_addresses();
+    if !phones.is_empty() {
+        let shown: Vec<_> = phones
+            .iter()
+            .map(|(transport, address)| format!("{transport} {address}"))
+            .collect();
+        line("SIP", &format!("{} for phones", shown.join(", ")));
+    }
     let data =
         std::path::absolute(&plan.config.data_dir).unwrap_or_else(|_| plan.config.data_dir.clone());
     line("State", &data.display().to_string());

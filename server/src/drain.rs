@@ -32,6 +32,17 @@ pub(crate) async fn rooms(sfu: &sfu_service::Handle, at_most: Duration) {
     }
 }
 
+/// Lets no new phone call begin at `gateway` and waits until those that live have ended, for `at_most`.
+///
+/// Returns at once when there are none.
+pub(crate) async fn phones(gateway: &gateway_service::Handle, at_most: Duration) {
+    gateway.drain().await;
+    let mut wait = Wait::new("phone calls", at_most);
+    while let Some(pause) = wait.goes_on(gateway.figures().await.calls) {
+        sleep(pause).await;
+    }
+}
+
 /// A wait for what still lives.
 struct Wait {
     what: &'static str,

@@ -8,6 +8,7 @@ pub mod config;
 pub mod doctor;
 mod drain;
 mod fronts;
+mod gateway;
 pub mod history;
 pub mod http;
 pub mod listener;

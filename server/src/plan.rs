@@ -21,6 +21,12 @@ const LAN_PORT_PLAIN: u16 = 8080;
 /// The standard port of STUN and TURN (RFC 8656 §18).
 const TURN_PORT: u16 = 3478;
 
+/// How many phones most calls have at most: who calls, and where it goes on to.
+const LEGS_OF_CALL: usize = 2;
+
+/// RTP and RTCP.
+const SOCKETS_OF_LEG: usize = 2;
+
 /// Which of the three ways.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mode {
@@ -93,7 +99,12 @@ impl Plan {
             true => self.config.relay.allocations_max,
             false => 0,
         };
-        connections.saturating_add(ports) as u64
+        let phones = &self.config.gateway;
+        let of_phones = match phones.is_enabled() {
+            true => LEGS_OF_CALL * SOCKETS_OF_LEG * phones.calls_max + phones.connections_max,
+            false => 0,
+        };
+        connections.saturating_add(ports).saturating_add(of_phones) as u64
     }
 
     /// Whether this process does `role`.

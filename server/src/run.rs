@@ -1,8 +1,8 @@
 //! The life of the process: everything is opened in order, serves, and is closed in the opposite order.
 //!
 //! ```text
-//! data directory → records → certificate → relay → signaling → SFU → listeners → ready
-//! not ready → Allocations and Rooms end → goaway, Sessions drain → SFU, relay → connections → records on disk
+//! data directory → records → certificate → relay → signaling → SFU → gateway → listeners → ready
+//! not ready → Allocations, Rooms and phone calls end → goaway, Sessions drain → gateway, SFU, relay → connections → records on disk
 //! ```
 
 use std::future::pending;
@@ -32,7 +32,7 @@ use crate::plan::{Mode, Plan};
 use crate::state::{DataDir, Lock, Secrets};
 use crate::tls::acme::{self, Keeper};
 use crate::tls::{self, CertificateStore, Files, Watched, development};
-use crate::{sfu, telephony, usage, web};
+use crate::{gateway, sfu, telephony, usage, web};
 
 /// How long connections may take to end once Sessions are gone.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
@@ -56,6 +56,7 @@ pub struct Server {
     pub(crate) signaling: Option<signaling_service::Service>,
     pub(crate) relay: Option<relay_service::Handle>,
     sfu: Option<sfu_service::Handle>,
+    gateway: Option<gateway_service::Handle>,
     pub(crate) keep_history_days: Arc<AtomicU32>,
     pub(crate) keep_usage_days: Arc<AtomicU32>,
     pub(crate) addresses: Vec<SocketAddr>,
@@ -141,6 +142,20 @@ impl Server {
             }
             _ => None,
         };
+        let telephony = match plan.has(Role::Signaling) {
+            true => Some(telephony::Keeper::start(records.clone(), secrets.keys()).await?),
+            false => None,
+        };
+        let gateway = match (&signaling, &sfu, &telephony) {
+            (Some(signaling), Some(sfu), Some(telephony)) if config.gateway.is_enabled() => {
+                let store = certificate.as_ref().map(|held| held.store().clone());
+                let mut rows = telephony.directory();
+                let settings = &config.gateway;
+                let gateway = gateway::start(settings, store, sfu, signaling, &mut rows).await?;
+                Some((gateway, rows))
+            }
+            _ => None,
+        };
 
         let readiness = Readiness::default();
         let mut router = Router::new()
@@ -204,9 +219,12 @@ impl Server {
                 acme = Some(sender);
             }
         }
-        if plan.has(Role::Signaling) {
-            let keeper = telephony::Keeper::start(records.clone(), secrets.keys()).await?;
-            spawn_until(&tasks, &closing, keeper.keep());
+        if let Some((gateway, rows)) = &gateway {
+            let follow = gateway::follow(gateway.clone(), rows.clone());
+            spawn_until(&tasks, &closing, follow);
+        }
+        if let Some(telephony) = telephony {
+            spawn_until(&tasks, &closing, telephony.keep());
         }
         let keep_usage_days = Arc::new(AtomicU32::new(config.records.keep_usage_days));
         if plan.has(Role::Relay) {
@@ -237,6 +255,7 @@ impl Server {
             signaling,
             relay,
             sfu,
+            gateway: gateway.map(|(gateway, _)| gateway),
             usage,
             keep_history_days,
             keep_usage_days,
@@ -278,6 +297,13 @@ impl Server {
         self.sfu.as_ref().map_or(&[], |sfu| sfu.udp_addresses())
     }
 
+    /// The gateway's addresses in use, and what it speaks there.
+    pub fn gateway_addresses(&self) -> Vec<(&'static str, SocketAddr)> {
+        let all = self.gateway.iter().flat_map(|gateway| gateway.addresses());
+        all.map(|(transport, address)| (transport.as_str(), *address))
+            .collect()
+    }
+
     /// Waits until a part has ended by itself, and returns its name: a mistake of ours, after which half a server would go on.
     pub async fn broken(&self) -> &'static str {
         let relay = async {
@@ -298,10 +324,17 @@ impl Server {
                 None => pending().await,
             }
         };
+        let gateway = async {
+            match &self.gateway {
+                Some(gateway) => gateway.stopped().await,
+                None => pending().await,
+            }
+        };
         tokio::select! {
             () = relay => "relay",
             () = signaling => "signaling",
             () = sfu => "SFU",
+            () = gateway => "gateway",
             () = self.records.broken() => "records",
         }
     }
@@ -329,15 +362,25 @@ impl Server {
                 _ => {}
             }
         };
+        let phones = async {
+            match &self.gateway {
+                Some(gateway) if !self.is_demo => drain::phones(gateway, drain_max).await,
+                _ => {}
+            }
+        };
         match &self.signaling {
             Some(signaling) if signaling.is_alone() => {
-                tokio::join!(relay, rooms);
+                tokio::join!(relay, rooms, phones);
                 signaling.drain(left()).await;
             }
             Some(signaling) => {
-                tokio::join!(relay, rooms, signaling.drain(drain_max));
+                tokio::join!(relay, rooms, phones, signaling.drain(drain_max));
             }
             None => relay.await,
+        }
+        // Before the Rooms end: the other sides of calls hear of it, and providers that nobody is here any more.
+        if let Some(gateway) = &self.gateway {
+            gateway.shutdown().await;
         }
         if let Some(sfu) = &self.sfu {
             sfu.shutdown().await;

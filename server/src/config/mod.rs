@@ -63,6 +63,9 @@ pub struct Config {
     pub relay: relay_service::Config,
     /// The media of Rooms. Its addresses are the relay's unless they are written here.
     pub sfu: sfu_service::Config,
+    /// Phone calls by SIP, where `signaling` and the SFU run: docs/gateway.md. Trunks, Numbers and phones are written by
+    /// `offhook apply`.
+    pub gateway: gateway_service::Config,
 }
 
 impl Default for Config {
@@ -88,6 +91,7 @@ impl Default for Config {
             signaling: signaling_service::Config::default(),
             relay: relay_service::Config::default(),
             sfu: sfu_service::Config::default(),
+            gateway: gateway_service::Config::default(),
         }
     }
 }

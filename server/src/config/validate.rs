@@ -14,11 +14,12 @@ use super::{Config, Tls};
 const SECONDS_MAX: u64 = 86_400;
 
 /// Where 0 means something: at once, one per CPU, for ever.
-const ZERO_IS_GOOD: [&str; 4] = [
+const ZERO_IS_GOOD: [&str; 5] = [
     "drain_seconds",
     "signaling.shards",
     "records.keep_history_days",
     "records.keep_usage_days",
+    "gateway.health_seconds",
 ];
 
 /// A setting that is wrong.
@@ -105,6 +106,15 @@ pub(super) fn validate(config: &Config) -> Result<(), Wrong> {
         let why = format!("{error:#}").replace("`sfu.", "`");
         let setting = why.split('`').nth(1).unwrap_or_default();
         return wrong(&format!("sfu.{setting}"), format!("[sfu] {why}"));
+    }
+    if let Err(error) = config.gateway.validate() {
+        let why = format!("{error:#}").replace("`gateway.", "`");
+        let setting = why.split('`').nth(1).unwrap_or_default();
+        return wrong(&format!("gateway.{setting}"), format!("[gateway] {why}"));
+    }
+    if config.gateway.is_enabled() && !config.sfu.enabled {
+        let why = "[gateway] listens and [sfu] `enabled` is false: phones are heard in Rooms, so that it takes the SFU";
+        return wrong("sfu.enabled", why);
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! sockets, and needs to run where the data directory is, for the secret that makes TURN credentials.
 
 mod certificate;
+mod gateway;
 mod network;
 pub mod pair;
 mod relay;
@@ -16,7 +17,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
 
 use crate::addresses::{self, Reach};
 use crate::cli::DoctorOptions;
@@ -137,6 +138,9 @@ pub async fn examine(
     if patient.config.roles.contains(&Role::Signaling) && patient.config.sfu.enabled {
         sfu::check(&mut report, &patient);
     }
+    if patient.config.roles.contains(&Role::Signaling) && patient.config.gateway.is_enabled() {
+        gateway::check(&mut report, &patient).await;
+    }
     report
 }
 
@@ -214,9 +218,7 @@ fn state(report: &mut Report, config: &Config) -> Option<Secrets> {
 
 /// Whom to trust: this machine's authorities, and the development one where there is one.
 fn trust(report: &mut Report, config: &Config) -> anyhow::Result<Arc<ClientConfig>> {
-    let mut roots = RootCertStore::empty();
-    let native = rustls_native_certs::load_native_certs();
-    roots.add_parsable_certificates(native.certs);
+    let mut roots = tls::authorities();
     let files = development::files(&config.data_dir);
     if let Ok(chain) = tls::read_chain(&files.authority) {
         roots.add_parsable_certificates(chain);

@@ -270,14 +270,24 @@ async fn exposure(report: &mut Report, patient: &Patient, url: &PublicUrl) {
 }
 
 /// An HTTP answer.
-struct Answer {
-    status: u16,
+pub(super) struct Answer {
+    pub(super) status: u16,
     /// By name in lower case.
     headers: HashMap<String, String>,
-    body: String,
+    pub(super) body: String,
 }
 
 async fn get(patient: &Patient, url: &PublicUrl, path: &str) -> anyhow::Result<Answer> {
+    get_at_most(patient, url, path, ANSWER_LEN_MAX).await
+}
+
+/// The answer to a GET, cut off after `len_max` bytes.
+pub(super) async fn get_at_most(
+    patient: &Patient,
+    url: &PublicUrl,
+    path: &str,
+    len_max: u64,
+) -> anyhow::Result<Answer> {
     let exchange = async {
         let mut stream = connect(patient, url).await?;
         let request = format!(
@@ -288,7 +298,7 @@ async fn get(patient: &Patient, url: &PublicUrl, path: &str) -> anyhow::Result<A
         stream.flush().await?;
         let mut answer = Vec::new();
         // A TLS peer that just hangs up has said all it wanted to.
-        if let Err(error) = stream.take(ANSWER_LEN_MAX).read_to_end(&mut answer).await
+        if let Err(error) = stream.take(len_max).read_to_end(&mut answer).await
             && error.kind() != io::ErrorKind::UnexpectedEof
         {
             return Err(error.into());

@@ -29,14 +29,20 @@ pub struct Files {
     pub key: PathBuf,
 }
 
-/// How this server speaks TLS: versions 1.2 and 1.3, tickets instead of a memory of clients.
+/// How this server speaks TLS at its shared port: versions 1.2 and 1.3, tickets instead of a memory of clients.
 pub fn server_config(store: Arc<CertificateStore>) -> anyhow::Result<ServerConfig> {
+    let mut config = sip_server_config(store)?;
+    config.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
+    Ok(config)
+}
+
+/// The same for SIP, which has no name inside TLS: where none is asked for, whatever a phone offers does no harm (RFC 7301 §3.2).
+pub fn sip_server_config(store: Arc<CertificateStore>) -> anyhow::Result<ServerConfig> {
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .context("TLS versions")?
         .with_no_client_auth()
         .with_cert_resolver(store);
-    config.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
     config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().context("TLS tickets")?;
     Ok(config)
 }
@@ -47,6 +53,13 @@ pub fn client_config(roots: RootCertStore) -> anyhow::Result<ClientConfig> {
         .with_safe_default_protocol_versions()
         .context("TLS versions")?;
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// Whom this machine trusts.
+pub fn authorities() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots
 }
 
 /// The cryptography behind every TLS connection of this process.

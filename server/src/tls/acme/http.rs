@@ -36,8 +36,7 @@ pub(super) struct Client {
 impl Client {
     /// Trusts the authorities of this machine and those in `also`, a PEM file.
     pub(super) fn new(also: Option<&Path>) -> anyhow::Result<Self> {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        let mut roots = tls::authorities();
         if let Some(path) = also {
             roots.add_parsable_certificates(tls::read_chain(path)?);
         }
