@@ -59,6 +59,8 @@ pub struct Figures {
     pub no_address: u64,
     /// Calls beyond what a Trunk bears.
     pub trunk_limit: u64,
+    /// Calls that withhold their number, which the Trunk does not take.
+    pub withheld_refused: u64,
     /// Calls without a port for their media.
     pub no_port: u64,
     /// Calls whose phone had no place in its Room.
@@ -154,6 +156,7 @@ impl Figures {
             ("offhook_gateway_failovers_total", self.failovers),
             ("offhook_gateway_no_address_total", self.no_address),
             ("offhook_gateway_trunk_limit_total", self.trunk_limit),
+            ("offhook_gateway_withheld_refused_total", self.withheld_refused),
             ("offhook_gateway_no_port_total", self.no_port),
             ("offhook_gateway_no_seat_total", self.no_seat),
             ("offhook_gateway_silent_ended_total", self.silent_ended),

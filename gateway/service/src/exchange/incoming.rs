@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use gateway_core::call::{CALLER, Call, Group};
 use gateway_core::endpoint::Place;
+use gateway_core::outbound;
 use gateway_core::leg::{Event, Leg, Reliable, Settings};
 use gateway_core::transaction::{Flow, ServerId};
 use gateway_sip::sanity::IncomingRequest;
@@ -16,7 +17,7 @@ use model::{AccountId, CallId, UserId};
 use super::legs::{SipLeg, Sticky};
 use super::people::Invitation;
 use super::trunks::TrunkId;
-use super::words::{capabilities, quirks, session_policy};
+use super::words::{capabilities, session_policy};
 use super::{AGENT, Exchange, PhoneCall, Side, Target};
 
 /// How much longer the exchange waits than the Users ring.
@@ -210,7 +211,7 @@ impl Exchange {
             session: session_policy(&self.config),
             capabilities: capabilities(trunk),
             local: self.local(door.public.ip(), port),
-            quirks: quirks(trunk),
+            quirks: outbound::quirks(trunk),
         };
         let rng = &mut self.rng;
         let received = Leg::receive(settings, server, incoming, &mut || rand::Rng::next_u64(rng));

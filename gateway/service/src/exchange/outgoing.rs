@@ -5,17 +5,15 @@ use std::time::{Duration, Instant};
 
 use gateway_core::call::LegKey;
 use gateway_core::leg::{Credential, Ended, Leg, Order, Outgoing, Settings, Told, Why};
+use gateway_core::outbound::{self, Caller, Dialled};
 use gateway_core::{call, leg};
-use gateway_sip::{
-    HeaderName, Headers, Host, MAX_FORWARDS_DEFAULT, NameAddr, SipUri, StatusCode, Uri,
-};
-use model::phone::PhoneTarget;
-use model::phone::rows::{self, NumberFormat, Peering, Quirk, Trunk};
+use gateway_sip::{Host, MAX_FORWARDS_DEFAULT, NameAddr, SipUri, StatusCode, Uri};
+use model::phone::rows::{self, Peering, Trunk};
 use model::{CallId, UserId};
 
 use super::legs::SipLeg;
 use super::trunks::{TrunkId, TrunkState};
-use super::words::{capabilities, host_of, quirks, session_policy};
+use super::words::{capabilities, host_of, session_policy};
 use super::{AGENT, Exchange, Route, Side, Target, Timer};
 use crate::sound::LegId;
 
@@ -26,9 +24,8 @@ const ATTEMPT_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Dialling {
     pub(super) trunk: TrunkId,
-    pub(super) number: PhoneTarget,
-    pub(super) user: UserId,
-    pub(super) name: Option<String>,
+    pub(super) number: Dialled,
+    pub(super) caller: Caller,
     /// The Trunks that are tried after it.
     pub(super) others: VecDeque<TrunkId>,
     /// One less than that of the request this call comes of.
@@ -160,7 +157,12 @@ impl Exchange {
         let (leg_id, port) = self.open_leg(door.local.ip())?;
         let target = request_uri(&trunk, dialling, route, ways.as_ref());
         let own = Host::Ip(door.public.ip());
-        let (from, headers) = identity(&trunk, dialling, user.as_deref(), &own);
+        let who = outbound::identity(&trunk, &dialling.caller, &own);
+        let Ok((from, headers)) = who else {
+            self.figures.withheld_refused += 1;
+            self.sound.close(leg_id);
+            return None;
+        };
         let outgoing = Outgoing {
             from,
             to: NameAddr::new(target.clone()),
@@ -177,7 +179,7 @@ impl Exchange {
             session: session_policy(&self.config),
             capabilities: capabilities(&trunk),
             local: self.local(door.public.ip(), port),
-            quirks: quirks(&trunk),
+            quirks: outbound::quirks(&trunk),
         };
         let rng = &mut self.rng;
         let (leg, actions) = Leg::call(settings, &outgoing, &mut || rand::Rng::next_u64(rng));
@@ -247,8 +249,7 @@ impl Exchange {
         let Some(attempt) = leg.attempt.take() else {
             return false;
         };
-        let cant = ended.why == Why::Vanished
-            || ended.why == Why::Remote && matches!(ended.code.get(), 408 | 500 | 502 | 503 | 504);
+        let goes_on = outbound::goes_on(&ended, attempt.progressed);
         let (call, key) = (leg.call, leg.key);
         let still_wanted = self
             .calls
@@ -258,7 +259,7 @@ impl Exchange {
             let (trunk, address) = (attempt.dialling.trunk.clone(), attempt.route.address);
             self.on_health(&trunk, address, false);
         }
-        if !cant || attempt.progressed || !attempt.has_next() || !still_wanted {
+        if !goes_on || !attempt.has_next() || !still_wanted {
             return false;
         }
         self.figures.failovers += 1;
@@ -275,80 +276,16 @@ fn request_uri(
     route: &Route,
     ways: Option<&rows::Dialling>,
 ) -> Uri {
-    let number = dialling.number.number().map_or_else(
-        || dialling.number.as_str().to_owned(),
-        |number| format_number(number, trunk.number_format, ways),
-    );
-    let host = match (&trunk.peering, trunk.targets.first()) {
-        (Peering::Registration(registration), _) if registration.domain.is_some() => registration
-            .domain
-            .as_ref()
-            .map_or(Host::Ip(route.address.ip()), host_of),
-        (_, Some(target)) => host_of(&target.host),
-        _ => Host::Ip(route.address.ip()),
+    let number = outbound::written(&dialling.number, trunk, ways);
+    let registered = match &trunk.peering {
+        Peering::Registration(registration) => registration.domain.as_ref(),
+        Peering::Address | Peering::Inbound(_) => None,
     };
+    let host = registered.or(trunk.targets.first().map(|target| &target.host));
+    let host = host.map_or(Host::Ip(route.address.ip()), host_of);
     let mut uri = SipUri::new(Some(&number), host, None);
     uri.params.set("user", Some("phone"));
     uri.into()
-}
-
-/// A number in the way a Trunk reads it; `ways` is how the Account's country dials.
-fn format_number(number: &str, format: NumberFormat, ways: Option<&rows::Dialling>) -> String {
-    let (Some(digits), Ok(world)) = (number.strip_prefix('+'), number.parse()) else {
-        return number.to_owned();
-    };
-    let prefix = ways.map_or("00", |ways| ways.international_prefix.as_str());
-    let abroad = || format!("{prefix}{digits}");
-    match format {
-        NumberFormat::Plus => number.to_owned(),
-        NumberFormat::Digits => digits.to_owned(),
-        NumberFormat::International => abroad(),
-        NumberFormat::National => ways
-            .and_then(|ways| ways.national(&world))
-            .unwrap_or_else(abroad),
-    }
-}
-
-/// From, and what else says who calls.
-fn identity(
-    trunk: &Trunk,
-    dialling: &Dialling,
-    user: Option<&str>,
-    own: &Host,
-) -> (NameAddr, Headers) {
-    let caller = &trunk.caller;
-    let number = caller.number.as_ref().map(|number| number.as_str());
-    let domain = match (&caller.from_domain, &trunk.peering) {
-        (Some(domain), _) => host_of(domain),
-        (None, Peering::Registration(registration)) => registration
-            .domain
-            .as_ref()
-            .or(trunk.targets.first().map(|target| &target.host))
-            .map_or(own.clone(), host_of),
-        (None, _) => own.clone(),
-    };
-    let shown = number.or(user);
-    let mut from = NameAddr::new(SipUri::new(shown, domain.clone(), None));
-    from.display = caller
-        .name
-        .as_ref()
-        .map(|name| name.as_str().to_owned())
-        .or_else(|| dialling.name.clone());
-    let mut headers = Headers::new();
-    if let Some(number) = number {
-        let mut asserted = NameAddr::new(SipUri::new(Some(number), domain, None));
-        asserted.display.clone_from(&from.display);
-        if caller.asserted {
-            headers.push(HeaderName::PAssertedIdentity, &asserted);
-        }
-        if trunk.quirks.contains(&Quirk::RemotePartyId) {
-            headers.push(
-                HeaderName::RemotePartyId,
-                format_args!("{asserted};party=calling;screen=yes;privacy=off"),
-            );
-        }
-    }
-    (from, headers)
 }
 
 /// What a Trunk's challenges are answered with.
@@ -386,43 +323,14 @@ impl Attempt {
 }
 
 impl Dialling {
-    pub(super) fn new(
-        trunk: TrunkId,
-        number: PhoneTarget,
-        user: UserId,
-        name: Option<String>,
-    ) -> Self {
+    /// A call that begins here.
+    pub(super) fn new(trunk: TrunkId, number: Dialled, caller: Caller) -> Self {
         Self {
             trunk,
             number,
-            user,
-            name,
+            caller,
             others: VecDeque::new(),
             max_forwards: MAX_FORWARDS_DEFAULT,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_written_as_the_trunk_reads_them() {
-        let of = |country: &str| -> rows::Dialling {
-            toml::from_str(&format!("country = \"{country}\"")).unwrap()
-        };
-        let check = |format, number: &str, country: Option<&str>, expected: &str| {
-            let ways = country.map(of);
-            assert_eq!(format_number(number, format, ways.as_ref()), expected);
-        };
-        let number = "+4930123456";
-        check(NumberFormat::Plus, number, None, "+4930123456");
-        check(NumberFormat::Digits, number, None, "4930123456");
-        check(NumberFormat::International, number, None, "004930123456");
-        check(NumberFormat::National, number, Some("49"), "030123456");
-        check(NumberFormat::National, number, Some("43"), "004930123456");
-        check(NumberFormat::National, number, None, "004930123456");
-        check(NumberFormat::National, "116117", Some("49"), "116117");
     }
 }

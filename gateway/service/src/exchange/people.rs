@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use gateway_core::call::{self, CALLER, Call, Group, LegKey};
 use gateway_core::leg::{self, Ended, Order, Told, Why};
+use gateway_core::outbound::{self, Caller, Denied, Outside, Plan};
 use gateway_sip::StatusCode;
-use model::phone::rows::{Line, ShortNumber, Telephony};
+use model::phone::rows::Telephony;
 use model::phone::{
     Dial, PhoneCommand, PhoneCommandKind, PhoneEnd, PhoneEvent, PhoneEventKind, PhoneReason,
     PhoneTarget, Progress, Ring, USERS_RUNG_MAX, Unanswered,
@@ -124,40 +125,34 @@ impl Exchange {
     }
 
     fn on_dial(&mut self, now: Instant, account: AccountId, id: CallId, dial: &Dial) {
-        let refuse = |reason| PhoneEnd::of(reason);
-        let end = if self.calls.contains_key(&id) {
+        let way = if self.calls.contains_key(&id) {
             return; // It came twice.
         } else if self.draining || self.calls.len() >= self.config.calls_max {
             Err(PhoneReason::Full)
         } else {
-            match self.rows.get(&account).cloned() {
-                Some(rows) => way_out(&rows, dial),
-                None => Err(PhoneReason::NoRoute),
-            }
+            let rows = self.rows.get(&account).ok_or(PhoneReason::NoRoute);
+            rows.and_then(|rows| {
+                let outside = way_out(rows, dial)?;
+                let caller = caller_of(rows, dial, &outside);
+                let mut trunks = outside.trunks.into_iter().map(|name| (account, name));
+                let first = trunks.next().ok_or(PhoneReason::NoRoute)?;
+                Ok(Dialling {
+                    others: trunks.collect(),
+                    ..Dialling::new(first, outside.number, caller)
+                })
+            })
         };
-        let way = match end {
-            Ok(way) => way,
+        let dialling = match way {
+            Ok(dialling) => dialling,
             Err(reason) => {
                 self.figures.refused_out(reason.label());
-                return self.tell_end(account, id, refuse(reason));
+                return self.tell_end(account, id, PhoneEnd::of(reason));
             }
         };
         let ring = Duration::from_millis(dial.ring.get()).min(RING_MAX);
-        let (targets, group) = match way {
-            Way::Trunks(trunks, number) => {
-                let mut trunks = trunks.into_iter().map(|name| (account, name));
-                let Some(first) = trunks.next() else {
-                    return self.tell_end(account, id, refuse(PhoneReason::NoRoute));
-                };
-                let dialling = Dialling {
-                    others: trunks.collect(),
-                    ..Dialling::new(first, number, dial.user.clone(), dial.name.clone())
-                };
-                (vec![Target::Trunk(Box::new(dialling))], vec![0])
-            }
-        };
+        let targets = vec![Target::Trunk(Box::new(dialling))];
         let groups = vec![Group {
-            targets: group,
+            targets: vec![0],
             ring,
         }];
         let (call, actions) = Call::new(now, groups);
@@ -287,84 +282,29 @@ impl PhoneCall {
     }
 }
 
-/// By what a call goes out.
-enum Way {
-    /// By the first of these Trunks that takes it.
-    Trunks(Vec<model::phone::rows::RowName>, PhoneTarget),
+/// The way of a call to outside; nowhere unless the Account says so.
+fn way_out(rows: &Telephony, dial: &Dial) -> Result<Outside, PhoneReason> {
+    // An address of SIP is called by no Trunk.
+    let dialled = dial.to.number().ok_or(PhoneReason::Forbidden)?;
+    match outbound::plan(rows, Some(&dial.user), dialled) {
+        Ok(Plan::Outside(outside)) => Ok(outside),
+        Ok(Plan::Inside(_)) | Err(Denied::NoTrunk) => Err(PhoneReason::NoRoute),
+        Err(Denied::Help(_)) => Err(PhoneReason::Emergency),
+        Err(Denied::NoNumber) => Err(PhoneReason::NoSuchNumber),
+        Err(Denied::User | Denied::Destination) => Err(PhoneReason::Forbidden),
+    }
 }
 
-/// The way of a call to outside: by every Trunk that may call there; nowhere unless the Account says so.
-fn way_out(rows: &Telephony, dial: &Dial) -> Result<Way, PhoneReason> {
-    let Some(dialled) = dial.to.number() else {
-        return Err(PhoneReason::Forbidden); // An address of SIP is called by no Trunk.
-    };
-    if let Ok(short) = dialled.parse::<ShortNumber>() {
-        if rows.emergency.covers(&short) {
-            return way_to_help(rows, &short);
-        }
-        let may = |(_, trunk): &(_, &model::phone::rows::Trunk)| {
-            trunk.enabled && trunk.destinations.allows_short(&short)
-        };
-        let trunks: Vec<_> = rows
-            .trunks
-            .iter()
-            .filter(may)
-            .map(|(name, _)| name.clone())
-            .collect();
-        if !trunks.is_empty() {
-            return Ok(Way::Trunks(trunks, dial.to.clone()));
-        }
+/// Who dials, as the other side is to know them.
+fn caller_of(rows: &Telephony, dial: &Dial, outside: &Outside) -> Caller {
+    let settings = rows.users.get(&dial.user);
+    let own = settings.and_then(|settings| settings.number.clone());
+    Caller {
+        number: outside.shown.clone().or(own),
+        name: dial.name.clone(),
+        withheld: !outside.help && settings.is_some_and(|settings| settings.withhold_number),
+        diverted: None,
     }
-    if let Ok(extension) = dialled.parse()
-        && rows.numbers.contains_key(&Line::Extension(extension))
-    {
-        return Err(PhoneReason::NoRoute);
-    }
-    let number = match &rows.dialling {
-        Some(dialling) => dialling.number(dialled),
-        None => dialled.parse().ok(),
-    };
-    let number = number.ok_or(PhoneReason::NoSuchNumber)?;
-    let of_user = rows.users.get(&dial.user);
-    let allowed = of_user.and_then(|user| user.destinations.as_ref());
-    if allowed.is_some_and(|destinations| !destinations.allows(&number)) {
-        return Err(PhoneReason::Forbidden);
-    }
-    if rows.trunks.values().all(|trunk| !trunk.enabled) {
-        return Err(PhoneReason::NoRoute);
-    }
-    let may = |(_, trunk): &(_, &model::phone::rows::Trunk)| {
-        trunk.enabled && !trunk.targets.is_empty() && trunk.destinations.allows(&number)
-    };
-    let trunks: Vec<_> = rows
-        .trunks
-        .iter()
-        .filter(may)
-        .map(|(name, _)| name.clone())
-        .collect();
-    if trunks.is_empty() {
-        return Err(PhoneReason::Forbidden);
-    }
-    let target = format!("tel:{number}").parse();
-    Ok(Way::Trunks(
-        trunks,
-        target.map_err(|_| PhoneReason::NoSuchNumber)?,
-    ))
-}
-
-/// Calls for help go by a table of their own, past all limits, or not at all.
-fn way_to_help(rows: &Telephony, short: &ShortNumber) -> Result<Way, PhoneReason> {
-    let route = rows
-        .emergency
-        .routes
-        .get(short)
-        .ok_or(PhoneReason::Emergency)?;
-    let dialled = route.dial.as_deref().unwrap_or(short.as_str());
-    let target = format!("tel:{dialled}").parse();
-    Ok(Way::Trunks(
-        route.trunks.clone(),
-        target.map_err(|_| PhoneReason::Emergency)?,
-    ))
 }
 
 /// What a caller's provider is told of a User who does not answer.

@@ -1,6 +1,6 @@
 //! The same things in the words of rows, of SIP and of signaling.
 
-use gateway_core::leg::{Ended, Quirks, SessionPolicy, Why};
+use gateway_core::leg::{Ended, SessionPolicy, Why};
 use gateway_sip::negotiate::{Capabilities, Codec, KEY_BYTES_LEN, Local, MasterKeyBytes, Security};
 use gateway_sip::{Host, StatusCode};
 use model::phone::rows;
@@ -53,18 +53,6 @@ pub(super) fn capabilities(trunk: &rows::Trunk) -> Capabilities {
             rows::Srtp::Optional => Security::Accept,
             rows::Srtp::Required => Security::Require,
         },
-    }
-}
-
-/// What a Trunk does not bear.
-pub(super) fn quirks(trunk: &rows::Trunk) -> Quirks {
-    let has = |quirk| trunk.quirks.contains(&quirk);
-    Quirks {
-        no_session_timers: has(rows::Quirk::NoSessionTimers),
-        no_reliable: has(rows::Quirk::NoReliable),
-        no_update: has(rows::Quirk::NoUpdate),
-        no_refer: has(rows::Quirk::NoRefer),
-        hold_by_zero_address: has(rows::Quirk::HoldByZeroAddress),
     }
 }
 
