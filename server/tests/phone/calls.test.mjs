@@ -1,0 +1,171 @@
+// Phone calls through a provider that is not ours: kamailio, with telephones of the world behind it (sipp) and browsers on our side. All of
+// them send back what they hear, so that who hears something was heard, too.
+
+import assert from 'node:assert/strict';
+
+import { hears } from '../browser/lib/meeting.mjs';
+import { story } from '../browser/lib/story.mjs';
+import { eventually } from '../browser/lib/wait.mjs';
+import { NUMBER, OUTSIDE, PROVIDER, WORLD, skip, startRig } from './rig.mjs';
+
+const ACCOUNT = `
+[dialling]
+country = "49"
+national_prefix = "0"
+international_prefix = "00"
+
+[numbers."${NUMBER}"]
+to = { user = "alice" }
+
+[users.alice]
+number = "${NUMBER}"
+`;
+
+/** A Trunk that registers, over UDP unless told otherwise. */
+const trunk = (more = '', transport = 'udp') => `${ACCOUNT}
+[trunks.provider]
+peering.registration = { user = "office", domain = "provider.test", expires_seconds = 120 }
+targets = ["sip:${PROVIDER}${transport === 'tls' ? ':5061' : ':5060'};transport=${transport}"]
+password = "secret"
+codecs = ["pcma"]
+destinations = { allow = ["+49"] }
+health_seconds = 5
+${more}
+`;
+
+const options = { server: false, skip };
+
+story('the Trunk registers, is looked after, and registers again after a restart', options, async (world) => {
+  const rig = await startRig(world);
+  await rig.startProvider();
+  world.server = await rig.startServer(trunk());
+  await rig.figureBecomes('offhook_gateway_trunks_up', 1);
+  assert.equal(await rig.figure('offhook_gateway_registrations_total'), 1);
+  const findings = await rig.doctor();
+  assert.ok(findings.every(({ outcome }) => outcome !== 'bad'), JSON.stringify(findings));
+  assert.match(findings.find(({ check }) => check === 'trunks').what, /^1 of 1 answer/);
+
+  await world.server.stop();
+  const missed = rig.calls('calls', NUMBER, '-d', '1');
+  await missed.says(/480|Unexpected/); // It took its registration back.
+  await missed.close();
+  await world.server.start();
+  await rig.figureBecomes('offhook_gateway_trunks_up', 1);
+
+  await rig.apply(trunk().replace('"secret"', '"wrong"'));
+  await rig.figureBecomes('offhook_gateway_trunks_up', 0);
+  assert.match((await rig.doctor()).find(({ check }) => check === 'trunks').what, /^0 of 1 can be called/);
+  await rig.apply(trunk());
+  await rig.figureBecomes('offhook_gateway_trunks_up', 1);
+});
+
+story('a telephone calls the Number, a browser rings and answers, and hangs up', options, async (world) => {
+  const { rig, alice } = await office(world, trunk());
+  const phone = rig.calls('calls-until-bye', NUMBER);
+  await alice.readsThat('incoming', /Caller of the world.*\+498912345678/s);
+  await alice.press('accept-audio');
+  await alice.isIn('connected');
+  await hears(alice);
+  await alice.press('hangup');
+  await phone.succeeds();
+  await rig.figureBecomes('offhook_gateway_calls', 0);
+});
+
+story('the caller gives up, is declined, and hangs up', options, async (world) => {
+  const { rig, alice } = await office(world, trunk());
+  const declined = rig.calls('calls', NUMBER, '-d', '1');
+  await alice.sees('incoming');
+  await alice.press('decline');
+  await declined.says(/486/);
+  await declined.close();
+
+  const phone = rig.calls('calls', NUMBER, '-d', '4000');
+  await alice.sees('incoming');
+  await alice.press('accept-audio');
+  await alice.isIn('connected');
+  await phone.succeeds();
+  await alice.isIn('ended', 'idle');
+  await rig.figureBecomes('offhook_gateway_calls', 0);
+});
+
+story('a number is dialled, heard before it answers, given keys, and hangs up', options, async (world) => {
+  const { rig, alice } = await office(world, trunk());
+  const phone = await rig.answers('early', '-d', '8000');
+  await dials(alice, OUTSIDE);
+  await eventually('what comes before the answer is heard', async () => (await told(alice, 'call.progress')).some(({ progress }) => progress === 'early_media'));
+  await hears(alice);
+  await alice.isIn('connected');
+  await hears(alice);
+  await alice.page.keyboard.press('k');
+  await alice.sees('keys-pressed');
+  for (const key of ['1', '#']) await alice.page.keyboard.press(key);
+  // The telephone sends them back, as all it hears.
+  await eventually('the keys have been there and back', async () => (await told(alice, 'call.dtmf')).map(({ keys }) => keys).join('') === '1#');
+  await phone.succeeds();
+  await alice.isIn('ended', 'idle');
+  await rig.figureBecomes('offhook_gateway_calls', 0);
+});
+
+story('a number rings, answers, and the browser hangs up; one is busy; one is nobody’s to call', options, async (world) => {
+  const { rig, alice } = await office(world, trunk());
+  const phone = await rig.answers('answers');
+  await dials(alice, '089 12345678');
+  await alice.isIn('connected');
+  await hears(alice);
+  await alice.press('hangup');
+  await phone.succeeds();
+  await alice.press('outcome-close');
+
+  for (const [number, words] of [['+49555123456', /busy/i], ['+49556123456', /refused|provider/i], ['+15550100', /not allowed/i]]) {
+    await dials(alice, number);
+    await alice.readsThat('outcome', words);
+    await alice.press('outcome-close');
+  }
+  await rig.figureBecomes('offhook_gateway_calls', 0);
+});
+
+story('over TLS to the provider, and SRTP to the telephone', options, async (world) => {
+  const { rig, alice } = await office(world, trunk('srtp = "required"\n', 'tls'));
+  await rig.phone('world', WORLD, `<sip:world@${WORLD}>;regint=0;answermode=auto;mediaenc=srtp-mand;audio_codecs=PCMA`);
+  await dials(alice, OUTSIDE);
+  await alice.isIn('connected');
+  await hears(alice);
+  await alice.press('hangup');
+  await rig.figureBecomes('offhook_gateway_calls', 0);
+});
+
+/** A server with this telephony, registered, and Alice at her browser. */
+async function office(world, telephony) {
+  const rig = await startRig(world);
+  await rig.startProvider();
+  world.server = await rig.startServer(telephony);
+  await rig.figureBecomes('offhook_gateway_trunks_up', 1);
+  const token = encodeURIComponent(await rig.token('alice', 'Alice'));
+  const alice = await world.visitor(await world.browser('chromium'), { at: `/#token=${token}`, scripts: [keepFrames] });
+  alice.name = 'Alice';
+  await alice.isSignedIn();
+  return { rig, alice };
+}
+
+async function dials(person, number) {
+  await person.press('open-dialpad');
+  await person.type('number', number);
+  await person.press('dial');
+}
+
+/** What the server told of its own accord, by type. */
+function told(person, type) {
+  return person.page.evaluate((kind) => globalThis.keptFrames.filter((frame) => frame.type === kind).map(({ data }) => data), type);
+}
+
+/** Goes into a page before its own scripts: keeps what the server says. */
+function keepFrames() {
+  const Original = globalThis.WebSocket;
+  globalThis.keptFrames = [];
+  globalThis.WebSocket = class WebSocket extends Original {
+    constructor(...args) {
+      super(...args);
+      this.addEventListener('message', ({ data }) => globalThis.keptFrames.push(JSON.parse(data)));
+    }
+  };
+}

@@ -1,0 +1,229 @@
+// A telephone network on one machine: the provider (kamailio), telephones of the world (sipp, baresip) and desk phones (baresip) around
+// the real server, in the network that `alone` makes. See there for who has which address.
+
+import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+
+import { OFFHOOK, Offhook } from '../browser/lib/offhook.mjs';
+import { eventually } from '../browser/lib/wait.mjs';
+import { makeAuthority } from '../network/pki.mjs';
+
+const run = promisify(execFile);
+const here = (name) => fileURLToPath(new URL(name, import.meta.url));
+
+/** The actors' addresses, in `alone`. */
+export const PROVIDER = '10.44.0.1';
+export const SERVER = '10.44.0.2';
+export const DESK = '10.44.0.10';
+export const WORLD = '10.44.0.20';
+export const CALLER = '10.44.0.21';
+
+/** The Number of the Account, and one of the world. */
+export const NUMBER = '+49301234567';
+export const OUTSIDE = '+498912345678';
+
+const URL_OF_SERVER = 'http://localhost:8080';
+
+/** How much of what a program printed a failed test shows. */
+const LINES_MAX = 60;
+
+/** Why the tests of this folder can't run here; `false` where they can. */
+export const skip = process.env.PHONE_NETWORK === 'own' ? false : 'run it as root by server/tests/phone/alone, in a network of its own';
+
+/** A rig whose programs end with the story. */
+export async function startRig(world) {
+  const rig = new Rig(await mkdtemp(path.join(tmpdir(), 'offhook-phone-')));
+  world.whenOver(() => rig.close());
+  rig.authority = await makeAuthority(path.join(rig.folder, 'authority'));
+  return rig;
+}
+
+class Rig {
+  #programs = [];
+
+  constructor(folder) {
+    this.folder = folder;
+  }
+
+  /** Starts the server as an operator has it, with the Account of `telephony` (TOML) and more lines for `[gateway]`. */
+  async startServer(telephony, gateway = '') {
+    this.config = path.join(this.folder, 'offhook.toml');
+    await writeFile(this.config, `
+listen = ["127.0.0.1:8080", "[::1]:8080"]
+data_dir = "${this.folder}/data"
+drain_seconds = 1
+
+[relay]
+listen_udp = ["127.0.0.1:3478"]
+listen_tcp = ["127.0.0.1:3478"]
+
+[gateway]
+listen_udp = ["${SERVER}:5060"]
+listen_tcp = ["${SERVER}:5060"]
+${gateway}
+`);
+    // What vouches for the provider is what this machine trusts.
+    const env = { SSL_CERT_FILE: this.authority.certificate };
+    const server = new Offhook([OFFHOOK, 'serve', '--config', this.config], env, async () => (await fetch(`${URL_OF_SERVER}/readyz`)).ok);
+    server.url = URL_OF_SERVER;
+    this.server = server;
+    await server.start();
+    await this.apply(telephony);
+    return server;
+  }
+
+  /** Gives the Account this telephony; the server has it within two seconds. */
+  async apply(telephony) {
+    const file = path.join(this.folder, 'telephony.toml');
+    await writeFile(file, telephony);
+    await run(OFFHOOK, ['apply', file, '--yes', '--config', this.config]);
+  }
+
+  /** An access token of somebody who may call phones. */
+  async token(user, name) {
+    const { stdout } = await run(OFFHOOK, ['token', '--config', this.config, '--user', user, '--name', name, '--phone']);
+    return stdout.trim();
+  }
+
+  /** What the doctor says of phones, by line. */
+  async doctor() {
+    const { stdout } = await run(OFFHOOK, ['doctor', '--config', this.config, '--json']).catch((error) => error);
+    return JSON.parse(stdout).findings.filter(({ check }) => check === 'phones' || check === 'trunks');
+  }
+
+  /** A figure of the server, all its labels together; 0 where there is none yet. */
+  async figure(name) {
+    const text = await (await fetch(`${URL_OF_SERVER}/metrics`)).text();
+    const lines = text.split('\n').filter((line) => line.startsWith(`${name} `) || line.startsWith(`${name}{`));
+    return lines.reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' '))), 0);
+  }
+
+  async figureBecomes(name, value) {
+    await eventually(`${name} is ${value}`, async () => {
+      const now = await this.figure(name);
+      return now === value || Promise.reject(new Error(String(now)));
+    });
+  }
+
+  /** Starts the provider; `minExpires` is the shortest registration it grants, in seconds. */
+  async startProvider({ minExpires = 60 } = {}) {
+    const { certificate, key } = await this.authority.sign('provider', [`IP:${PROVIDER}`, 'DNS:provider.test']);
+    const text = (await readFile(here('kamailio.cfg'), 'utf8'))
+      .replace('FOLDER/provider.key', key)
+      .replace('FOLDER/provider.pem', certificate)
+      .replace('MIN_EXPIRES', String(minExpires));
+    const file = path.join(this.folder, 'kamailio.cfg');
+    await writeFile(file, text);
+    return this.start('kamailio', '-DD', '-E', '-m', '64', '-M', '8', '-Y', this.folder, '-f', file);
+  }
+
+  /** A telephone of the world that is called, by a scenario of ours; it sends back whatever it hears. Ends well, or not. */
+  async answers(scenario, ...args) {
+    const program = this.start('sipp', '-sf', here(`sipp/${scenario}.xml`), '-i', WORLD, '-p', '5060', '-mi', WORLD, '-mp', '30000',
+      '-rtp_echo', '-m', '1', '-nostdin', '-trace_err', '-error_file', path.join(this.folder, `${scenario}.err`), ...args);
+    await listens(WORLD, 5060);
+    return program;
+  }
+
+  /** A telephone of the world that calls `number` by way of the provider; it sends back whatever it hears. */
+  calls(scenario, number, ...args) {
+    return this.start('sipp', `${PROVIDER}:5060`, '-sf', here(`sipp/${scenario}.xml`), '-i', CALLER, '-p', '5060', '-mi', CALLER, '-mp', '30000',
+      '-rtp_echo', '-s', number, '-m', '1', '-nostdin', '-trace_err', '-error_file', path.join(this.folder, `${scenario}.err`), ...args);
+  }
+
+  /** A phone that picks up by itself and gives a steady tone; `account` is its line of baresip's `accounts`. */
+  async phone(name, address, account) {
+    const folder = path.join(this.folder, name);
+    await run('mkdir', ['-p', folder]);
+    const modules = (await run('sh', ['-c', 'ls -d /usr/lib/baresip/modules /usr/lib/*/baresip/modules 2>/dev/null | head -1'])).stdout.trim();
+    await writeFile(path.join(folder, 'accounts'), `${account}\n`);
+    await writeFile(path.join(folder, 'config'), `
+sip_listen ${address}:5060
+sip_cafile ${this.authority.certificate}
+net_interface ${address}
+rtp_ports 31000-31100
+call_max_calls 4
+audio_source ausine,400
+audio_player aufile,${folder}/heard.wav
+audio_alert aufile,${folder}/alert.wav
+module_path ${modules}
+module g711.so
+module g722.so
+module srtp.so
+module ausine.so
+module aufile.so
+module_app account.so
+module_app menu.so
+`);
+    return this.start('baresip', '-f', folder, '-v');
+  }
+
+  /** Starts a program, which ends with the rig at the latest. */
+  start(command, ...args) {
+    const program = new Program(command, args, this.folder);
+    this.#programs.push(program);
+    return program;
+  }
+
+  async close() {
+    await this.server?.close();
+    for (const program of this.#programs.reverse()) await program.close();
+    await rm(this.folder, { recursive: true, force: true });
+  }
+}
+
+class Program {
+  #child;
+  #ended;
+  #lines = [];
+
+  constructor(command, args, folder) {
+    this.command = path.basename(command);
+    this.#child = spawn(command, args, { cwd: folder, stdio: ['ignore', 'pipe', 'pipe'] });
+    this.#ended = Promise.race([once(this.#child, 'exit').then(([code, signal]) => code ?? signal), once(this.#child, 'error').then(([error]) => error.message)]);
+    for (const stream of [this.#child.stdout, this.#child.stderr]) stream.on('data', (bytes) => this.#keep(String(bytes)));
+  }
+
+  /** What it printed last. */
+  get said() {
+    return this.#lines.join('\n');
+  }
+
+  /** Waits until it has ended as it should. */
+  async succeeds() {
+    const how = await this.#ended;
+    if (how !== 0) throw new Error(`${this.command} ended with ${how}:\n${this.said}`);
+  }
+
+  /** Waits until it prints something like this. */
+  async says(pattern) {
+    await eventually(`${this.command} says ${pattern}`, () => pattern.test(this.said) || Promise.reject(new Error(this.said.slice(-500))));
+  }
+
+  async close() {
+    if (this.#child.exitCode === null && this.#child.signalCode === null && this.#child.pid) {
+      this.#child.kill('SIGTERM');
+      const late = setTimeout(() => this.#child.kill('SIGKILL'), 5_000);
+      await this.#ended;
+      clearTimeout(late);
+    }
+  }
+
+  #keep(text) {
+    this.#lines.push(...text.trimEnd().split('\n'));
+    this.#lines.splice(0, this.#lines.length - LINES_MAX);
+  }
+}
+
+/** Waits until somebody has this UDP port. */
+async function listens(address, port) {
+  await eventually(`UDP ${address}:${port} is open`, async () => {
+    const { stdout } = await run('ss', ['-Hlun', `src ${address} and sport = :${port}`]);
+    return stdout.trim() !== '';
+  });
+}
