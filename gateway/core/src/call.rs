@@ -49,6 +49,12 @@ pub enum Event {
     Transfer(Vec<Group>),
     /// It is not.
     RefuseTransfer(StatusCode),
+    /// Where a call that is led goes on, after [`Action::Lead`], at once or later; behind those who still ring. Without any group it ends.
+    Lead(Vec<Group>),
+    /// A call that is led ends with this.
+    Refuse(StatusCode),
+    /// The caller is answered before anybody is there to talk to: it waits in a Queue, or hears a Menu.
+    TakeUp,
     /// End it all.
     HangUp,
     /// [`Call::poll_timeout`] has come.
@@ -93,6 +99,9 @@ pub enum Action {
         /// Which dialog there is replaced.
         replaces: Option<DialogId>,
     },
+    /// Nobody of all groups has answered a call that is led; this is the best of what they said. It waits for [`Event::Lead`] or
+    /// [`Event::Refuse`].
+    Lead(Ended),
     /// A key for the other Leg.
     Key {
         /// For whom.
@@ -115,6 +124,8 @@ pub struct Call {
     hunt: Option<Hunt>,
     transfer: Option<Transfer>,
     last_leg: u32,
+    /// Somebody else knows where it goes on.
+    led: bool,
     over: bool,
     actions: Vec<Action>,
 }
@@ -149,6 +160,16 @@ impl Call {
     /// A call of a Leg that waits for its answer, to the first of `groups` that has one.
     #[must_use]
     pub fn new(now: Instant, groups: Vec<Group>) -> (Self, Vec<Action>) {
+        Self::begin(now, groups, false)
+    }
+
+    /// The same for a call that is led: when nobody of `groups` answers, it asks where it goes on ([`Action::Lead`]).
+    #[must_use]
+    pub fn led(now: Instant, groups: Vec<Group>) -> (Self, Vec<Action>) {
+        Self::begin(now, groups, true)
+    }
+
+    fn begin(now: Instant, groups: Vec<Group>, led: bool) -> (Self, Vec<Action>) {
         let mut call = Self {
             holder: CALLER,
             holder_up: false,
@@ -156,6 +177,7 @@ impl Call {
             hunt: None,
             transfer: None,
             last_leg: CALLER.0,
+            led,
             over: false,
             actions: Vec::new(),
         };
@@ -174,6 +196,21 @@ impl Call {
                 }
                 Event::RefuseTransfer(code) => self.end_transfer(code),
                 Event::Transfer(_) => {}
+                Event::Lead(groups) => self.on_lead(now, groups),
+                Event::Refuse(code) if self.hunt.is_some() => {
+                    let ended = Ended {
+                        code,
+                        cause: None,
+                        why: Why::Local,
+                    };
+                    self.finish(None, ended);
+                }
+                Event::Refuse(_) => {}
+                Event::TakeUp => {
+                    if !std::mem::replace(&mut self.holder_up, true) {
+                        self.order(self.holder, Order::Answer);
+                    }
+                }
                 Event::HangUp => self.finish(
                     None,
                     Ended {
@@ -226,11 +263,28 @@ impl Call {
             }
         }
         let answer = hunt.answer;
+        if self.led && self.transfer.is_none() {
+            hunt.until = None;
+            self.actions.push(Action::Lead(answer));
+            return;
+        }
         self.hunt = None;
         if self.transfer.is_some() {
             self.end_transfer(answer.code);
         } else {
             self.finish(None, answer);
+        }
+    }
+
+    fn on_lead(&mut self, now: Instant, groups: Vec<Group>) {
+        let Some(hunt) = &mut self.hunt else { return };
+        if groups.is_empty() {
+            let answer = hunt.answer;
+            return self.finish(None, answer);
+        }
+        hunt.rest.extend(groups);
+        if hunt.ringing.is_empty() {
+            self.ring_next(now);
         }
     }
 

@@ -25,6 +25,10 @@ pub struct Figures {
     pub trunks: usize,
     /// Trunks that can be called now.
     pub trunks_up: usize,
+    /// Places where desk phones are registered.
+    pub phones: usize,
+    /// Callers who wait in Queues.
+    pub waiting: usize,
     /// Legs that came in and were taken.
     pub legs_in: u64,
     /// Legs that were dialled.
@@ -53,6 +57,12 @@ pub struct Figures {
     pub registrations: u64,
     /// Those that failed.
     pub registrations_failed: u64,
+    /// Registrations of desk phones that were taken or renewed.
+    pub phone_registrations: u64,
+    /// Callers who came to wait in a Queue.
+    pub queued: u64,
+    /// Calls that were ended since the minutes of a day were used up.
+    pub minutes_ended: u64,
     /// Calls that went on to the next address of a Trunk.
     pub failovers: u64,
     /// Calls to a Trunk without any address.
@@ -137,6 +147,8 @@ impl Figures {
             ("offhook_gateway_banned", self.banned),
             ("offhook_gateway_trunks", self.trunks),
             ("offhook_gateway_trunks_up", self.trunks_up),
+            ("offhook_gateway_phones", self.phones),
+            ("offhook_gateway_waiting", self.waiting),
         ];
         for (name, value) in gauges {
             metrics::gauge!(name).set(value as f64);
@@ -153,6 +165,12 @@ impl Figures {
                 "offhook_gateway_registrations_failed_total",
                 self.registrations_failed,
             ),
+            (
+                "offhook_gateway_phone_registrations_total",
+                self.phone_registrations,
+            ),
+            ("offhook_gateway_queued_total", self.queued),
+            ("offhook_gateway_minutes_ended_total", self.minutes_ended),
             ("offhook_gateway_failovers_total", self.failovers),
             ("offhook_gateway_no_address_total", self.no_address),
             ("offhook_gateway_trunk_limit_total", self.trunk_limit),

@@ -121,7 +121,7 @@ impl Gateway {
         let idle = Duration::from_secs(config.connection_idle_seconds);
         let control = Control {
             exchange: Exchange::new(
-                Instant::now(),
+                (Instant::now(), wall()),
                 config,
                 Doors(doors.clone()),
                 start.sound,

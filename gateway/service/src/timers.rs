@@ -28,6 +28,11 @@ impl<K: Ord + Clone> Timers<K> {
         }
     }
 
+    /// Whether `key` has a moment.
+    pub(crate) fn has(&self, key: &K) -> bool {
+        self.by_key.contains_key(key)
+    }
+
     /// The first moment.
     pub(crate) fn next(&self) -> Option<Instant> {
         self.by_time.first().map(|(at, _)| *at)

@@ -10,13 +10,22 @@ struct Story {
 }
 
 impl Story {
+    fn new(groups: &[&[u32]]) -> Self {
+        Self::begin(groups, Call::new)
+    }
+
+    /// One that is led.
+    fn led(groups: &[&[u32]]) -> Self {
+        Self::begin(groups, Call::led)
+    }
+
     #[expect(
         clippy::disallowed_methods,
         reason = "an Instant can't be made from a number; only differences to it are seen"
     )]
-    fn new(groups: &[&[u32]]) -> Self {
+    fn begin(groups: &[&[u32]], begin: fn(Instant, Vec<Group>) -> (Call, Vec<Action>)) -> Self {
         let now = Instant::now();
-        let (call, actions) = Call::new(now, plan(groups));
+        let (call, actions) = begin(now, plan(groups));
         let mut story = Self {
             call,
             now,
@@ -91,6 +100,7 @@ impl Story {
             Action::Music { leg, on } => format!("{} music {on}", leg.0),
             Action::Transfer { by, target, .. } => format!("{} wants {target}", by.0),
             Action::Key { leg, key } => format!("{} key {key}", leg.0),
+            Action::Lead(ended) => format!("lead {}", ended.code),
             Action::Over(ended) => format!("over {}", ended.code),
         };
         self.done.extend(actions.into_iter().map(line));
@@ -257,4 +267,40 @@ fn a_crowd_has_a_bound() {
     let many: Vec<u32> = (0..100).collect();
     let mut t = Story::new(&[&many]);
     assert_eq!(t.done().matches("calls").count(), RINGING_MAX);
+}
+
+#[test]
+fn a_call_that_is_led_asks_where_it_goes_on() {
+    let mut story = Story::led(&[&[7]]);
+    assert_eq!(story.done(), "1 calls 7");
+    assert_eq!(story.ended(1, 486).done(), "lead 486");
+    story.step(Event::Lead(plan(&[&[8]])));
+    assert_eq!(story.done(), "2 calls 8");
+    story.told(2, RINGING);
+    assert_eq!(story.done(), "0 Ring");
+    assert_eq!(story.wait().done(), "2 ends 487, lead 486");
+    story.step(Event::Lead(Vec::new()));
+    assert_eq!(story.done(), "0 ends 486, over 486");
+
+    let mut story = Story::led(&[&[7]]);
+    story.ended(1, 480).done();
+    story.step(Event::Refuse(StatusCode::BUSY_HERE));
+    assert_eq!(story.done(), "0 ends 486, over 486");
+}
+
+#[test]
+fn who_waits_in_a_queue_is_answered_first_and_hangs_up_at_any_time() {
+    let mut story = Story::led(&[]);
+    assert_eq!(story.done(), "lead 480");
+    assert_eq!(story.step(Event::TakeUp).done(), "0 Answer");
+    // The next is asked for while the last still rings.
+    story.step(Event::Lead(plan(&[&[7]])));
+    story.step(Event::Lead(plan(&[&[8]])));
+    assert_eq!(story.done(), "1 calls 7");
+    assert_eq!(story.ended(1, 480).done(), "2 calls 8");
+    assert_eq!(story.told(2, Told::Answered).done(), "0 with 2");
+
+    let mut story = Story::led(&[]);
+    story.step(Event::TakeUp).done();
+    assert_eq!(story.ended(0, 200).done(), "over 200");
 }

@@ -2,48 +2,78 @@
 
 use std::time::{Duration, Instant};
 
-use gateway_core::call::{CALLER, Call, Group};
+use gateway_core::call::{self, CALLER, Call};
 use gateway_core::endpoint::Place;
-use gateway_core::outbound;
-use gateway_core::leg::{Event, Leg, Reliable, Settings};
+use gateway_core::leg::{Credential, Event, Leg, Quirks, Reliable, Settings};
+use gateway_core::outbound::{self, Caller, Denied};
+use gateway_core::routing::{Facts, NoWay, Way};
 use gateway_core::transaction::{Flow, ServerId};
+use gateway_sip::negotiate::Capabilities;
 use gateway_sip::sanity::IncomingRequest;
 use gateway_sip::{HeaderName, Headers, NameAddr, Request, Response, StatusCode, Uri};
-use model::phone::rows::{Destination, HOPS_MAX, Line, Peering, Quirk, Telephony, Trunk};
+use model::phone::rows::{E164, Line, Peering, Quirk, Telephony, Trunk};
 use model::phone::{CALLER_NAME_LEN_MAX, PhoneTarget};
 use model::time::Timestamp;
 use model::{AccountId, CallId, UserId};
 
 use super::legs::{SipLeg, Sticky};
 use super::people::Invitation;
+use super::strangers::Shown;
 use super::trunks::TrunkId;
-use super::words::{capabilities, session_policy};
-use super::{AGENT, Exchange, PhoneCall, Side, Target};
+use super::ways::{Lead, Leading};
+use super::words::{capabilities_of, session_policy};
+use super::{AGENT, Exchange, PhoneCall, Side};
+use crate::sound::LegId;
 
-/// How much longer the exchange waits than the Users ring.
-const RING_MARGIN: Duration = Duration::from_secs(5);
-
-/// Why a call that came in goes nowhere.
+/// Why a call that came in goes nowhere: a word for figures and what the caller's side hears.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Refusal {
-    /// It dials nothing that is a Number of the Account.
-    UnknownNumber,
-    /// Its Number leads nowhere, or to what can't be reached from here.
-    NoRoute,
-    Blocked,
-    Busy,
-    Limit(StatusCode),
+pub(super) struct Refusal {
+    word: &'static str,
+    code: StatusCode,
 }
 
 impl Refusal {
-    fn code(self) -> StatusCode {
-        match self {
-            Self::UnknownNumber => StatusCode::NOT_FOUND,
-            Self::NoRoute => StatusCode::TEMPORARILY_UNAVAILABLE,
-            Self::Blocked | Self::Busy => StatusCode::BUSY_HERE,
-            Self::Limit(code) => code,
-        }
+    /// It dials nothing that is a Number of the Account.
+    pub(super) const UNKNOWN_NUMBER: Self =
+        Self::new("unknown_number", StatusCode::NOT_FOUND);
+    /// What it dials leads nowhere.
+    pub(super) const NO_ROUTE: Self = Self::new("no_route", StatusCode::TEMPORARILY_UNAVAILABLE);
+    /// It leads to what would have to be played or recorded.
+    pub(super) const UNPLAYABLE: Self =
+        Self::new("unplayable", StatusCode::TEMPORARILY_UNAVAILABLE);
+    /// It is one too many for the Account or a User.
+    pub(super) const OVER_LIMIT: Self = Self::new("over_limit", StatusCode::SERVICE_UNAVAILABLE);
+
+    const fn new(word: &'static str, code: StatusCode) -> Self {
+        Self { word, code }
     }
+
+    /// The rows say that it ends.
+    pub(super) fn no_way(no_way: NoWay) -> Self {
+        Self::new(no_way.as_str(), no_way.code())
+    }
+
+    /// It would go out, and may not.
+    pub(super) fn denied(denied: &Denied) -> Self {
+        Self::new(denied.as_str(), outbound::code_of(denied))
+    }
+
+    /// What the caller's side hears.
+    pub(super) fn code(self) -> StatusCode {
+        self.code
+    }
+
+    /// Whether it is for want of something to play.
+    pub(super) fn is_unplayable(self) -> bool {
+        self == Self::UNPLAYABLE
+    }
+}
+
+/// What the Leg of a call that came in is like.
+pub(super) struct Begin {
+    pub(super) credential: Option<Credential>,
+    pub(super) capabilities: Capabilities,
+    pub(super) quirks: Quirks,
 }
 
 impl Exchange {
@@ -59,6 +89,7 @@ impl Exchange {
         match self.endpoint.place(&incoming, &tag) {
             Place::Leg(leg) => {
                 if let Some(leg) = self.legs.get_mut(&leg)
+                    && leg.desk.is_none()
                     && leg
                         .way
                         .as_ref()
@@ -75,12 +106,18 @@ impl Exchange {
                 self.figures.replaces_refused += 1;
                 self.refuse(now, id, &incoming.request, StatusCode::DECLINE);
             }
-            Place::Registrar => self.refuse(now, id, &incoming.request, StatusCode::FORBIDDEN),
+            Place::Registrar => self.on_register(now, id, flow, &incoming),
             Place::Answer(response) => self.transactions.respond(now, id, &response),
         }
     }
 
-    fn refuse(&mut self, now: Instant, id: ServerId, request: &Request, code: StatusCode) {
+    pub(super) fn refuse(
+        &mut self,
+        now: Instant,
+        id: ServerId,
+        request: &Request,
+        code: StatusCode,
+    ) {
         let mut response = Response::to(request, code, &self.word());
         response.headers.push(HeaderName::Server, AGENT);
         if code == StatusCode::SERVICE_UNAVAILABLE {
@@ -89,7 +126,7 @@ impl Exchange {
         self.transactions.respond(now, id, &response);
     }
 
-    /// A Trunk calls.
+    /// A Trunk or a desk phone calls.
     fn on_invite(
         &mut self,
         now: Instant,
@@ -101,9 +138,9 @@ impl Exchange {
         match self.receive(now, wall, id, flow, incoming) {
             Ok(()) => self.figures.legs_in += 1,
             Err(refusal) => {
-                self.figures.refused_in(refusal.word());
+                self.figures.refused_in(refusal.word);
                 let code = refusal.code().get();
-                tracing::info!(why = refusal.word(), code, "Call of a Trunk refused");
+                tracing::info!(why = refusal.word, code, "Call refused");
                 tracing::debug!(from = %flow.remote, to = %incoming.uri, "Call refused");
                 self.refuse(now, id, &incoming.request, refusal.code());
             }
@@ -118,76 +155,119 @@ impl Exchange {
         flow: Flow,
         incoming: &IncomingRequest,
     ) -> Result<(), Refusal> {
-        let full = Refusal::Limit(StatusCode::SERVICE_UNAVAILABLE);
         if self.calls.len() >= self.config.calls_max {
-            return Err(full);
+            return Err(Refusal::new("full", StatusCode::SERVICE_UNAVAILABLE));
         }
+        let shown = self.strangers.shown(flow, &incoming.envelope.via);
+        let shown = match shown {
+            Some(Shown::Phone(account, name)) => {
+                let (came, desk) = ((flow, incoming), (account, name));
+                return self.receive_of_desk(now, wall, server, came, desk);
+            }
+            Some(Shown::Trunk(trunk)) => Some(trunk),
+            None => None,
+        };
         let found = self
-            .trunk_of(flow, incoming)
-            .ok_or(Refusal::UnknownNumber)?;
+            .trunk_of(flow, incoming, shown)
+            .ok_or(Refusal::UNKNOWN_NUMBER)?;
         let Found {
             trunk: trunk_id,
             dialled,
         } = found;
         let account = trunk_id.0;
-        let rows = self.rows.get(&account).cloned().ok_or(Refusal::NoRoute)?;
-        let trunk = rows
-            .trunks
-            .get(&trunk_id.1)
-            .ok_or(Refusal::NoRoute)?
-            .clone();
-        let mut invitation = invitation(&rows, &trunk, incoming, &dialled);
-        let caller = invitation
+        let rows = self.rows.get(&account).cloned().ok_or(Refusal::NO_ROUTE)?;
+        let trunk = rows.trunks.get(&trunk_id.1).ok_or(Refusal::NO_ROUTE)?;
+        let invitation = invitation(&rows, trunk, incoming, &dialled);
+        let caller: Option<E164> = invitation
             .from
             .as_ref()
             .and_then(|from| from.global_number()?.parse().ok());
-        if rows.callers.is_blocked(caller.as_ref()) {
-            return Err(Refusal::Blocked);
+        let (way, step) = {
+            let talks = |user: &UserId| self.is_talking(account, user);
+            let facts = Facts {
+                at: wall,
+                is_talking: &talks,
+            };
+            Way::begin(&rows, facts, &dialled, Some(&trunk_id.1), caller.as_ref())
+        };
+        let caller = Caller {
+            withheld: invitation.from.is_none(),
+            number: caller,
+            name: invitation.name.clone(),
+            diverted: None,
+        };
+        let max_forwards = incoming.envelope.max_forwards.saturating_sub(1);
+        let mut leading = Leading::new(way, caller, max_forwards);
+        let lead = self.lead(wall, account, &rows, &mut leading, step)?;
+        let limits = self.limits_inside(account, None);
+        self.begin_meters(now, &limits, false)?;
+        if let Err(code) = self.trunks.on_call(now, &trunk_id) {
+            self.end_meters(now, &limits, false);
+            return Err(Refusal::new("trunk_limit", code));
         }
-        let (targets, mut groups) = ways_to(&rows, &dialled)?;
-        for group in &mut groups {
-            invitation.ring = group.ring;
-            // Signaling says when nobody answers; this is for when it does not.
-            group.ring += RING_MARGIN;
-        }
-        self.trunks
-            .on_call(now, &trunk_id)
-            .map_err(Refusal::Limit)?;
-        let begun = self.begin_incoming(now, server, flow, incoming, &trunk);
+        let begin = Begin {
+            credential: super::outgoing::credential(trunk),
+            capabilities: capabilities_of(trunk),
+            quirks: outbound::quirks(trunk),
+        };
+        let begun = self.begin_incoming(now, server, flow, incoming, begin);
         let Some((leg_id, leg)) = begun else {
             self.trunks.on_call_over(&trunk_id);
+            self.end_meters(now, &limits, false);
             return Ok(()); // It has its answer.
         };
         let call_id = CallId::from_parts(wall, self.random().into());
         let mut sip = SipLeg::new(call_id, CALLER, leg);
         sip.trunk = Some(trunk_id);
         sip.way = Some(Sticky { flow, name: None });
-        self.endpoint.insert(sip.leg.name().clone(), leg_id);
-        self.legs.insert(leg_id, sip);
-        self.invites.insert(server, leg_id);
-        let (call, actions) = Call::new(now, groups);
-        let phone_call = PhoneCall {
-            targets,
-            ring: Some(invitation),
-            ..PhoneCall::new(account, call)
-        };
-        self.calls.insert(call_id, phone_call);
+        let begun = (server, leg_id, sip);
+        self.begin_call(now, account, begun, invitation, (Some(leading), lead));
         if let Some(call) = self.calls.get_mut(&call_id) {
-            call.sides.insert(CALLER, Side::Sip(leg_id));
+            call.limits = limits;
         }
-        self.act_for_call(now, call_id, actions);
         Ok(())
     }
 
+    /// A call begins with the Leg that came in.
+    pub(super) fn begin_call(
+        &mut self,
+        now: Instant,
+        account: AccountId,
+        (server, leg_id, sip): (ServerId, LegId, SipLeg),
+        invitation: Invitation,
+        (leading, lead): (Option<Leading>, Lead),
+    ) {
+        let call_id = sip.call;
+        self.endpoint.insert(sip.leg.name().clone(), leg_id);
+        self.legs.insert(leg_id, sip);
+        self.invites.insert(server, leg_id);
+        // Who rings is known below, and told in place of the answer to its first question.
+        let (call, _) = Call::led(now, Vec::new());
+        let mut phone_call = PhoneCall {
+            ring: Some(invitation),
+            leading,
+            ..PhoneCall::new(account, call)
+        };
+        phone_call.sides.insert(CALLER, Side::Sip(leg_id));
+        self.calls.insert(call_id, phone_call);
+        match lead {
+            Lead::Ring(targets, ring) => {
+                let group = self.group(call_id, targets, ring);
+                self.tell_call(call_id, call::Event::Lead(vec![group]));
+            }
+            Lead::Queue(name) => self.join_queue(now, call_id, name),
+        }
+    }
+
     /// Makes the Leg; `None` when the INVITE was refused.
-    fn begin_incoming(
+    pub(super) fn begin_incoming(
         &mut self,
         now: Instant,
         server: ServerId,
         flow: Flow,
         incoming: &IncomingRequest,
-        trunk: &Trunk,
-    ) -> Option<(crate::sound::LegId, Leg)> {
+        begin: Begin,
+    ) -> Option<(LegId, Leg)> {
         let door = self
             .doors
             .reached_by(flow.transport, flow.remote.ip())
@@ -206,12 +286,12 @@ impl Exchange {
         let settings = Settings {
             contact: door.contact(user.as_deref()),
             agent: AGENT.to_owned(),
-            credential: super::outgoing::credential(trunk),
+            credential: begin.credential,
             reliable: Reliable::Accept,
             session: session_policy(&self.config),
-            capabilities: capabilities(trunk),
+            capabilities: begin.capabilities,
             local: self.local(door.public.ip(), port),
-            quirks: outbound::quirks(trunk),
+            quirks: begin.quirks,
         };
         let rng = &mut self.rng;
         let received = Leg::receive(settings, server, incoming, &mut || rand::Rng::next_u64(rng));
@@ -227,8 +307,12 @@ impl Exchange {
 
     /// Whose call this is: of the Trunks that send from there, the one that is meant by the Contact of its registration, or whose
     /// Account has the Number that is dialled.
-    fn trunk_of(&self, flow: Flow, incoming: &IncomingRequest) -> Option<Found> {
-        let shown = self.strangers.shown(flow, &incoming.envelope.via);
+    fn trunk_of(
+        &self,
+        flow: Flow,
+        incoming: &IncomingRequest,
+        shown: Option<TrunkId>,
+    ) -> Option<Found> {
         let candidates = match shown {
             Some(trunk) => vec![trunk],
             None => self.trunks.of_source(flow.remote.ip()),
@@ -254,18 +338,6 @@ impl Exchange {
 struct Found {
     trunk: TrunkId,
     dialled: Line,
-}
-
-impl Refusal {
-    fn word(self) -> &'static str {
-        match self {
-            Self::UnknownNumber => "unknown_number",
-            Self::NoRoute => "no_route",
-            Self::Blocked => "blocked",
-            Self::Busy => "busy",
-            Self::Limit(_) => "limit",
-        }
-    }
 }
 
 /// Where the called number may stand, the most likely place first.
@@ -412,38 +484,6 @@ fn shown_name(name: &str) -> String {
     shown
 }
 
-/// Whom a Number rings, in which order.
-fn ways_to(rows: &Telephony, line: &Line) -> Result<(Vec<Target>, Vec<Group>), Refusal> {
-    let number = rows.numbers.get(line).ok_or(Refusal::UnknownNumber)?;
-    let mut to = &number.to;
-    for _ in 0..HOPS_MAX {
-        match to {
-            Destination::User(user) => return Ok(ways_to_user(rows, user)),
-            Destination::Extension(extension) => {
-                let next = rows.numbers.get(&Line::Extension(extension.clone()));
-                to = &next.ok_or(Refusal::NoRoute)?.to;
-            }
-            Destination::Busy => return Err(Refusal::Busy),
-            _ => return Err(Refusal::NoRoute),
-        }
-    }
-    Err(Refusal::NoRoute)
-}
-
-fn ways_to_user(rows: &Telephony, user: &UserId) -> (Vec<Target>, Vec<Group>) {
-    let seconds = rows
-        .users
-        .get(user)
-        .cloned()
-        .unwrap_or_default()
-        .ring_seconds;
-    let group = Group {
-        targets: vec![0],
-        ring: Duration::from_secs(seconds.into()),
-    };
-    (vec![Target::User(user.clone())], vec![group])
-}
-
 impl PhoneCall {
     pub(super) fn new(account: AccountId, call: Call) -> Self {
         Self {
@@ -451,7 +491,14 @@ impl PhoneCall {
             call,
             sides: std::collections::BTreeMap::new(),
             targets: Vec::new(),
+            users: std::collections::BTreeMap::new(),
             ring: None,
+            leading: None,
+            talks: Vec::new(),
+            taken_up: false,
+            limits: Vec::new(),
+            goes_out: false,
+            metered: false,
             place: None,
             told: false,
             ended: false,

@@ -12,6 +12,7 @@ use gateway_sip::sanity::IncomingResponse;
 use gateway_sip::sdp::Direction;
 use gateway_sip::{Method, Request, StatusCode, Uri};
 use model::phone::{Key, PhoneEvent, PhoneEventKind, PhonePlace};
+use model::phone::rows::SipUser;
 use model::plain::{End, NoSeat};
 use model::{CallId, TrackId};
 
@@ -30,6 +31,8 @@ pub(super) struct SipLeg {
     pub(super) key: LegKey,
     pub(super) leg: Leg,
     pub(super) trunk: Option<TrunkId>,
+    /// The desk phone that it is; its messages go by the way it came on and no other.
+    pub(super) desk: Option<SipUser>,
     /// How the other side's messages come.
     pub(super) way: Option<Sticky>,
     /// A Leg of ours that nobody has answered yet.
@@ -63,6 +66,7 @@ impl SipLeg {
             key,
             leg,
             trunk: None,
+            desk: None,
             way: None,
             attempt: None,
             clients: HashMap::default(),
@@ -73,6 +77,11 @@ impl SipLeg {
             held: false,
             answered: false,
         }
+    }
+
+    /// Whether both sides talk, or did.
+    pub(super) fn is_answered(&self) -> bool {
+        self.answered
     }
 
     pub(super) fn sent(&mut self, request: RequestId, client: ClientId) {
@@ -174,6 +183,13 @@ impl Exchange {
             && *method == Method::Invite
         {
             return Where::Route(attempt.route.clone());
+        }
+        if leg.desk.is_some() {
+            let is_open = |flow: &Flow| {
+                !flow.transport.is_reliable() || self.open.contains_key(&flow.socket)
+            };
+            let way = leg.way.as_ref().map(|way| way.flow);
+            return way.filter(is_open).map_or(Where::Nowhere, Where::Flow);
         }
         let Some(hop) = hop.sip().and_then(Hop::of) else {
             return Where::Nowhere;
@@ -282,7 +298,7 @@ impl Exchange {
                 leg.answered = true;
                 leg.attempt = None;
                 self.timers.set(&Timer::Attempt(id), None);
-                self.on_phone_answered(call);
+                self.on_phone_answered(now, call, key);
             }
             Told::Ended(ended) => {
                 if self.try_next_address(now, id, *ended) {
@@ -300,13 +316,18 @@ impl Exchange {
     }
 
     /// A phone answered a call that rings Users, too.
-    fn on_phone_answered(&mut self, id: CallId) {
+    fn on_phone_answered(&mut self, now: Instant, id: CallId, key: LegKey) {
         let Some(call) = self.calls.get_mut(&id) else {
             return;
         };
+        let user = call.users.get(&key).cloned();
         if !call.dialled && !std::mem::replace(&mut call.answered, true) {
             self.tell_people(id, PhoneEventKind::AnsweredElsewhere);
         }
+        if let Some(user) = user {
+            self.on_member_talks(now, id, &user);
+        }
+        self.on_talk(now, id);
     }
 
     /// Media was agreed on, for the first time or anew. Whether the other side holds us is what the direction says, once the call is up.
@@ -367,7 +388,11 @@ impl Exchange {
                     rung.extend(self.begin_leg(now, id, leg, target));
                 }
                 call::Action::Bridge(one, other) => self.bridge(id, one, other),
-                call::Action::Ringback(leg) => self.connect(id, leg, To::Ringback),
+                call::Action::Ringback(leg) if !self.waits(id) => {
+                    self.connect(id, leg, To::Ringback);
+                }
+                call::Action::Ringback(_) => {} // It hears music.
+                call::Action::Lead(ended) => self.on_lead(now, id, ended),
                 call::Action::Music { leg, on } => self.music(id, leg, on),
                 call::Action::Key { leg, key } => {
                     let side = self.calls.get(&id).and_then(|call| call.sides.get(&leg));
@@ -382,7 +407,7 @@ impl Exchange {
                     self.figures.refers_refused += 1;
                     self.tell_call(id, refused);
                 }
-                call::Action::Over(ended) => self.on_call_over(id, ended),
+                call::Action::Over(ended) => self.on_call_over(now, id, ended),
             }
         }
         if !rung.is_empty() {
@@ -400,7 +425,8 @@ impl Exchange {
         match call.sides.get(&key) {
             Some(Side::Sip(leg)) => {
                 let leg = *leg;
-                call.answered |= matches!(order, Order::Answer);
+                // Who waits in a Queue is answered before anybody is there.
+                call.answered |= matches!(order, Order::Answer) && !call.taken_up;
                 if matches!(order, Order::Answer)
                     && let Some(leg) = self.legs.get_mut(&leg)
                 {
@@ -430,7 +456,13 @@ impl Exchange {
         }
     }
 
-    fn connect(&mut self, id: CallId, key: LegKey, to: To) {
+    /// Whether a call waits in a Queue.
+    fn waits(&self, id: CallId) -> bool {
+        let leading = self.calls.get(&id).and_then(|call| call.leading.as_ref());
+        leading.is_some_and(|leading| leading.queue.is_some())
+    }
+
+    pub(super) fn connect(&mut self, id: CallId, key: LegKey, to: To) {
         let side = self.calls.get(&id).and_then(|call| call.sides.get(&key));
         if let Some(Side::Sip(leg)) = side {
             self.sound.connect(*leg, to);
@@ -546,10 +578,15 @@ impl Exchange {
         self.tell_leg(id, leg::Event::Order(Order::End { code, cause: None }));
     }
 
-    fn on_call_over(&mut self, id: CallId, ended: Ended) {
+    fn on_call_over(&mut self, now: Instant, id: CallId, ended: Ended) {
         self.end_for_people(id, ended);
         self.timers.set(&Timer::Call(id), None);
-        self.calls.remove(&id);
+        self.timers.set(&Timer::Minutes(id), None);
         self.figures.calls_ended += 1;
+        if let Some(call) = self.calls.remove(&id) {
+            self.end_meters(now, &call.limits, call.metered);
+            let waits = call.leading.and_then(|leading| leading.queue);
+            self.leave_queues(now, id, call.account, waits, call.talks);
+        }
     }
 }

@@ -12,10 +12,14 @@
 
 mod incoming;
 mod legs;
+mod limits;
 mod outgoing;
 mod people;
+mod phones;
+mod queues;
 mod strangers;
 mod trunks;
+mod ways;
 mod words;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -27,10 +31,13 @@ use foldhash::fast::RandomState;
 use gateway_core::call::{self, Call, LegKey};
 use gateway_core::endpoint::{self, Endpoint, Refusal};
 use gateway_core::leg::{self, RequestId};
+use gateway_core::limits::Meters;
+use gateway_core::queue::Queue;
+use gateway_core::registrar::{Expiry, Registrar};
 use gateway_core::transaction::{self, ClientId, Flow, ServerId, Transactions, Transport};
 use gateway_sip::sanity::{Framing, Incoming, check};
 use gateway_sip::{Host, Request, StatusCode};
-use model::phone::rows::Telephony;
+use model::phone::rows::{CallLimits, DIGEST_REALM, Telephony};
 use model::phone::{PhoneCommand, PhoneEvent, PhonePlace};
 use model::plain::{End, NoSeat};
 use model::time::Timestamp;
@@ -128,10 +135,16 @@ enum Timer {
     Attempt(LegId),
     /// [`call::Event::Timeout`].
     Call(CallId),
+    /// The minutes that a call may talk are used up.
+    Minutes(CallId),
+    /// [`gateway_core::queue::Event::Timeout`].
+    Queue(queues::QueueId),
     Registration(TrunkId),
     Health(TrunkId),
     /// Names of a Trunk are looked up again.
     Lookup(TrunkId),
+    /// Ways to desk phones behind NATs are used.
+    KeepAlive,
 }
 
 /// One call: its state machine and who its Legs are.
@@ -142,8 +155,22 @@ struct PhoneCall {
     sides: BTreeMap<LegKey, Side>,
     /// What the numbers in its groups mean.
     targets: Vec<Target>,
+    /// Which User each Leg is or belongs to, of those we ring.
+    users: BTreeMap<LegKey, UserId>,
     /// What Users who ring are told.
     ring: Option<people::Invitation>,
+    /// Its way through the rows, where they lead it.
+    leading: Option<ways::Leading>,
+    /// The Users who talk in it.
+    talks: Vec<UserId>,
+    /// Its caller was answered before anybody was there to talk to.
+    taken_up: bool,
+    /// Whose limits it counts for.
+    limits: Vec<(limits::Whose, CallLimits)>,
+    /// It goes to outside, and its minutes count.
+    goes_out: bool,
+    /// They do from now on.
+    metered: bool,
     /// Where its phones are heard.
     place: Option<PhonePlace>,
     /// Whether signaling has heard of it, and waits for its end.
@@ -168,6 +195,8 @@ enum Side {
 enum Target {
     User(UserId),
     Trunk(Box<outgoing::Dialling>),
+    /// A desk phone where it is registered.
+    Desk(Box<phones::Desk>),
 }
 
 /// See the [module](self).
@@ -181,6 +210,11 @@ pub(crate) struct Exchange {
     rows: Arc<Rows>,
     trunks: Trunks,
     strangers: strangers::Strangers,
+    registrar: Registrar,
+    queues: BTreeMap<queues::QueueId, Queue<CallId>>,
+    meters: Meters<limits::Whose>,
+    /// What the clock on the wall showed at a moment of the other one.
+    clock: (Instant, Timestamp),
     legs: BTreeMap<LegId, SipLeg>,
     endpoint: Endpoint<LegId>,
     asked: HashMap<ClientId, Asked, RandomState>,
@@ -200,7 +234,7 @@ pub(crate) struct Exchange {
 
 impl Exchange {
     pub(crate) fn new(
-        now: Instant,
+        (now, wall): (Instant, Timestamp),
         config: Arc<Config>,
         doors: Doors,
         sound: Box<dyn Sound>,
@@ -208,12 +242,22 @@ impl Exchange {
     ) -> Self {
         let endpoint = Endpoint::new(endpoint::Settings {
             agent: AGENT.to_owned(),
-            registrar: false,
+            registrar: true,
             strangers: endpoint::Strangers::Challenge,
         });
         Self {
             admission: Admission::new(now, &config),
-            strangers: strangers::Strangers::new(now, &config, &rng.random()),
+            strangers: strangers::Strangers::new(&config),
+            registrar: Registrar::new(
+                now,
+                DIGEST_REALM,
+                &rng.random(),
+                Expiry::default(),
+                AGENT,
+            ),
+            queues: BTreeMap::new(),
+            meters: Meters::new(),
+            clock: (now, wall),
             config,
             doors,
             transactions: Transactions::default(),
@@ -245,19 +289,31 @@ impl Exchange {
 
     /// When [`Exchange::handle_timeout`] has something to do.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        let all = [self.transactions.poll_timeout(), self.timers.next()];
+        let all = [
+            self.transactions.poll_timeout(),
+            self.timers.next(),
+            self.registrar.poll_timeout(),
+        ];
         all.into_iter().flatten().min()
     }
 
     /// Time has passed.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         self.transactions.handle_timeout(now);
+        for change in self.registrar.handle_timeout(now) {
+            self.on_phone(&change);
+        }
         while let Some(timer) = self.timers.pop(now) {
             match timer {
                 Timer::Leg(id) => self.tell_leg(id, leg::Event::Timeout),
                 Timer::Forget(id) => self.forget_leg(id),
                 Timer::Attempt(id) => self.on_attempt_timeout(now, id),
                 Timer::Call(id) => self.tell_call(id, call::Event::Timeout),
+                Timer::Minutes(id) => self.look_at_minutes(now, id),
+                Timer::Queue(id) => {
+                    self.step_queue(now, &id, gateway_core::queue::Event::Timeout);
+                }
+                Timer::KeepAlive => self.keep_alive(now),
                 Timer::Registration(id) => self.on_registration_timeout(now, &id),
                 Timer::Health(id) => self.on_health_timeout(now, &id),
                 Timer::Lookup(id) => self.look_up(now, &id),
@@ -274,9 +330,12 @@ impl Exchange {
         flow: Flow,
         bytes: &[u8],
     ) {
+        self.clock = (now, wall);
         let source = flow.remote.ip();
         let known = self.trunks.knows(source);
-        if let Err(silence) = self.admission.admit(now, source, known) {
+        // A registered phone has no rate, and proves itself all the same.
+        let is_ours = known || self.registrar.is_known(&flow);
+        if let Err(silence) = self.admission.admit(now, source, is_ours) {
             return self.figures.silence(silence);
         }
         // What keeps a way through a NAT open (RFC 5626 §3.5.1), or a mere blank.
@@ -295,7 +354,9 @@ impl Exchange {
                 self.transactions.handle_incoming(now, flow, response);
             }
             Ok(Incoming::Request(request)) => {
-                if !known && !self.admit_stranger(now, flow, &request) {
+                // Where a phone is, nobody says by their address alone.
+                let proves = !known || request.request.method == gateway_sip::Method::Register;
+                if proves && !self.admit_stranger(now, flow, &request) {
                     return self.settle(now); // It may have been asked for a password.
                 }
                 if flow.transport.is_reliable() {
@@ -344,6 +405,9 @@ impl Exchange {
     pub(crate) fn handle_closed(&mut self, now: Instant, flow: Flow) {
         self.open.remove(&flow.socket);
         self.connections.retain(|_, socket| *socket != flow.socket);
+        for change in self.registrar.handle_broken(&flow) {
+            self.on_phone(&change);
+        }
         self.transactions.handle_broken(flow);
         self.settle(now);
     }
@@ -416,6 +480,8 @@ impl Exchange {
                 .insert(refusal.as_str(), self.endpoint.refused(refusal));
         }
         (figures.trunks, figures.trunks_up) = self.trunks.count();
+        figures.phones = self.registrar.len();
+        figures.waiting = self.queues.values().map(Queue::len).sum();
         figures
     }
 
@@ -613,6 +679,14 @@ impl Exchange {
             name: route.name.clone(),
         });
         Some(flow)
+    }
+
+    /// What the clock on the wall shows.
+    fn wall(&self, now: Instant) -> Timestamp {
+        let (then, wall) = self.clock;
+        let passed = now.saturating_duration_since(then).as_millis();
+        let passed = u64::try_from(passed).unwrap_or(u64::MAX);
+        Timestamp::from_millis(wall.as_millis().saturating_add(passed))
     }
 
     fn word(&mut self) -> String {

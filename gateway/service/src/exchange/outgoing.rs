@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 
 use gateway_core::call::LegKey;
 use gateway_core::leg::{Credential, Ended, Leg, Order, Outgoing, Settings, Told, Why};
-use gateway_core::outbound::{self, Caller, Dialled};
+use gateway_core::outbound::{self, Caller, Dialled, Outside};
 use gateway_core::{call, leg};
-use gateway_sip::{Host, MAX_FORWARDS_DEFAULT, NameAddr, SipUri, StatusCode, Uri};
+use gateway_sip::{Host, NameAddr, SipUri, StatusCode, Uri};
 use model::phone::rows::{self, Peering, Trunk};
-use model::{CallId, UserId};
+use model::{AccountId, CallId, UserId};
 
 use super::legs::SipLeg;
 use super::trunks::{TrunkId, TrunkState};
-use super::words::{capabilities, host_of, session_policy};
+use super::words::{capabilities_of, host_of, session_policy};
 use super::{AGENT, Exchange, Route, Side, Target, Timer};
 use crate::sound::LegId;
 
@@ -59,11 +59,16 @@ impl Exchange {
         match target.cloned() {
             Some(Target::User(user)) => {
                 call.sides.insert(key, Side::User(user.clone()));
+                call.users.insert(key, user.clone());
                 Some((key, user))
             }
             Some(Target::Trunk(dialling)) => {
                 let routes = self.trunks.routes(&dialling.trunk);
                 self.dial(now, id, key, *dialling, routes);
+                None
+            }
+            Some(Target::Desk(desk)) => {
+                self.ring_desk(now, id, key, &desk);
                 None
             }
             None => {
@@ -74,7 +79,7 @@ impl Exchange {
     }
 
     /// A Leg that could not even begin.
-    fn refuse_leg(&mut self, id: CallId, key: LegKey, code: StatusCode) {
+    pub(super) fn refuse_leg(&mut self, id: CallId, key: LegKey, code: StatusCode) {
         let told = Told::Ended(Ended {
             code,
             cause: None,
@@ -177,7 +182,7 @@ impl Exchange {
             credential: credential(&trunk),
             reliable: leg::Reliable::Accept,
             session: session_policy(&self.config),
-            capabilities: capabilities(&trunk),
+            capabilities: capabilities_of(&trunk),
             local: self.local(door.public.ip(), port),
             quirks: outbound::quirks(&trunk),
         };
@@ -323,14 +328,20 @@ impl Attempt {
 }
 
 impl Dialling {
-    /// A call that begins here.
-    pub(super) fn new(trunk: TrunkId, number: Dialled, caller: Caller) -> Self {
-        Self {
-            trunk,
-            number,
+    /// By the Trunks of `outside`; `None` where there is none.
+    pub(super) fn out(
+        account: AccountId,
+        outside: Outside,
+        caller: Caller,
+        max_forwards: u8,
+    ) -> Option<Self> {
+        let mut trunks = outside.trunks.into_iter().map(|name| (account, name));
+        Some(Self {
+            trunk: trunks.next()?,
+            number: outside.number,
             caller,
-            others: VecDeque::new(),
-            max_forwards: MAX_FORWARDS_DEFAULT,
-        }
+            others: trunks.collect(),
+            max_forwards,
+        })
     }
 }

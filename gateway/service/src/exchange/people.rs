@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use gateway_core::call::{self, CALLER, Call, Group, LegKey};
 use gateway_core::leg::{self, Ended, Order, Told, Why};
 use gateway_core::outbound::{self, Caller, Denied, Outside, Plan};
-use gateway_sip::StatusCode;
-use model::phone::rows::Telephony;
+use gateway_sip::{MAX_FORWARDS_DEFAULT, StatusCode};
+use model::phone::rows::{CallLimits, Destination, Telephony};
 use model::phone::{
     Dial, PhoneCommand, PhoneCommandKind, PhoneEnd, PhoneEvent, PhoneEventKind, PhoneReason,
     PhoneTarget, Progress, Ring, USERS_RUNG_MAX, Unanswered,
@@ -14,6 +14,7 @@ use model::phone::{
 use model::time::Millis;
 use model::{AccountId, CallId, UserId};
 
+use super::limits::Whose;
 use super::outgoing::Dialling;
 use super::words::{code_of_cause, phone_end};
 use super::{Exchange, Output, PhoneCall, Side, Target};
@@ -51,6 +52,9 @@ impl Exchange {
         match kind {
             PhoneCommandKind::Dial(_) => {}
             PhoneCommandKind::Ringing => {
+                if let Some(leading) = &mut call.leading {
+                    leading.is_there();
+                }
                 let rings = call.sides.iter().find_map(|(key, side)| match side {
                     Side::User(_) if *key != CALLER => Some(*key),
                     _ => None,
@@ -62,12 +66,19 @@ impl Exchange {
             }
             PhoneCommandKind::Answer { user, place } => {
                 call.place = Some(place);
+                call.answered = true;
                 if let Some(leg) = call.key_of(&user) {
                     let told = Told::Answered;
                     self.tell_call(id, call::Event::Told { leg, told });
+                    self.on_member_talks(now, id, &user);
+                    self.on_talk(now, id);
                 }
             }
             PhoneCommandKind::Unanswered { user, why } => {
+                let offline = why == Unanswered::Unavailable;
+                if let Some(leading) = call.leading.as_mut().filter(|_| !offline) {
+                    leading.is_there();
+                }
                 if let Some(leg) = call.key_of(&user) {
                     let told = Told::Ended(Ended {
                         code: code_of(why),
@@ -75,6 +86,7 @@ impl Exchange {
                         why: Why::Remote,
                     });
                     self.tell_call(id, call::Event::Told { leg, told });
+                    self.on_member_unanswered(now, id, &user, offline);
                 }
             }
             PhoneCommandKind::Move { place } => {
@@ -125,34 +137,19 @@ impl Exchange {
     }
 
     fn on_dial(&mut self, now: Instant, account: AccountId, id: CallId, dial: &Dial) {
-        let way = if self.calls.contains_key(&id) {
+        if self.calls.contains_key(&id) {
             return; // It came twice.
-        } else if self.draining || self.calls.len() >= self.config.calls_max {
-            Err(PhoneReason::Full)
-        } else {
-            let rows = self.rows.get(&account).ok_or(PhoneReason::NoRoute);
-            rows.and_then(|rows| {
-                let outside = way_out(rows, dial)?;
-                let caller = caller_of(rows, dial, &outside);
-                let mut trunks = outside.trunks.into_iter().map(|name| (account, name));
-                let first = trunks.next().ok_or(PhoneReason::NoRoute)?;
-                Ok(Dialling {
-                    others: trunks.collect(),
-                    ..Dialling::new(first, outside.number, caller)
-                })
-            })
-        };
-        let dialling = match way {
-            Ok(dialling) => dialling,
+        }
+        let (targets, limits) = match self.way_of_dial(now, account, dial) {
+            Ok(way) => way,
             Err(reason) => {
                 self.figures.refused_out(reason.label());
                 return self.tell_end(account, id, PhoneEnd::of(reason));
             }
         };
         let ring = Duration::from_millis(dial.ring.get()).min(RING_MAX);
-        let targets = vec![Target::Trunk(Box::new(dialling))];
         let groups = vec![Group {
-            targets: vec![0],
+            targets: (0..).take(targets.len()).collect(),
             ring,
         }];
         let (call, actions) = Call::new(now, groups);
@@ -161,14 +158,69 @@ impl Exchange {
             place: Some(dial.place),
             told: true,
             dialled: true,
+            goes_out: !limits.is_empty(),
+            limits,
+            ring: Some(Invitation {
+                from: self.number_of(account, &dial.user),
+                name: dial.name.clone(),
+                to: Some(dial.to.clone()),
+                ring,
+            }),
             ..PhoneCall::new(account, call)
         };
         phone_call
             .sides
             .insert(CALLER, Side::User(dial.user.clone()));
         self.calls.insert(id, phone_call);
+        self.on_caller_talks(now, id, &dial.user);
         self.tell_people(id, PhoneEventKind::Progress(Progress::Trying));
         self.act_for_call(now, id, actions);
+    }
+
+    /// Whom a User reaches by dialling: Trunks, or the desk phones of somebody of the Account. Browsers among themselves need no phone call.
+    fn way_of_dial(
+        &mut self,
+        now: Instant,
+        account: AccountId,
+        dial: &Dial,
+    ) -> Result<(Vec<Target>, Vec<(Whose, CallLimits)>), PhoneReason> {
+        if self.draining || self.calls.len() >= self.config.calls_max {
+            return Err(PhoneReason::Full);
+        }
+        let rows = self.rows.get(&account).ok_or(PhoneReason::NoRoute)?.clone();
+        // An address of SIP is called by no Trunk.
+        let dialled = dial.to.number().ok_or(PhoneReason::Forbidden)?;
+        let outside = match outbound::plan(&rows, Some(&dial.user), dialled) {
+            Ok(Plan::Outside(outside)) => outside,
+            Ok(Plan::Inside(line)) => {
+                let number = rows.numbers.get(&line).ok_or(PhoneReason::NoRoute)?;
+                let Destination::User(user) = &number.to else {
+                    return Err(PhoneReason::NoRoute);
+                };
+                let desks = self.desks_of(account, user);
+                return match desks.is_empty() {
+                    true => Err(PhoneReason::NoRoute),
+                    false => Ok((desks, Vec::new())),
+                };
+            }
+            Err(Denied::NoTrunk) => return Err(PhoneReason::NoRoute),
+            Err(Denied::Help(_)) => return Err(PhoneReason::Emergency),
+            Err(Denied::NoNumber) => return Err(PhoneReason::NoSuchNumber),
+            Err(Denied::User | Denied::Destination) => return Err(PhoneReason::Forbidden),
+        };
+        let limits = self.limits_of(account, Some(&dial.user), &outside);
+        let caller = caller_of(&rows, dial, &outside);
+        let dialling = Dialling::out(account, outside, caller, MAX_FORWARDS_DEFAULT);
+        let dialling = dialling.ok_or(PhoneReason::NoRoute)?;
+        let begun = self.begin_meters(now, &limits, true);
+        begun.map_err(|_| PhoneReason::LimitReached)?;
+        Ok((vec![Target::Trunk(Box::new(dialling))], limits))
+    }
+
+    /// A User's own number.
+    fn number_of(&self, account: AccountId, user: &UserId) -> Option<PhoneTarget> {
+        let settings = self.rows.get(&account)?.users.get(user)?;
+        format!("tel:{}", settings.number.as_ref()?).parse().ok()
     }
 
     /// Rings Users, all those of one moment together.
@@ -279,19 +331,6 @@ impl PhoneCall {
             (*key != CALLER && *side == Side::User(user.clone())).then_some(*key)
         };
         self.sides.iter().find_map(is)
-    }
-}
-
-/// The way of a call to outside; nowhere unless the Account says so.
-fn way_out(rows: &Telephony, dial: &Dial) -> Result<Outside, PhoneReason> {
-    // An address of SIP is called by no Trunk.
-    let dialled = dial.to.number().ok_or(PhoneReason::Forbidden)?;
-    match outbound::plan(rows, Some(&dial.user), dialled) {
-        Ok(Plan::Outside(outside)) => Ok(outside),
-        Ok(Plan::Inside(_)) | Err(Denied::NoTrunk) => Err(PhoneReason::NoRoute),
-        Err(Denied::Help(_)) => Err(PhoneReason::Emergency),
-        Err(Denied::NoNumber) => Err(PhoneReason::NoSuchNumber),
-        Err(Denied::User | Denied::Destination) => Err(PhoneReason::Forbidden),
     }
 }
 

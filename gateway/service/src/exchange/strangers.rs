@@ -1,47 +1,50 @@
 //! Requests from addresses that are nobody's we know: silence, unless they name a domain of ours, and then a password
-//! (RFC 3261 §22, RFC 8760).
+//! (RFC 3261 §22, RFC 8760). Who shows one is a Trunk, or a desk phone.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use foldhash::fast::RandomState;
 use gateway_core::endpoint::{Admission, Source};
+use gateway_core::registrar::{Challenged, Entry, Phones};
 use gateway_core::transaction::{Flow, TIMEOUT};
-use gateway_sip::digest::{Algorithm, Authenticator, Credentials, Denied, Ha1};
+use gateway_sip::digest::{Algorithm, Ha1};
 use gateway_sip::sanity::IncomingRequest;
-use gateway_sip::{HeaderName, Host, Method, Response, StatusCode, Uri, Via};
-use model::phone::rows::{DIGEST_REALM, Peering};
+use gateway_sip::{Host, Method, Uri, Via};
+use model::phone::rows::{DIGEST_REALM, Peering, SipUser};
+use model::{AccountId, Network};
 
 use super::trunks::TrunkId;
-use super::{AGENT, Exchange, Rows};
+use super::{Exchange, Rows};
 use crate::admission::Silence;
 use crate::config::Config;
 
 /// The most requests that were let in by a password and may come again.
 const ADMITTED_MAX: usize = 10_000;
 
-/// The hashes that are offered, the strongest first.
-const ALGORITHMS: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Md5];
+/// Who showed a password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// A Trunk.
+    Trunk(TrunkId),
+    /// A desk phone.
+    Phone(AccountId, SipUser),
+}
 
 pub(super) struct Strangers {
-    authenticator: Authenticator,
-    /// What the times of nonces count from.
-    start: Instant,
     domains: Vec<Host>,
     /// Whose each user is.
-    users: BTreeMap<String, TrunkId>,
+    pub(super) users: BTreeMap<String, Shown>,
     /// Requests that were let in, by where they came from and their branch: what comes again of them is theirs, too, though its
     /// credentials are used up.
-    admitted: HashMap<(IpAddr, String), (Instant, TrunkId), RandomState>,
+    admitted: HashMap<(IpAddr, String), (Instant, Shown), RandomState>,
 }
 
 impl Strangers {
-    pub(super) fn new(now: Instant, config: &Config, secret: &[u8; 32]) -> Self {
+    pub(super) fn new(config: &Config) -> Self {
         let domains = config.domains.iter();
         Self {
-            authenticator: Authenticator::new(DIGEST_REALM, &ALGORITHMS, secret),
-            start: now,
             domains: domains.filter_map(|domain| Host::parse(domain)).collect(),
             users: BTreeMap::new(),
             admitted: HashMap::default(),
@@ -55,16 +58,26 @@ impl Strangers {
             for (name, trunk) in telephony.trunks.iter().filter(|(_, trunk)| trunk.enabled) {
                 if let Peering::Inbound(inbound) = &trunk.peering {
                     let id = (*account, name.clone());
-                    self.users.insert(inbound.user.as_str().to_owned(), id);
+                    let user = inbound.user.as_str().to_owned();
+                    self.users.insert(user, Shown::Trunk(id));
                 }
+            }
+            for name in telephony.phones.keys() {
+                let shown = Shown::Phone(*account, name.clone());
+                self.users.insert(name.as_str().to_owned(), shown);
             }
         }
     }
 
-    /// The Trunk that showed a password for this request.
-    pub(super) fn shown(&self, flow: Flow, via: &Via) -> Option<TrunkId> {
+    /// Who showed a password for this request.
+    pub(super) fn shown(&self, flow: Flow, via: &Via) -> Option<Shown> {
         let key = (flow.remote.ip(), via.branch()?.to_owned());
-        self.admitted.get(&key).map(|(_, trunk)| trunk.clone())
+        self.admitted.get(&key).map(|(_, shown)| shown.clone())
+    }
+
+    /// The first name we are known by, for addresses of ours.
+    pub(super) fn domain(&self) -> Option<&Host> {
+        self.domains.first()
     }
 
     /// Whether somebody may show a password at all.
@@ -81,13 +94,13 @@ impl Strangers {
         is_ours(&incoming.uri) || is_ours(&incoming.envelope.to.uri)
     }
 
-    fn remember(&mut self, now: Instant, key: (IpAddr, String), trunk: TrunkId) {
+    fn remember(&mut self, now: Instant, key: (IpAddr, String), shown: Shown) {
         if self.admitted.len() >= ADMITTED_MAX {
             self.admitted
                 .retain(|_, (at, _)| now.saturating_duration_since(*at) < TIMEOUT);
         }
         if self.admitted.len() < ADMITTED_MAX {
-            self.admitted.insert(key, (now, trunk));
+            self.admitted.insert(key, (now, shown));
         }
     }
 }
@@ -133,72 +146,83 @@ impl Exchange {
         incoming: &IncomingRequest,
         key: (IpAddr, String),
     ) -> bool {
-        let since = now.saturating_duration_since(self.strangers.start);
-        let found = Credentials::find(&incoming.request, false, DIGEST_REALM);
-        let Ok(Some(credentials)) = found else {
-            self.challenge(since, flow, incoming, false);
-            return false;
+        let source = flow.remote.ip();
+        let users = Users {
+            rows: &self.rows,
+            by_name: &self.strangers.users,
         };
-        let trunk = self.strangers.users.get(&credentials.username).cloned();
-        let ha1 = trunk.as_ref().and_then(|(account, name)| {
-            let trunk = self.rows.get(account)?.trunks.get(name)?;
-            let password = trunk.password.as_ref()?.reveal();
-            let user = &credentials.username;
-            Some(Ha1::new(
-                credentials.algorithm,
-                user,
-                DIGEST_REALM,
-                password,
-            ))
-        });
-        let checked = self.strangers.authenticator.check(
-            since,
-            &incoming.request,
-            &incoming.uri,
-            &credentials,
-            ha1.as_ref(),
-        );
-        match (checked, trunk) {
-            (Ok(()), Some(trunk)) => {
-                self.admission.on_success(flow.remote.ip());
-                self.strangers.remember(now, key, trunk);
+        let rng = &mut self.rng;
+        let mut tokens = || rand::Rng::next_u64(rng);
+        let shown = self
+            .registrar
+            .authenticate(now, source, incoming, &users, &mut tokens);
+        match shown {
+            Ok((user, _)) => {
+                let Some(shown) = self.strangers.users.get(&user).cloned() else {
+                    return false;
+                };
+                self.admission.on_success(source);
+                self.strangers.remember(now, key, shown);
                 true
             }
-            (Err(Denied::Stale), _) => {
-                self.challenge(since, flow, incoming, true);
-                false
-            }
-            _ => {
-                self.figures.password_wrong += 1;
-                if self.admission.on_failure(now, flow.remote.ip()) {
-                    self.figures.bans += 1;
-                    tracing::warn!(
-                        seconds = self.config.ban_seconds,
-                        "Too many wrong passwords from one address, nothing is heard of it for a while"
-                    );
-                    tracing::debug!(from = %flow.remote, "Banned");
+            Err(Challenged { response, why }) => {
+                self.figures.challenges += 1;
+                if why.is_guess() {
+                    self.on_guess(now, source);
                 }
-                self.challenge(since, flow, incoming, false);
+                self.transactions.respond_statelessly(flow, *response);
                 false
             }
         }
     }
 
-    /// The same answer whoever is meant: nobody learns which users there are.
-    fn challenge(&mut self, since: Duration, flow: Flow, incoming: &IncomingRequest, stale: bool) {
-        self.figures.challenges += 1;
-        let (tag, number) = (self.word(), self.random());
-        let mut response = Response::to(&incoming.request, StatusCode::UNAUTHORIZED, &tag);
-        for challenge in self
-            .strangers
-            .authenticator
-            .challenges(since, number, stale)
-        {
-            response
-                .headers
-                .push(HeaderName::WwwAuthenticate, challenge);
+    fn on_guess(&mut self, now: Instant, source: IpAddr) {
+        self.figures.password_wrong += 1;
+        if self.admission.on_failure(now, source) {
+            self.figures.bans += 1;
+            tracing::warn!(
+                seconds = self.config.ban_seconds,
+                "Too many wrong passwords from one address, nothing is heard of it for a while"
+            );
+            tracing::debug!(from = %source, "Banned");
         }
-        response.headers.push(HeaderName::Server, AGENT);
-        self.transactions.respond_statelessly(flow, response);
+    }
+}
+
+/// Who may show a password, as the registrar asks for them.
+pub(super) struct Users<'a> {
+    pub(super) rows: &'a Rows,
+    pub(super) by_name: &'a BTreeMap<String, Shown>,
+}
+
+impl Phones for Users<'_> {
+    fn phone(&self, user: &str, from: IpAddr) -> Option<Entry> {
+        match self.by_name.get(user)? {
+            Shown::Trunk((account, name)) => {
+                let trunk = self.rows.get(account)?.trunks.get(name)?;
+                let password = trunk.password.as_ref()?.reveal();
+                let ha1 = |algorithm| Ha1::new(algorithm, user, DIGEST_REALM, password);
+                Some(Entry {
+                    md5: ha1(Algorithm::Md5),
+                    sha256: Some(ha1(Algorithm::Sha256)),
+                    contacts_max: 0, // It is reached by its targets.
+                })
+            }
+            Shown::Phone(account, name) => {
+                let phone = self.rows.get(account)?.phones.get(name)?;
+                let is_from = |network: &Network| network.contains(from);
+                if !phone.networks.is_empty() && !phone.networks.iter().any(is_from) {
+                    return None;
+                }
+                let hashes = phone.ha1.as_ref()?;
+                let by_sha256 = hashes.sha256.as_ref();
+                Some(Entry {
+                    md5: Ha1::from_hex(Algorithm::Md5, hashes.md5.reveal())?,
+                    sha256: by_sha256
+                        .and_then(|hash| Ha1::from_hex(Algorithm::Sha256, hash.reveal())),
+                    contacts_max: phone.contacts_max.into(),
+                })
+            }
+        }
     }
 }

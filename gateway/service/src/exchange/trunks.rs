@@ -262,6 +262,8 @@ impl Exchange {
                 }
             }
         }
+        self.forget_phones(&rows);
+        self.close_queues(&rows);
         self.strangers.set_rows(&rows);
         self.rows = rows;
         for (id, row) in wanted {

@@ -36,8 +36,8 @@ pub(super) fn host_of(host: &rows::Host) -> Host {
     }
 }
 
-/// What a Trunk's media may be.
-pub(super) fn capabilities(trunk: &rows::Trunk) -> Capabilities {
+/// What the media of a Trunk or a desk phone may be; `events` is whether keys go with the sound (RFC 4733).
+pub(super) fn capabilities(codecs: &[rows::Codec], events: bool, srtp: rows::Srtp) -> Capabilities {
     let codec = |codec: &rows::Codec| match codec {
         rows::Codec::Pcma => Codec::Pcma,
         rows::Codec::Pcmu => Codec::Pcmu,
@@ -45,15 +45,20 @@ pub(super) fn capabilities(trunk: &rows::Trunk) -> Capabilities {
         rows::Codec::Opus => Codec::Opus,
     };
     Capabilities {
-        codecs: trunk.codecs.iter().map(codec).collect(),
-        dtmf: trunk.dtmf != rows::Dtmf::Info,
+        codecs: codecs.iter().map(codec).collect(),
+        dtmf: events,
         comfort_noise: true,
-        security: match trunk.srtp {
+        security: match srtp {
             rows::Srtp::Off => Security::Off,
             rows::Srtp::Optional => Security::Accept,
             rows::Srtp::Required => Security::Require,
         },
     }
+}
+
+/// The same of a Trunk.
+pub(super) fn capabilities_of(trunk: &rows::Trunk) -> Capabilities {
+    capabilities(&trunk.codecs, trunk.dtmf != rows::Dtmf::Info, trunk.srtp)
 }
 
 pub(super) fn session_policy(config: &Config) -> SessionPolicy {
