@@ -9,8 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use backing::records::Records;
 use gateway_service::media::{Engine, Settings};
 use gateway_service::{Gateway, Handle, Start, Tls};
+use model::RecordChange;
+use model::phone::rows::LegRecord;
 use signaling_service::{Phone, Service};
 use tokio::sync::{mpsc, watch};
 
@@ -23,6 +26,9 @@ const CHANNEL_LEN: usize = 1_024;
 
 /// How much news of media may wait for the gateway; its threads wait then.
 const SOUND_EVENTS_MAX: usize = 1_024;
+
+/// How many call records may wait for the records; beyond it they are given up, and counted.
+const LEG_RECORDS_MAX: usize = 10_000;
 
 /// How long a phone that should send may be silent before its call is ended: longer than the pauses of any comfort noise, shorter than
 /// anybody wants to pay for.
@@ -39,6 +45,7 @@ pub(crate) async fn start(
     sfu: &sfu_service::Handle,
     signaling: &Service,
     directory: &mut watch::Receiver<Directory>,
+    keep: mpsc::Sender<LegRecord>,
 ) -> anyhow::Result<Handle> {
     settings.validate().context("[gateway]")?;
     let server = store.map(tls::sip_server_config).transpose()?.map(Arc::new);
@@ -56,6 +63,7 @@ pub(crate) async fn start(
             sound_events,
             attach: sfu.attacher(),
             tls: Tls { server, client },
+            records: keep,
         },
     );
     let handle = started.map_err(|error| {
@@ -67,6 +75,20 @@ pub(crate) async fn start(
     handle.set_rows(rows).await;
     signaling.connect_phone(Phone { commands, events }).await;
     Ok(handle)
+}
+
+/// A way for call records into the records: the sender, and what has to run until the gateway has ended.
+pub(crate) fn keeper(records: Records) -> (mpsc::Sender<LegRecord>, impl Future<Output = ()>) {
+    let (keep, mut kept) = mpsc::channel(LEG_RECORDS_MAX);
+    let writing = async move {
+        while let Some(record) = kept.recv().await {
+            let change = RecordChange::Leg(Box::new(record));
+            if let Err(error) = records.record(change).await {
+                tracing::error!(error = format!("{error:#}"), "Call record not kept");
+            }
+        }
+    };
+    (keep, writing)
 }
 
 /// Gives the gateway every change of rows, for as long as somebody looks for changes.

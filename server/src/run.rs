@@ -142,6 +142,7 @@ impl Server {
             }
             _ => None,
         };
+        let (closing, tasks) = (CancellationToken::new(), TaskTracker::new());
         let telephony = match plan.has(Role::Signaling) {
             true => Some(telephony::Keeper::start(records.clone(), secrets.keys()).await?),
             false => None,
@@ -151,7 +152,11 @@ impl Server {
                 let store = certificate.as_ref().map(|held| held.store().clone());
                 let mut rows = telephony.directory();
                 let settings = &config.gateway;
-                let gateway = gateway::start(settings, store, sfu, signaling, &mut rows).await?;
+                let (keep, writing) = gateway::keeper(records.clone());
+                // It ends with the gateway, before the last records are written.
+                tasks.spawn(writing);
+                let gateway =
+                    gateway::start(settings, store, sfu, signaling, &mut rows, keep).await?;
                 Some((gateway, rows))
             }
             _ => None,
@@ -170,7 +175,6 @@ impl Server {
         if plan.has(Role::Web) {
             router = router.merge(web::router(config.web_dir.clone()));
         }
-        let (closing, tasks) = (CancellationToken::new(), TaskTracker::new());
         let metrics_listener = config.metrics.listen.map(listener::bind).transpose();
         let metrics_listener = metrics_listener.context("[metrics]")?;
         let parts = Parts {

@@ -83,6 +83,8 @@ pub struct Figures {
     pub sent_long_over_udp: u64,
     /// Datagrams that the system did not take.
     pub unsent: u64,
+    /// Call records that nobody took.
+    pub unkept: u64,
     /// Connections that were refused for their number.
     pub connections_refused: u64,
     /// REFER that was refused.
@@ -184,6 +186,7 @@ impl Figures {
                 self.sent_long_over_udp,
             ),
             ("offhook_gateway_unsent_total", self.unsent),
+            ("offhook_gateway_unkept_total", self.unkept),
             (
                 "offhook_gateway_connections_refused_total",
                 self.connections_refused,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, ensure};
 use foldhash::fast::RandomState;
 use gateway_core::transaction::{Flow, Transport};
+use model::phone::rows::LegRecord;
 use model::phone::{PhoneCommand, PhoneEvent, PhonePlace};
 use model::plain::{Attach, End, NoSeat, Seat};
 use model::time::Timestamp;
@@ -68,6 +69,8 @@ pub struct Start {
     pub attach: Attach,
     /// How TLS is spoken.
     pub tls: Tls,
+    /// What is kept of Legs: the same one whole each time something became of it.
+    pub records: mpsc::Sender<LegRecord>,
 }
 
 /// The gateway as the server starts it.
@@ -146,6 +149,8 @@ impl Gateway {
             commands: start.commands,
             events: start.events,
             sound_events: start.sound_events,
+            records: start.records,
+            unkept: 0,
             asked,
             stopping: stopping.clone(),
             unsent: 0,
@@ -266,7 +271,10 @@ struct Control {
     sound_events: mpsc::Receiver<sound::Event>,
     asked: mpsc::Receiver<Question>,
     stopping: CancellationToken,
+    records: mpsc::Sender<LegRecord>,
     unsent: u64,
+    /// Records that nobody took.
+    unkept: u64,
     _closing: tokio_util::sync::DropGuard,
 }
 
@@ -392,6 +400,7 @@ impl Control {
     fn figures(&self) -> Figures {
         Figures {
             unsent: self.unsent,
+            unkept: self.unkept,
             ..self.exchange.figures(Instant::now())
         }
     }
@@ -413,6 +422,11 @@ impl Control {
             }
             Output::Resolve(hop) => self.look_up(hop),
             Output::Tell(event) => return Some(event),
+            Output::Record(record) => {
+                if self.records.try_send(*record).is_err() {
+                    self.unkept += 1;
+                }
+            }
             Output::Attach {
                 account,
                 leg,

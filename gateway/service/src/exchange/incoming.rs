@@ -11,13 +11,14 @@ use gateway_core::transaction::{Flow, ServerId};
 use gateway_sip::negotiate::Capabilities;
 use gateway_sip::sanity::IncomingRequest;
 use gateway_sip::{HeaderName, Headers, NameAddr, Request, Response, StatusCode, Uri};
-use model::phone::rows::{E164, Line, Peering, Quirk, Telephony, Trunk};
+use model::phone::rows::{E164, LegDirection, Line, Peering, Quirk, Telephony, Trunk};
 use model::phone::{CALLER_NAME_LEN_MAX, PhoneTarget};
 use model::time::Timestamp;
 use model::{AccountId, CallId, UserId};
 
 use super::legs::{SipLeg, Sticky};
 use super::people::Invitation;
+use super::records::{Parties, kept};
 use super::strangers::Shown;
 use super::trunks::TrunkId;
 use super::ways::{Lead, Leading};
@@ -220,7 +221,17 @@ impl Exchange {
         let mut sip = SipLeg::new(call_id, CALLER, leg);
         sip.trunk = Some(trunk_id);
         sip.way = Some(Sticky { flow, name: None });
-        let begun = (server, leg_id, sip);
+        let parties = Parties {
+            user: None,
+            from: kept(invitation.from.as_ref()),
+            to: kept(invitation.to.as_ref()),
+            name: invitation.name.clone(),
+            number: match dialled {
+                Line::Number(number) => Some(number),
+                Line::Extension(_) => None,
+            },
+        };
+        let begun = (server, leg_id, sip, parties);
         self.begin_call(now, account, begun, invitation, (Some(leading), lead));
         if let Some(call) = self.calls.get_mut(&call_id) {
             call.limits = limits;
@@ -233,7 +244,7 @@ impl Exchange {
         &mut self,
         now: Instant,
         account: AccountId,
-        (server, leg_id, sip): (ServerId, LegId, SipLeg),
+        (server, leg_id, sip, parties): (ServerId, LegId, SipLeg, Parties),
         invitation: Invitation,
         (leading, lead): (Option<Leading>, Lead),
     ) {
@@ -250,6 +261,7 @@ impl Exchange {
         };
         phone_call.sides.insert(CALLER, Side::Sip(leg_id));
         self.calls.insert(call_id, phone_call);
+        self.begin_record(now, leg_id, LegDirection::In, parties);
         match lead {
             Lead::Ring(targets, ring) => {
                 let group = self.group(call_id, targets, ring);

@@ -12,7 +12,7 @@ use gateway_sip::sanity::IncomingResponse;
 use gateway_sip::sdp::Direction;
 use gateway_sip::{Method, Request, StatusCode, Uri};
 use model::phone::{Key, PhoneEvent, PhoneEventKind, PhonePlace};
-use model::phone::rows::SipUser;
+use model::phone::rows::{LegRecord, SipUser};
 use model::plain::{End, NoSeat};
 use model::{CallId, TrackId};
 
@@ -35,6 +35,8 @@ pub(super) struct SipLeg {
     pub(super) desk: Option<SipUser>,
     /// How the other side's messages come.
     pub(super) way: Option<Sticky>,
+    /// What is kept of it.
+    pub(super) record: Option<Box<LegRecord>>,
     /// A Leg of ours that nobody has answered yet.
     pub(super) attempt: Option<Attempt>,
     /// The transactions of its requests.
@@ -68,6 +70,7 @@ impl SipLeg {
             trunk: None,
             desk: None,
             way: None,
+            record: None,
             attempt: None,
             clients: HashMap::default(),
             unsent: Vec::new(),
@@ -282,8 +285,10 @@ impl Exchange {
         };
         let (call, key) = (leg.call, leg.key);
         if leg.detached {
-            if matches!(told, Told::Ended(_) | Told::Redirected(_)) {
-                self.on_leg_over(now, id);
+            match told {
+                Told::Ended(ended) => self.on_leg_over(now, id, Some(ended)),
+                Told::Redirected(_) => self.on_leg_over(now, id, None),
+                _ => {}
             }
             return;
         }
@@ -293,20 +298,22 @@ impl Exchange {
                 if let Some(attempt) = &mut leg.attempt {
                     attempt.progressed = true;
                 }
+                self.record_ringing(now, id);
             }
             Told::Answered => {
                 leg.answered = true;
                 leg.attempt = None;
                 self.timers.set(&Timer::Attempt(id), None);
+                self.record_answer(now, id);
                 self.on_phone_answered(now, call, key);
             }
             Told::Ended(ended) => {
                 if self.try_next_address(now, id, *ended) {
                     return;
                 }
-                self.on_leg_over(now, id);
+                self.on_leg_over(now, id, Some(*ended));
             }
-            Told::Redirected(_) => self.on_leg_over(now, id),
+            Told::Redirected(_) => self.on_leg_over(now, id, None),
             Told::Refer { .. } | Told::Referred(_) | Told::Key(_) => {}
         }
         if let Told::Key(key) = told {
@@ -344,7 +351,8 @@ impl Exchange {
     }
 
     /// The Leg has ended: its media is over at once, and it is kept for what comes late.
-    pub(super) fn on_leg_over(&mut self, now: Instant, id: LegId) {
+    pub(super) fn on_leg_over(&mut self, now: Instant, id: LegId, ended: Option<Ended>) {
+        self.record_end(now, id, ended);
         let Some(leg) = self.legs.get_mut(&id) else {
             return;
         };
@@ -383,7 +391,7 @@ impl Exchange {
         let mut rung = Vec::new();
         for action in actions {
             match action {
-                call::Action::Order { leg, order } => self.order(id, leg, order),
+                call::Action::Order { leg, order } => self.order(now, id, leg, order),
                 call::Action::Call { leg, target } => {
                     rung.extend(self.begin_leg(now, id, leg, target));
                 }
@@ -418,7 +426,7 @@ impl Exchange {
         }
     }
 
-    fn order(&mut self, id: CallId, key: LegKey, order: Order) {
+    fn order(&mut self, now: Instant, id: CallId, key: LegKey, order: Order) {
         let Some(call) = self.calls.get_mut(&id) else {
             return;
         };
@@ -431,6 +439,11 @@ impl Exchange {
                     && let Some(leg) = self.legs.get_mut(&leg)
                 {
                     leg.answered = true;
+                }
+                match order {
+                    Order::Ring => self.record_ringing(now, leg),
+                    Order::Answer => self.record_answer(now, leg),
+                    _ => {}
                 }
                 self.tell_leg(leg, leg::Event::Order(order));
             }
@@ -522,6 +535,7 @@ impl Exchange {
     pub(super) fn on_sound(&mut self, event: sound::Event) {
         let sound::Event { leg: id, kind } = event;
         if let EventKind::Closed(figures) = kind {
+            self.record_sound(id, &figures);
             return self.figures.media(&figures);
         }
         let Some(leg) = self.legs.get(&id) else {

@@ -21,6 +21,16 @@ pub(super) enum Whose {
     Trunk(TrunkId),
 }
 
+impl Whose {
+    fn as_str(&self) -> &'static str {
+        match self {
+            Self::Account(_) => "account",
+            Self::User(..) => "user",
+            Self::Trunk(_) => "trunk",
+        }
+    }
+}
+
 impl Exchange {
     /// What holds for a call to outside; nothing for one for help.
     pub(super) fn limits_of(
@@ -78,8 +88,8 @@ impl Exchange {
     ) -> Result<(), Refusal> {
         let time = self.time(now);
         self.meters.begin(time, limits, goes_out).map_err(|over| {
-            let limit = over.limit.as_str();
-            tracing::info!(limit, whose = ?over.whose, "Call over a limit refused");
+            let (limit, whose) = (over.limit.as_str(), over.whose.as_str());
+            tracing::info!(limit, whose, "Call over a limit refused");
             Refusal::OVER_LIMIT
         })
     }

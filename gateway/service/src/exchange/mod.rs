@@ -3,8 +3,8 @@
 //! ```text
 //!  messages, connections ──▶ ┌───────────────────────────────────────────┐ ──▶ Send, Connect, Resolve
 //!  PhoneCommand ───────────▶ │ Admission ▶ Transactions ▶ Leg ▶ Call     │ ──▶ Tell: PhoneEvent
-//!  rows, media, clock ─────▶ │ Trunks: registration, health, limits      │ ──▶ Attach: a place in a Room
-//!                            └───────────────────────────────────────────┘ ──▶ Sound, called directly
+//!  rows, media, clock ─────▶ │ Trunks, desk phones, Queues, limits       │ ──▶ Attach: a place in a Room
+//!                            └───────────────────────────────────────────┘ ──▶ Record: LegRecord; Sound, called directly
 //! ```
 //!
 //! There is no socket, task or clock in here. One thing leads to another by a queue, never by recursion: what a Leg tells its call,
@@ -17,6 +17,7 @@ mod outgoing;
 mod people;
 mod phones;
 mod queues;
+mod records;
 mod strangers;
 mod trunks;
 mod ways;
@@ -37,7 +38,7 @@ use gateway_core::registrar::{Expiry, Registrar};
 use gateway_core::transaction::{self, ClientId, Flow, ServerId, Transactions, Transport};
 use gateway_sip::sanity::{Framing, Incoming, check};
 use gateway_sip::{Host, Request, StatusCode};
-use model::phone::rows::{CallLimits, DIGEST_REALM, Telephony};
+use model::phone::rows::{CallLimits, DIGEST_REALM, LegRecord, Telephony};
 use model::phone::{PhoneCommand, PhoneEvent, PhonePlace};
 use model::plain::{End, NoSeat};
 use model::time::Timestamp;
@@ -86,6 +87,8 @@ pub(crate) enum Output {
     Resolve(Hop),
     /// Tell signaling.
     Tell(PhoneEvent),
+    /// Keep what is known of a Leg.
+    Record(Box<LegRecord>),
     /// Take a place in a Room; the answer is [`Exchange::handle_seat`].
     Attach {
         account: AccountId,

@@ -8,10 +8,11 @@ use gateway_core::leg::{Credential, Ended, Leg, Order, Outgoing, Settings, Told,
 use gateway_core::outbound::{self, Caller, Dialled, Outside};
 use gateway_core::{call, leg};
 use gateway_sip::{Host, NameAddr, SipUri, StatusCode, Uri};
-use model::phone::rows::{self, Peering, Trunk};
+use model::phone::rows::{self, LegDirection, Peering, Trunk};
 use model::{AccountId, CallId, UserId};
 
 use super::legs::SipLeg;
+use super::records::Parties;
 use super::trunks::{TrunkId, TrunkState};
 use super::words::{capabilities_of, host_of, session_policy};
 use super::{AGENT, Exchange, Route, Side, Target, Timer};
@@ -126,6 +127,18 @@ impl Exchange {
             return;
         };
         phone_call.sides.insert(key, Side::Sip(leg_id));
+        let caller = &dialling.caller;
+        let shown = caller.number.clone().filter(|_| !caller.withheld);
+        let parties = Parties {
+            user: phone_call.talks.first().cloned(),
+            from: shown.as_ref().map(ToString::to_string),
+            to: Some(match &dialling.number {
+                Dialled::World(number) => number.to_string(),
+                Dialled::AsIs(text) => text.clone(),
+            }),
+            name: caller.name.clone(),
+            number: shown,
+        };
         let mut sip = SipLeg::new(id, key, leg);
         sip.trunk = Some(dialling.trunk.clone());
         let has_next = !routes.is_empty() || !dialling.others.is_empty();
@@ -138,6 +151,7 @@ impl Exchange {
         });
         self.endpoint.insert(sip.leg.name().clone(), leg_id);
         self.legs.insert(leg_id, sip);
+        self.begin_record(now, leg_id, LegDirection::Out, parties);
         let until = has_next.then(|| now + ATTEMPT_MAX);
         self.timers.set(&Timer::Attempt(leg_id), until);
         self.figures.legs_out += 1;
@@ -268,7 +282,7 @@ impl Exchange {
             return false;
         }
         self.figures.failovers += 1;
-        self.on_leg_over(now, id);
+        self.on_leg_over(now, id, Some(ended));
         self.dial(now, call, key, attempt.dialling, attempt.rest);
         true
     }

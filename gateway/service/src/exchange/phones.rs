@@ -10,13 +10,14 @@ use gateway_core::routing::{Facts, Way};
 use gateway_core::transaction::{Flow, ServerId, Transport};
 use gateway_sip::sanity::IncomingRequest;
 use gateway_sip::{Headers, Host, MAX_FORWARDS_DEFAULT, NameAddr, SipUri, StatusCode, Uri};
-use model::phone::rows::{self, SipUser};
+use model::phone::rows::{self, LegDirection, SipUser};
 use model::time::Timestamp;
 use model::{AccountId, CallId, UserId};
 
 use super::incoming::{Begin, Refusal};
 use super::legs::{SipLeg, Sticky};
 use super::people::Invitation;
+use super::records::{Parties, kept};
 use super::strangers::{Shown, Users};
 use super::ways::{Lead, Leading};
 use super::words::{capabilities, session_policy};
@@ -164,6 +165,15 @@ impl Exchange {
         self.endpoint.insert(sip.leg.name().clone(), leg_id);
         self.legs.insert(leg_id, sip);
         self.figures.legs_out += 1;
+        let shown = self.calls.get(&id).and_then(|call| call.ring.clone());
+        let parties = Parties {
+            user: Some(desk.user.clone()),
+            from: kept(shown.as_ref().and_then(|shown| shown.from.as_ref())),
+            to: Some(desk.name.as_str().to_owned()),
+            name: shown.and_then(|shown| shown.name),
+            number: None,
+        };
+        self.begin_record(now, leg_id, LegDirection::Out, parties);
         self.act_for_leg(now, leg_id, actions);
     }
 
@@ -265,7 +275,14 @@ impl Exchange {
         sip.desk = Some(name);
         sip.way = Some(Sticky { flow, name: None });
         let outgoing = leading.is_none();
-        let begun = (server, leg_id, sip);
+        let parties = Parties {
+            user: Some(phone.user.clone()),
+            from: kept(invitation.from.as_ref()),
+            to: Some(dialled.into_owned()),
+            name: invitation.name.clone(),
+            number: None,
+        };
+        let begun = (server, leg_id, sip, parties);
         self.begin_call(now, account, begun, invitation, (leading, lead));
         if let Some(call) = self.calls.get_mut(&call_id) {
             call.limits = limits;

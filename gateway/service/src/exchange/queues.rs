@@ -123,6 +123,7 @@ impl Exchange {
             .leading
             .as_mut()
             .and_then(|leading| leading.queue.take());
+        self.record_user(id, user, waited.clone());
         for queue in self.queues_of(account, user) {
             let event = if waited.as_ref() == Some(&queue.1) {
                 Event::Answered(user.clone())

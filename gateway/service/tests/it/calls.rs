@@ -3,6 +3,7 @@
 use gateway_core::transaction::Transport;
 use gateway_service::{Event, EventKind};
 use gateway_sip::{HeaderName, Method, NameAddr, StatusCode};
+use model::phone::rows::LegSide;
 use model::phone::{PhoneCommandKind, PhoneEventKind, PhoneReason, Progress, Unanswered};
 use tokio::net::TcpListener;
 
@@ -78,6 +79,15 @@ async fn a_call_comes_in_is_answered_and_ends() {
     let (of, end) = t.event().await;
     assert_eq!((of, ended(end)), (call, PhoneReason::Hangup));
     assert_eq!(t.wants().await, Wanted::Close(leg));
+
+    let record = t.kept().await;
+    assert_eq!((record.call, record.user), (call, Some(user())));
+    assert_eq!(record.from.as_deref(), Some("+4989555"));
+    assert_eq!(record.number.as_ref().map(|it| it.as_str()), Some(NUMBER));
+    assert_eq!(record.ended_by, Some(LegSide::Theirs));
+    assert!(record.ringing_at.is_some() && record.answered_at.is_some());
+    assert_eq!(record.end.map(|end| end.reason), Some(PhoneReason::Hangup));
+    assert_eq!(record.sound.map(|sound| sound.codec).as_deref(), Some("pcma"));
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 
 mod calls;
 mod peer;
+mod routes;
 mod safety;
 mod trunks;
 mod world;

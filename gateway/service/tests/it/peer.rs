@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use gateway_sip::digest::{Answering, Challenge};
 use gateway_sip::stream::{Frame, Framer};
 use gateway_sip::{HeaderName, Message, Method, NameAddr, Request, Response, StatusCode, Uri};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -99,6 +100,23 @@ impl Peer {
             },
         };
         Message::parse(&bytes).expect("the gateway speaks SIP")
+    }
+
+    /// Sends a request, and once more with the credentials it is asked for.
+    pub(crate) async fn prove(&mut self, request: &mut Request, user: &str, password: &str) {
+        self.send(&request.to_bytes()).await;
+        let method = request.method.clone();
+        let challenged = self.code(&method, StatusCode::UNAUTHORIZED).await;
+        let value = challenged.headers.get(&HeaderName::WwwAuthenticate);
+        let challenge = Challenge::parse(value.unwrap(), false).unwrap().unwrap();
+        let via = request.headers.get(&HeaderName::Via).unwrap();
+        let via = via.replace(";branch=z9hG4bK", ";branch=z9hG4bKproven");
+        request.headers.set(HeaderName::Via, via);
+        request
+            .headers
+            .set(HeaderName::CSeq, format_args!("2 {method}"));
+        Answering::new(challenge, user, password).authorize(request, 5);
+        self.send(&request.to_bytes()).await;
     }
 
     /// The next request with this method; what came again of others is passed over, OPTIONS are answered.

@@ -11,7 +11,9 @@ use gateway_service::{
 };
 use gateway_sip::negotiate::Agreed;
 use model::id::{AccountId, CallId, ParticipantId, RoomId, TrackId};
-use model::phone::rows::{Destination, Destinations, Line, Number, Telephony, Trunk};
+use model::phone::rows::{
+    Destination, Destinations, LegRecord, Line, Number, Telephony, Trunk,
+};
 use model::phone::{Dial, PhoneCommand, PhoneCommandKind, PhoneEvent, PhoneEventKind, PhonePlace};
 use model::plain;
 use model::time::Millis;
@@ -81,6 +83,7 @@ pub(crate) struct World {
     events: mpsc::Receiver<PhoneEvent>,
     pub(crate) wanted: mpsc::UnboundedReceiver<Wanted>,
     pub(crate) sound: mpsc::Sender<Event>,
+    records: mpsc::Receiver<LegRecord>,
     ids: u128,
 }
 
@@ -138,6 +141,7 @@ impl World {
         config.listen_tcp = vec![any];
         let (commands, from_signaling) = mpsc::channel(64);
         let (to_signaling, events) = mpsc::channel(64);
+        let (to_records, records) = mpsc::channel(64);
         let (wanted_sender, wanted) = mpsc::unbounded_channel();
         let (sound, sound_events) = mpsc::channel(64);
         let start = Start {
@@ -153,6 +157,7 @@ impl World {
                 Box::pin(async { Ok(plain::pair(std::task::Waker::noop().clone()).1) })
             }),
             tls: tls(),
+            records: to_records,
         };
         let handle = Gateway::start(&config, start).unwrap();
         let rows: Rows = BTreeMap::from([(account(), Arc::new(telephony))]);
@@ -163,6 +168,7 @@ impl World {
             events,
             wanted,
             sound,
+            records,
             ids: 0,
         }
     }
@@ -211,6 +217,17 @@ impl World {
         let event = event.expect("news has to come").unwrap();
         assert_eq!(event.account, account());
         (event.call, event.kind)
+    }
+
+    /// The last that is kept of a Leg: how it sounded is told at its very end.
+    pub(crate) async fn kept(&mut self) -> LegRecord {
+        loop {
+            let record = timeout(PATIENCE, self.records.recv()).await;
+            let record = record.expect("a record has to come").unwrap();
+            if record.sound.is_some() {
+                return record;
+            }
+        }
     }
 
     pub(crate) async fn wants(&mut self) -> Wanted {
