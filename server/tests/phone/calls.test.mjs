@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { hears } from '../browser/lib/meeting.mjs';
 import { story } from '../browser/lib/story.mjs';
 import { eventually } from '../browser/lib/wait.mjs';
-import { NUMBER, OUTSIDE, PROVIDER, WORLD, skip, startRig } from './rig.mjs';
+import { DESK, NUMBER, OUTSIDE, PROVIDER, SERVER, WORLD, skip, startRig } from './rig.mjs';
 
 const ACCOUNT = `
 [dialling]
@@ -134,11 +134,24 @@ story('over TLS to the provider, and SRTP to the telephone', options, async (wor
   await rig.figureBecomes('offhook_gateway_calls', 0);
 });
 
-/** A server with this telephony, registered, and Alice at her browser. */
-async function office(world, telephony) {
+story('a desk phone registers, and answers what rings the browser, too', options, async (world) => {
+  const desk = '[phones.alice-desk]\nuser = "alice"\npassword = "hush"\n';
+  const { rig, alice } = await office(world, trunk(desk), 'domains = ["sip.office.test"]');
+  const phone = await rig.phone('desk', DESK, `<sip:alice-desk@sip.office.test>;auth_pass=hush;outbound="sip:${SERVER}:5060";regint=60;answermode=auto;audio_codecs=PCMA`);
+  await rig.figureBecomes('offhook_gateway_phones', 1);
+  const caller = rig.calls('calls', NUMBER, '-d', '2000');
+  await caller.succeeds();
+  await alice.seesNo('incoming');
+  await rig.figureBecomes('offhook_gateway_calls', 0);
+  await phone.close(); // It takes its registration back.
+  await rig.figureBecomes('offhook_gateway_phones', 0);
+});
+
+/** A server with this telephony and more lines for `[gateway]`, registered, and Alice at her browser. */
+async function office(world, telephony, gateway = '') {
   const rig = await startRig(world);
   await rig.startProvider();
-  world.server = await rig.startServer(telephony);
+  world.server = await rig.startServer(telephony, gateway);
   await rig.figureBecomes('offhook_gateway_trunks_up', 1);
   const token = encodeURIComponent(await rig.token('alice', 'Alice'));
   const alice = await world.visitor(await world.browser('chromium'), { at: `/#token=${token}`, scripts: [keepFrames] });
