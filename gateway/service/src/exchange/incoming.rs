@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use gateway_core::call::{self, CALLER, Call};
+use gateway_core::call::{CALLER, Call};
 use gateway_core::endpoint::Place;
 use gateway_core::leg::{Credential, Event, Leg, Quirks, Reliable, Settings};
 use gateway_core::outbound::{self, Caller, Denied};
@@ -57,6 +57,11 @@ impl Refusal {
     /// It would go out, and may not.
     pub(super) fn denied(denied: &Denied) -> Self {
         Self::new(denied.as_str(), outbound::code_of(denied))
+    }
+
+    /// A word for figures.
+    pub(super) fn word(self) -> &'static str {
+        self.word
     }
 
     /// What the caller's side hears.
@@ -262,13 +267,7 @@ impl Exchange {
         phone_call.sides.insert(CALLER, Side::Sip(leg_id));
         self.calls.insert(call_id, phone_call);
         self.begin_record(now, leg_id, LegDirection::In, parties);
-        match lead {
-            Lead::Ring(targets, ring) => {
-                let group = self.group(call_id, targets, ring);
-                self.tell_call(call_id, call::Event::Lead(vec![group]));
-            }
-            Lead::Queue(name) => self.join_queue(now, call_id, name),
-        }
+        self.follow(now, call_id, lead);
     }
 
     /// Makes the Leg; `None` when the INVITE was refused.
@@ -509,7 +508,7 @@ impl PhoneCall {
             talks: Vec::new(),
             taken_up: false,
             limits: Vec::new(),
-            goes_out: false,
+            outside: Vec::new(),
             metered: false,
             place: None,
             told: false,

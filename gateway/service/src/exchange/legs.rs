@@ -598,7 +598,8 @@ impl Exchange {
         self.timers.set(&Timer::Minutes(id), None);
         self.figures.calls_ended += 1;
         if let Some(call) = self.calls.remove(&id) {
-            self.end_meters(now, &call.limits, call.metered);
+            self.end_meters(now, &call.limits, false);
+            self.end_meters(now, &call.outside, call.metered);
             let waits = call.leading.and_then(|leading| leading.queue);
             self.leave_queues(now, id, call.account, waits, call.talks);
         }

@@ -111,10 +111,10 @@ impl Exchange {
         let Some(call) = self.calls.get_mut(&id) else {
             return;
         };
-        if !call.goes_out || std::mem::replace(&mut call.metered, true) {
+        if call.outside.is_empty() || std::mem::replace(&mut call.metered, true) {
             return;
         }
-        let whose = call.limits.iter().map(|(whose, _)| whose);
+        let whose = call.outside.iter().map(|(whose, _)| whose);
         self.meters.answered(time, whose);
         self.look_at_minutes(now, id);
     }
@@ -125,7 +125,7 @@ impl Exchange {
         let Some(call) = self.calls.get(&id).filter(|call| call.metered) else {
             return;
         };
-        match self.meters.used_up_at(time, &call.limits) {
+        match self.meters.used_up_at(time, &call.outside) {
             Some(at) if at <= now => {
                 tracing::info!(call = %id, "The minutes of a day are used up, call ended");
                 self.figures.minutes_ended += 1;

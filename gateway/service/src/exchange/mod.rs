@@ -168,11 +168,11 @@ struct PhoneCall {
     talks: Vec<UserId>,
     /// Its caller was answered before anybody was there to talk to.
     taken_up: bool,
-    /// Whose limits it counts for.
+    /// Whose calls it counts for as one that came in.
     limits: Vec<(limits::Whose, CallLimits)>,
-    /// It goes to outside, and its minutes count.
-    goes_out: bool,
-    /// They do from now on.
+    /// Whose calls and minutes to outside it counts for.
+    outside: Vec<(limits::Whose, CallLimits)>,
+    /// Minutes count from now on.
     metered: bool,
     /// Where its phones are heard.
     place: Option<PhonePlace>,

@@ -158,8 +158,7 @@ impl Exchange {
             place: Some(dial.place),
             told: true,
             dialled: true,
-            goes_out: !limits.is_empty(),
-            limits,
+            outside: limits,
             ring: Some(Invitation {
                 from: self.number_of(account, &dial.user),
                 name: dial.name.clone(),

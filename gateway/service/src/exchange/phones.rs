@@ -19,7 +19,7 @@ use super::legs::{SipLeg, Sticky};
 use super::people::Invitation;
 use super::records::{Parties, kept};
 use super::strangers::{Shown, Users};
-use super::ways::{Lead, Leading};
+use super::ways::Leading;
 use super::words::{capabilities, session_policy};
 use super::{AGENT, Exchange, Output, Rows, Side, Target, Timer};
 use crate::sound::LegId;
@@ -228,17 +228,16 @@ impl Exchange {
             diverted: None,
         };
         let plan = outbound::plan(&rows, Some(&phone.user), &dialled);
-        let (leading, lead, limits) = match plan.map_err(|denied| Refusal::denied(&denied))? {
+        let max_forwards = incoming.envelope.max_forwards.saturating_sub(1);
+        let (leading, lead) = match plan.map_err(|denied| Refusal::denied(&denied))? {
             Plan::Outside(outside) => {
-                let limits = self.limits_of(account, Some(&phone.user), &outside);
                 let caller = outbound::Caller {
                     number: outside.shown.clone().or(caller.number),
                     withheld: caller.withheld && !outside.help,
                     ..caller
                 };
-                let max_forwards = incoming.envelope.max_forwards.saturating_sub(1);
-                let lead = Lead::out(account, outside, caller, max_forwards)?;
-                (None, lead, limits)
+                let user = Some(&phone.user);
+                (None, self.lead_out(account, user, outside, caller, max_forwards)?)
             }
             Plan::Inside(line) => {
                 let talks = |user: &UserId| self.is_talking(account, user);
@@ -247,10 +246,9 @@ impl Exchange {
                     is_talking: &talks,
                 };
                 let (way, step) = Way::begin(&rows, facts, &line, None, caller.number.as_ref());
-                let max_forwards = incoming.envelope.max_forwards.saturating_sub(1);
                 let mut leading = Leading::new(way, caller, max_forwards);
                 let lead = self.lead(wall, account, &rows, &mut leading, step)?;
-                (Some(leading), lead, Vec::new())
+                (Some(leading), lead)
             }
         };
         let invitation = Invitation {
@@ -259,7 +257,6 @@ impl Exchange {
             to: format!("tel:{dialled}").parse().ok(),
             ring: Duration::ZERO,
         };
-        self.begin_meters(now, &limits, true)?;
         let begin = Begin {
             credential: None,
             capabilities: capabilities(&phone.codecs, true, phone.srtp),
@@ -267,14 +264,12 @@ impl Exchange {
         };
         let begun = self.begin_incoming(now, server, flow, incoming, begin);
         let Some((leg_id, leg)) = begun else {
-            self.end_meters(now, &limits, false);
             return Ok(()); // It has its answer.
         };
         let call_id = CallId::from_parts(wall, self.random().into());
         let mut sip = SipLeg::new(call_id, gateway_core::call::CALLER, leg);
         sip.desk = Some(name);
         sip.way = Some(Sticky { flow, name: None });
-        let outgoing = leading.is_none();
         let parties = Parties {
             user: Some(phone.user.clone()),
             from: kept(invitation.from.as_ref()),
@@ -284,10 +279,6 @@ impl Exchange {
         };
         let begun = (server, leg_id, sip, parties);
         self.begin_call(now, account, begun, invitation, (leading, lead));
-        if let Some(call) = self.calls.get_mut(&call_id) {
-            call.limits = limits;
-            call.goes_out = outgoing;
-        }
         self.on_caller_talks(now, call_id, &phone.user);
         Ok(())
     }

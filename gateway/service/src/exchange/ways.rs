@@ -7,11 +7,12 @@ use gateway_core::leg::Ended;
 use gateway_core::outbound::{self, Caller, Outside, Plan};
 use gateway_core::routing::{Facts, Step, Unanswered, Way};
 use gateway_sip::StatusCode;
-use model::phone::rows::{RowName, Telephony};
+use model::phone::rows::{CallLimits, RowName, Telephony};
 use model::time::Timestamp;
 use model::{AccountId, CallId, UserId};
 
 use super::incoming::Refusal;
+use super::limits::Whose;
 use super::outgoing::Dialling;
 use super::{Exchange, Target};
 
@@ -59,22 +60,10 @@ impl Leading {
 pub(super) enum Lead {
     /// All of these ring.
     Ring(Vec<Target>, Duration),
+    /// It goes out, within these limits.
+    Out(Target, Vec<(Whose, CallLimits)>),
     /// It waits.
     Queue(RowName),
-}
-
-impl Lead {
-    /// By the Trunks of `outside`, one after the other.
-    pub(super) fn out(
-        account: AccountId,
-        outside: Outside,
-        caller: Caller,
-        max_forwards: u8,
-    ) -> Result<Self, Refusal> {
-        let dialling = Dialling::out(account, outside, caller, max_forwards);
-        let target = Target::Trunk(Box::new(dialling.ok_or(Refusal::NO_ROUTE)?));
-        Ok(Self::Ring(vec![target], FORWARD_RING))
-    }
 }
 
 impl Exchange {
@@ -83,6 +72,25 @@ impl Exchange {
         self.calls
             .values()
             .any(|call| call.account == account && call.talks.contains(user))
+    }
+
+    /// By the Trunks of `outside`, one after the other; `user` is who calls, or has calls forwarded there.
+    ///
+    /// # Errors
+    ///
+    /// There is no Trunk.
+    pub(super) fn lead_out(
+        &self,
+        account: AccountId,
+        user: Option<&UserId>,
+        outside: Outside,
+        caller: Caller,
+        max_forwards: u8,
+    ) -> Result<Lead, Refusal> {
+        let limits = self.limits_of(account, user, &outside);
+        let dialling = Dialling::out(account, outside, caller, max_forwards);
+        let target = Target::Trunk(Box::new(dialling.ok_or(Refusal::NO_ROUTE)?));
+        Ok(Lead::Out(target, limits))
     }
 
     /// What a step of the way comes to here.
@@ -123,7 +131,8 @@ impl Exchange {
                                 diverted: leading.way.diverted_by(rows),
                                 ..leading.caller.clone()
                             };
-                            return Lead::out(account, outside, caller, leading.max_forwards);
+                            let max_forwards = leading.max_forwards;
+                            return self.lead_out(account, by, outside, caller, max_forwards);
                         }
                         Plan::Inside(line) => line,
                     };
@@ -202,17 +211,33 @@ impl Exchange {
             call.leading = Some(leading);
         }
         match lead {
-            Ok(Lead::Ring(targets, ring)) => {
-                let group = self.group(id, targets, ring);
-                self.tell_call(id, call::Event::Lead(vec![group]));
-            }
-            Ok(Lead::Queue(name)) => self.join_queue(now, id, name),
+            Ok(lead) => self.follow(now, id, lead),
             // What the one who was rung said is what the caller hears.
             Err(refusal) if refusal.is_unplayable() => {
                 self.tell_call(id, call::Event::Lead(Vec::new()));
             }
             Err(refusal) => self.tell_call(id, call::Event::Refuse(refusal.code())),
         }
+    }
+
+    /// Does what is to be done next for a call.
+    pub(super) fn follow(&mut self, now: Instant, id: CallId, lead: Lead) {
+        let (targets, ring) = match lead {
+            Lead::Ring(targets, ring) => (targets, ring),
+            Lead::Out(target, limits) => {
+                if let Err(refusal) = self.begin_meters(now, &limits, true) {
+                    self.figures.refused_in(refusal.word());
+                    return self.tell_call(id, call::Event::Refuse(refusal.code()));
+                }
+                if let Some(call) = self.calls.get_mut(&id) {
+                    call.outside = limits;
+                }
+                (vec![target], FORWARD_RING)
+            }
+            Lead::Queue(name) => return self.join_queue(now, id, name),
+        };
+        let group = self.group(id, targets, ring);
+        self.tell_call(id, call::Event::Lead(vec![group]));
     }
 
     /// A group of these targets for a call. Users are told how long they ring; signaling says when nobody of them answers.
