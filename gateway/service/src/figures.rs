@@ -176,7 +176,10 @@ impl Figures {
             ("offhook_gateway_failovers_total", self.failovers),
             ("offhook_gateway_no_address_total", self.no_address),
             ("offhook_gateway_trunk_limit_total", self.trunk_limit),
-            ("offhook_gateway_withheld_refused_total", self.withheld_refused),
+            (
+                "offhook_gateway_withheld_refused_total",
+                self.withheld_refused,
+            ),
             ("offhook_gateway_no_port_total", self.no_port),
             ("offhook_gateway_no_seat_total", self.no_seat),
             ("offhook_gateway_silent_ended_total", self.silent_ended),

@@ -105,7 +105,11 @@ async fn trunks(patient: &Patient) -> Finding {
     let answer = match get_at_most(patient, &url, "/metrics", FIGURES_LEN_MAX).await {
         Ok(answer) if answer.status == 200 => answer,
         Ok(answer) => {
-            let what = format!("not checked: {}/metrics answers {}", url.as_str(), answer.status);
+            let what = format!(
+                "not checked: {}/metrics answers {}",
+                url.as_str(),
+                answer.status
+            );
             return Finding::note("trunks", what);
         }
         Err(error) => {

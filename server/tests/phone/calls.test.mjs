@@ -29,7 +29,7 @@ targets = ["sip:${PROVIDER}${transport === 'tls' ? ':5061' : ':5060'};transport=
 password = "secret"
 codecs = ["pcma"]
 destinations = { allow = ["+49"] }
-health_seconds = 5
+health_seconds = 10
 ${more}
 `;
 

@@ -35,8 +35,7 @@ pub(super) struct Refusal {
 
 impl Refusal {
     /// It dials nothing that is a Number of the Account.
-    pub(super) const UNKNOWN_NUMBER: Self =
-        Self::new("unknown_number", StatusCode::NOT_FOUND);
+    pub(super) const UNKNOWN_NUMBER: Self = Self::new("unknown_number", StatusCode::NOT_FOUND);
     /// What it dials leads nowhere.
     pub(super) const NO_ROUTE: Self = Self::new("no_route", StatusCode::TEMPORARILY_UNAVAILABLE);
     /// It leads to what would have to be played or recorded.

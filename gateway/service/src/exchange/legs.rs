@@ -11,8 +11,8 @@ use gateway_sip::negotiate::Agreed;
 use gateway_sip::sanity::IncomingResponse;
 use gateway_sip::sdp::Direction;
 use gateway_sip::{Method, Request, StatusCode, Uri};
-use model::phone::{Key, PhoneEvent, PhoneEventKind, PhonePlace};
 use model::phone::rows::{LegRecord, SipUser};
+use model::phone::{Key, PhoneEvent, PhoneEventKind, PhonePlace};
 use model::plain::{End, NoSeat};
 use model::{CallId, TrackId};
 
@@ -188,9 +188,8 @@ impl Exchange {
             return Where::Route(attempt.route.clone());
         }
         if leg.desk.is_some() {
-            let is_open = |flow: &Flow| {
-                !flow.transport.is_reliable() || self.open.contains_key(&flow.socket)
-            };
+            let is_open =
+                |flow: &Flow| !flow.transport.is_reliable() || self.open.contains_key(&flow.socket);
             let way = leg.way.as_ref().map(|way| way.flow);
             return way.filter(is_open).map_or(Where::Nowhere, Where::Flow);
         }

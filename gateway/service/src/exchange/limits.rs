@@ -21,6 +21,9 @@ pub(super) enum Whose {
     Trunk(TrunkId),
 }
 
+/// What holds for one call.
+pub(super) type Limits = Vec<(Whose, CallLimits)>;
+
 impl Whose {
     fn as_str(&self) -> &'static str {
         match self {
@@ -38,7 +41,7 @@ impl Exchange {
         account: AccountId,
         user: Option<&UserId>,
         outside: &Outside,
-    ) -> Vec<(Whose, CallLimits)> {
+    ) -> Limits {
         if outside.help {
             return Vec::new();
         }
@@ -59,11 +62,7 @@ impl Exchange {
     }
 
     /// What holds for any call of an Account, and of a User who makes it.
-    pub(super) fn limits_inside(
-        &self,
-        account: AccountId,
-        user: Option<&UserId>,
-    ) -> Vec<(Whose, CallLimits)> {
+    pub(super) fn limits_inside(&self, account: AccountId, user: Option<&UserId>) -> Limits {
         let Some(rows) = self.rows.get(&account) else {
             return Vec::new();
         };

@@ -38,7 +38,7 @@ use gateway_core::registrar::{Expiry, Registrar};
 use gateway_core::transaction::{self, ClientId, Flow, ServerId, Transactions, Transport};
 use gateway_sip::sanity::{Framing, Incoming, check};
 use gateway_sip::{Host, Request, StatusCode};
-use model::phone::rows::{CallLimits, DIGEST_REALM, LegRecord, Telephony};
+use model::phone::rows::{DIGEST_REALM, LegRecord, Telephony};
 use model::phone::{PhoneCommand, PhoneEvent, PhonePlace};
 use model::plain::{End, NoSeat};
 use model::time::Timestamp;
@@ -169,9 +169,9 @@ struct PhoneCall {
     /// Its caller was answered before anybody was there to talk to.
     taken_up: bool,
     /// Whose calls it counts for as one that came in.
-    limits: Vec<(limits::Whose, CallLimits)>,
+    limits: limits::Limits,
     /// Whose calls and minutes to outside it counts for.
-    outside: Vec<(limits::Whose, CallLimits)>,
+    outside: limits::Limits,
     /// Minutes count from now on.
     metered: bool,
     /// Where its phones are heard.
@@ -251,13 +251,7 @@ impl Exchange {
         Self {
             admission: Admission::new(now, &config),
             strangers: strangers::Strangers::new(&config),
-            registrar: Registrar::new(
-                now,
-                DIGEST_REALM,
-                &rng.random(),
-                Expiry::default(),
-                AGENT,
-            ),
+            registrar: Registrar::new(now, DIGEST_REALM, &rng.random(), Expiry::default(), AGENT),
             queues: BTreeMap::new(),
             meters: Meters::new(),
             clock: (now, wall),

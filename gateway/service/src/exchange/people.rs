@@ -6,7 +6,7 @@ use gateway_core::call::{self, CALLER, Call, Group, LegKey};
 use gateway_core::leg::{self, Ended, Order, Told, Why};
 use gateway_core::outbound::{self, Caller, Denied, Outside, Plan};
 use gateway_sip::{MAX_FORWARDS_DEFAULT, StatusCode};
-use model::phone::rows::{CallLimits, Destination, Telephony};
+use model::phone::rows::{Destination, Telephony};
 use model::phone::{
     Dial, PhoneCommand, PhoneCommandKind, PhoneEnd, PhoneEvent, PhoneEventKind, PhoneReason,
     PhoneTarget, Progress, Ring, USERS_RUNG_MAX, Unanswered,
@@ -14,7 +14,7 @@ use model::phone::{
 use model::time::Millis;
 use model::{AccountId, CallId, UserId};
 
-use super::limits::Whose;
+use super::limits::Limits;
 use super::outgoing::Dialling;
 use super::words::{code_of_cause, phone_end};
 use super::{Exchange, Output, PhoneCall, Side, Target};
@@ -182,7 +182,7 @@ impl Exchange {
         now: Instant,
         account: AccountId,
         dial: &Dial,
-    ) -> Result<(Vec<Target>, Vec<(Whose, CallLimits)>), PhoneReason> {
+    ) -> Result<(Vec<Target>, Limits), PhoneReason> {
         if self.draining || self.calls.len() >= self.config.calls_max {
             return Err(PhoneReason::Full);
         }

@@ -66,9 +66,9 @@ impl Exchange {
         };
         let rng = &mut self.rng;
         let mut tokens = || rand::Rng::next_u64(rng);
-        let registered =
-            self.registrar
-                .register(now, flow, incoming, (name, &entry), &mut tokens);
+        let registered = self
+            .registrar
+            .register(now, flow, incoming, (name, &entry), &mut tokens);
         self.transactions.respond(now, id, &registered.response);
         self.figures.phone_registrations += 1;
         if let Some(change) = registered.change {
@@ -222,9 +222,15 @@ impl Exchange {
         let phone = rows.phones.get(&name).ok_or(Refusal::NO_ROUTE)?.clone();
         let dialled = incoming.uri.user().ok_or(Refusal::UNKNOWN_NUMBER)?;
         let caller = outbound::Caller {
-            number: rows.users.get(&phone.user).and_then(|user| user.number.clone()),
+            number: rows
+                .users
+                .get(&phone.user)
+                .and_then(|user| user.number.clone()),
             name: phone.label.as_ref().map(|label| label.as_str().to_owned()),
-            withheld: rows.users.get(&phone.user).is_some_and(|user| user.withhold_number),
+            withheld: rows
+                .users
+                .get(&phone.user)
+                .is_some_and(|user| user.withhold_number),
             diverted: None,
         };
         let plan = outbound::plan(&rows, Some(&phone.user), &dialled);
@@ -237,7 +243,10 @@ impl Exchange {
                     ..caller
                 };
                 let user = Some(&phone.user);
-                (None, self.lead_out(account, user, outside, caller, max_forwards)?)
+                (
+                    None,
+                    self.lead_out(account, user, outside, caller, max_forwards)?,
+                )
             }
             Plan::Inside(line) => {
                 let talks = |user: &UserId| self.is_talking(account, user);
@@ -291,7 +300,10 @@ impl Exchange {
         name: &SipUser,
     ) -> Option<model::phone::PhoneTarget> {
         let own = rows.users.get(&phone.user);
-        match (own.and_then(|user| user.number.as_ref()), self.strangers.domain()) {
+        match (
+            own.and_then(|user| user.number.as_ref()),
+            self.strangers.domain(),
+        ) {
             (Some(number), _) => format!("tel:{number}").parse().ok(),
             (None, Some(domain)) => format!("sip:{}@{domain}", name.as_str()).parse().ok(),
             (None, None) => None,

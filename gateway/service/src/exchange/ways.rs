@@ -7,12 +7,12 @@ use gateway_core::leg::Ended;
 use gateway_core::outbound::{self, Caller, Outside, Plan};
 use gateway_core::routing::{Facts, Step, Unanswered, Way};
 use gateway_sip::StatusCode;
-use model::phone::rows::{CallLimits, RowName, Telephony};
+use model::phone::rows::{RowName, Telephony};
 use model::time::Timestamp;
 use model::{AccountId, CallId, UserId};
 
 use super::incoming::Refusal;
-use super::limits::Whose;
+use super::limits::Limits;
 use super::outgoing::Dialling;
 use super::{Exchange, Target};
 
@@ -61,7 +61,7 @@ pub(super) enum Lead {
     /// All of these ring.
     Ring(Vec<Target>, Duration),
     /// It goes out, within these limits.
-    Out(Target, Vec<(Whose, CallLimits)>),
+    Out(Target, Limits),
     /// It waits.
     Queue(RowName),
 }
@@ -249,7 +249,10 @@ impl Exchange {
         let Some(call) = self.calls.get_mut(&id) else {
             return group;
         };
-        if targets.iter().any(|target| matches!(target, Target::User(_))) {
+        if targets
+            .iter()
+            .any(|target| matches!(target, Target::User(_)))
+        {
             group.ring += RING_MARGIN;
         }
         if let Some(invitation) = &mut call.ring {

@@ -87,7 +87,10 @@ async fn a_call_comes_in_is_answered_and_ends() {
     assert_eq!(record.ended_by, Some(LegSide::Theirs));
     assert!(record.ringing_at.is_some() && record.answered_at.is_some());
     assert_eq!(record.end.map(|end| end.reason), Some(PhoneReason::Hangup));
-    assert_eq!(record.sound.map(|sound| sound.codec).as_deref(), Some("pcma"));
+    assert_eq!(
+        record.sound.map(|sound| sound.codec).as_deref(),
+        Some("pcma")
+    );
 }
 
 #[tokio::test]

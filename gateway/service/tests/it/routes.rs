@@ -182,7 +182,10 @@ async fn who_waits_in_a_queue_is_answered_and_its_members_ring_one_after_the_oth
     let bye = peer.request(&Method::Bye).await;
     peer.answer(&bye, StatusCode::OK, |_| {}).await;
     let record = t.kept().await;
-    assert_eq!(record.queue.as_ref().map(|name| name.as_str()), Some("sales"));
+    assert_eq!(
+        record.queue.as_ref().map(|name| name.as_str()),
+        Some("sales")
+    );
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use model::phone::PhoneEventKind;
 use model::phone::rows::{Peering, Registration, Secret, Trunk};
 
 use crate::peer::Peer;
-use crate::world::{World, telephony, trunk};
+use crate::world::{World, telephony, trunk, user};
 
 const CHALLENGE: &str = "Digest realm=\"provider\", nonce=\"n\", qop=\"auth\", algorithm=SHA-256";
 
@@ -104,7 +104,11 @@ async fn a_trunk_bears_so_many_calls_and_no_more() {
     let mut peer = Peer::udp("127.0.0.1").await;
     let mut narrow = trunk(&[format!("sip:{}", peer.address)]);
     narrow.limits.calls = 1;
-    let mut t = World::new("", telephony([("provider", narrow)])).await;
+    let mut telephony = telephony([("provider", narrow)]);
+    // She may dial faster than most, so that the Trunk is what refuses.
+    let alice = telephony.users.entry(user()).or_default();
+    alice.limits.calls_per_second = 10;
+    let mut t = World::new("", telephony).await;
     t.dial("tel:+49891234567").await;
     let invite = peer.request(&Method::Invite).await;
     t.event().await;

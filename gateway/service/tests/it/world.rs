@@ -11,9 +11,7 @@ use gateway_service::{
 };
 use gateway_sip::negotiate::Agreed;
 use model::id::{AccountId, CallId, ParticipantId, RoomId, TrackId};
-use model::phone::rows::{
-    Destination, Destinations, LegRecord, Line, Number, Telephony, Trunk,
-};
+use model::phone::rows::{Destination, Destinations, LegRecord, Line, Number, Telephony, Trunk};
 use model::phone::{Dial, PhoneCommand, PhoneCommandKind, PhoneEvent, PhoneEventKind, PhonePlace};
 use model::plain;
 use model::time::Millis;
