@@ -593,6 +593,7 @@ fn call(t: &TestRecords, n: u64, caller: &str, callee: &str) -> CallRecord {
         ended_at: None,
         reason: None,
         cause: None,
+        phone: None,
         ended_by: None,
         missed: false,
         replaces: None,

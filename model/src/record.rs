@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::call::{EndReason, Media};
 use crate::id::{AccountId, CallId, DeviceId, NodeId, UserId, VoicemailId};
-use crate::phone::rows::{LegRecord, Voicemail};
+use crate::phone::rows::{LegRecord, Mailbox, RowName, Voicemail};
+use crate::phone::{PhoneReason, PhoneTarget};
 use crate::time::Timestamp;
 
 /// A change the records must keep. The driver applies them in the order they come.
@@ -149,6 +150,8 @@ pub struct CallRecord {
     pub reason: Option<EndReason>,
     /// The number of Q.850 for why it ended.
     pub cause: Option<u8>,
+    /// What the phone network said of its end; `None` where no phone took part.
+    pub phone: Option<PhoneReason>,
     /// Who ended it; `None` when the server did.
     pub ended_by: Option<UserId>,
     /// Whether the callee missed it.
@@ -194,6 +197,9 @@ pub struct HistoryEntry {
     pub media: Media,
     /// Why it ended; `null` while it goes on.
     pub reason: Option<EndReason>,
+    /// What the phone network said of its end; absent where no phone took part.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phone: Option<PhoneReason>,
     /// Whether this User missed it.
     pub missed: bool,
     /// When it was invited.
@@ -202,6 +208,26 @@ pub struct HistoryEntry {
     pub answered_at: Option<Timestamp>,
     /// When it ended.
     pub ended_at: Option<Timestamp>,
+}
+
+/// A message in a mailbox, as those hear of it whose mailbox it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct VoicemailEntry {
+    /// The message.
+    pub voicemail: VoicemailId,
+    /// The Queue it was left for, whose members share it; absent for one of the User alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<String>,
+    /// The Call it was left in.
+    pub call: Option<CallId>,
+    /// Who left it: a phone (`tel:`, `sip:`) or a User.
+    pub peer: Named,
+    /// When.
+    pub left_at: Timestamp,
+    /// How long it is, in milliseconds.
+    pub millis: u32,
+    /// Whether somebody has heard it.
+    pub heard: bool,
 }
 
 /// A User with the name others see.
@@ -223,6 +249,29 @@ pub enum Direction {
     In,
 }
 
+impl From<&Voicemail> for VoicemailEntry {
+    /// What stands for nobody is told as a caller who keeps their number to themselves.
+    fn from(message: &Voicemail) -> Self {
+        let queue = match &message.mailbox {
+            Mailbox::User(_) => None,
+            Mailbox::Queue(name) => Some(RowName::to_string(name)),
+        };
+        let user = message.from.as_ref().and_then(|from| from.parse().ok());
+        Self {
+            voicemail: message.id,
+            queue,
+            call: message.call,
+            peer: Named {
+                user: user.unwrap_or_else(|| PhoneTarget::anonymous().user_id()),
+                name: message.name.clone(),
+            },
+            left_at: message.left_at,
+            millis: message.millis,
+            heard: message.heard_at.is_some(),
+        }
+    }
+}
+
 impl CallRecord {
     /// The Call as `user` sees it in the history: the other side is the peer, and only a callee misses a Call.
     pub fn entry_for(&self, user: &UserId) -> HistoryEntry {
@@ -241,6 +290,7 @@ impl CallRecord {
             direction,
             media: self.media,
             reason: self.reason,
+            phone: self.phone,
             missed: self.missed && direction == Direction::In,
             created_at: self.created_at,
             answered_at: self.answered_at,

@@ -115,6 +115,7 @@ mod tests {
                 ended_at: None,
                 reason: None,
                 cause: None,
+                phone: None,
                 ended_by: None,
                 missed: false,
                 replaces: None,

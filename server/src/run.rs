@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use axum::Router;
+use backing::objects::Objects;
 use backing::records::Records;
+use signaling_service::Telephones;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
@@ -147,6 +149,14 @@ impl Server {
             true => Some(telephony::Keeper::start(records.clone(), secrets.keys()).await?),
             false => None,
         };
+        if let (Some(signaling), Some(telephony)) = (&signaling, &telephony) {
+            let objects = data.folder(telephony::apply::OBJECTS)?;
+            signaling.connect_telephony(Telephones {
+                directory: telephony.directory(),
+                keys: secrets.keys(),
+                objects: Objects::in_folder(&objects)?,
+            });
+        }
         let gateway = match (&signaling, &sfu, &telephony) {
             (Some(signaling), Some(sfu), Some(telephony)) if config.gateway.is_enabled() => {
                 let store = certificate.as_ref().map(|held| held.store().clone());

@@ -22,6 +22,7 @@ mod target;
 
 use crate::id::{AccountId, CallId, ParticipantId, RoomId, TrackId, UserId};
 use crate::time::Millis;
+use rows::Voicemail;
 
 pub use reason::{PhoneEnd, PhoneReason};
 pub(crate) use target::is_of_phone;
@@ -154,8 +155,19 @@ pub enum PhoneEventKind {
         /// Whether it holds.
         on: bool,
     },
+    /// The caller has left a message. What was said is in the object store already; signaling writes the row.
+    Voicemail(Box<LeftVoicemail>),
     /// The call is over.
     Ended(PhoneEnd),
+}
+
+/// A message that was left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftVoicemail {
+    /// The message.
+    pub message: Voicemail,
+    /// Whose mailbox it is: [`rows::Telephony::users_of_mailbox`].
+    pub users: Vec<UserId>,
 }
 
 /// Who should be rung, by whom.

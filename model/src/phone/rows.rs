@@ -361,6 +361,26 @@ impl Telephony {
         }
     }
 
+    /// The mailboxes a User hears and empties: their own, and those of the Queues they are a member of.
+    pub fn mailboxes_of(&self, user: &UserId) -> Vec<Mailbox> {
+        let queues = self.queues.iter();
+        let queues = queues.filter(|(_, queue)| queue.members.contains(user));
+        std::iter::once(Mailbox::User(user.clone()))
+            .chain(queues.map(|(name, _)| Mailbox::Queue(name.clone())))
+            .collect()
+    }
+
+    /// Whose mailbox it is: the other way round of [`Telephony::mailboxes_of`].
+    pub fn users_of_mailbox(&self, mailbox: &Mailbox) -> Vec<UserId> {
+        match mailbox {
+            Mailbox::User(user) => vec![user.clone()],
+            Mailbox::Queue(name) => {
+                let queue = self.queues.get(name);
+                queue.map_or_else(Vec::new, |queue| queue.members.clone())
+            }
+        }
+    }
+
     /// Whether calls for help are left to chance: there is a Trunk, and nobody has said what becomes of them.
     pub fn lacks_emergency(&self) -> bool {
         !self.emergency.is_set() && self.trunks.values().any(|trunk| trunk.enabled)

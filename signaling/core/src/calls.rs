@@ -205,6 +205,10 @@ impl Call {
             ended_at: state.ended_at,
             reason: state.end.as_ref().map(|end| end.reason),
             cause: state.end.as_ref().map(|end| end.cause),
+            phone: state
+                .end
+                .as_ref()
+                .and_then(|end| Some(end.phone.as_ref()?.reason)),
             ended_by: state.end.as_ref().and_then(|end| end.by.clone()),
             missed: state.is_missed(),
             replaces: state.replaces,

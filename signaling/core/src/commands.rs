@@ -216,6 +216,23 @@ impl Signaling {
                 self.on_history_seen(key, id);
                 Ok(())
             }
+            ClientFrame::VoicemailList(list) => {
+                self.on_voicemail_list(key, id, list);
+                Ok(())
+            }
+            ClientFrame::VoicemailHeard(on) => {
+                self.on_voicemail_heard(key, id, on.voicemail);
+                Ok(())
+            }
+            ClientFrame::VoicemailDelete(on) => {
+                self.on_voicemail_delete(key, id, on.voicemail);
+                Ok(())
+            }
+            ClientFrame::PhoneSettings(_) => {
+                self.on_phone_settings(key, id);
+                Ok(())
+            }
+            ClientFrame::PhoneSet(settings) => self.on_phone_set(key, id, settings),
             content if content.kind().starts_with("room.") => {
                 self.on_room_command(key, id, content)
             }

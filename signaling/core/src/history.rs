@@ -1,8 +1,10 @@
 //! Questions to the records, and what is done with the answers.
 
 use model::record::HistoryEntry;
-use model::{AccountId, CallRecord, MessageId, RecordChange, SessionId, UserId};
-use signaling_wire::{Empty, ErrorCode, ErrorData, HistoryList, HistoryNews, OkData, ServerFrame};
+use model::{AccountId, CallRecord, MessageId, RecordChange, SessionId, UserId, VoicemailId};
+use signaling_wire::{
+    Empty, ErrorCode, ErrorData, HistoryList, HistoryNews, OkData, ServerFrame, VoicemailNews,
+};
 
 use crate::bus::Parcel;
 use crate::calls::CallKey;
@@ -11,7 +13,7 @@ use crate::sessions::SessionKey;
 use crate::signaling::Signaling;
 
 /// How many entries a page has unless told.
-const PAGE_LEN: u16 = 100;
+pub(crate) const PAGE_LEN: u16 = 100;
 
 /// Who waits for an answer.
 pub(crate) struct Pending {
@@ -22,7 +24,7 @@ pub(crate) struct Pending {
 
 /// What is done with an answer.
 pub(crate) enum Waiting {
-    /// `ok` with the page, or with the servers.
+    /// `ok` with the page, the servers or the settings.
     Page,
     /// `ok` with the status of these Users.
     Directory {
@@ -34,6 +36,17 @@ pub(crate) enum Waiting {
         account: AccountId,
         user: UserId,
         entry: HistoryEntry,
+    },
+    /// `ok`, and `voicemail` to those whose mailbox it is.
+    Mailbox {
+        account: AccountId,
+        deleted: Option<VoicemailId>,
+    },
+    /// `voicemail` to all of the User's Devices, once it is known how many are unheard.
+    VoicemailNews {
+        account: AccountId,
+        user: UserId,
+        news: Box<VoicemailNews>,
     },
     /// Those that are not here any more are closed.
     OpenCalls,
@@ -70,6 +83,23 @@ impl Signaling {
                 return self.send_news(account, &user, HistoryNews { entry, missed });
             }
             (Waiting::News { .. }, _) => return, // the client finds it in its history later
+            (
+                Waiting::VoicemailNews {
+                    account,
+                    user,
+                    news,
+                },
+                Answer::Unheard(unheard),
+            ) => {
+                let news = VoicemailNews { unheard, ..*news };
+                return self.send_voicemail(account, &user, news);
+            }
+            (Waiting::VoicemailNews { .. }, _) => return, // the client finds it in its list later
+            (Waiting::Mailbox { account, deleted }, Answer::Mailbox { users, entry }) => {
+                let entry = deleted.is_none().then_some(&*entry);
+                self.tell_mailbox(account, users, entry, deleted);
+                ServerFrame::Ok(OkData::Empty(Empty {}))
+            }
             (Waiting::OpenCalls, Answer::OpenCalls { rows, next }) => {
                 return self.on_open_calls(rows, next);
             }
@@ -91,6 +121,24 @@ impl Signaling {
             }),
             (Waiting::Page, Answer::IceServers(ice_servers)) => {
                 ServerFrame::Ok(OkData::IceServers { ice_servers })
+            }
+            (
+                Waiting::Page,
+                Answer::Voicemails {
+                    entries,
+                    next,
+                    unheard,
+                },
+            ) => ServerFrame::Ok(OkData::Voicemails {
+                voicemails: entries,
+                next,
+                unheard,
+            }),
+            (Waiting::Page, Answer::PhoneSettings(settings)) => {
+                ServerFrame::Ok(OkData::PhoneSettings(settings))
+            }
+            (_, Answer::Refused { code, message }) => {
+                ServerFrame::Error(ErrorData::new(code, message))
             }
             _ => ServerFrame::Error(ErrorData::new(
                 ErrorCode::Internal,

@@ -4,11 +4,12 @@ use bytes::Bytes;
 use model::bus::{Message, Target};
 use model::media::MediaCommand;
 use model::phone::PhoneCommand;
-use model::record::{HistoryEntry, Named, OpenCallsCursor};
+use model::record::{HistoryEntry, Named, OpenCallsCursor, VoicemailEntry};
 use model::{
-    AccountId, ApiKeyId, CallRecord, Grants, MessageId, RecordChange, RoomGrants, Timestamp, UserId,
+    AccountId, ApiKeyId, CallRecord, Grants, MessageId, RecordChange, RoomGrants, Timestamp,
+    UserId, VoicemailId,
 };
-use signaling_wire::{CloseCode, DeviceInfo, IceServer, Resume};
+use signaling_wire::{CloseCode, DeviceInfo, ErrorCode, IceServer, PhoneSettings, Resume};
 
 /// A WebSocket, named by the driver; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -150,6 +151,60 @@ pub enum Question {
         /// The User.
         user: UserId,
     },
+    /// A page of the messages in a User's mailboxes, newest first; answered by [`Answer::Voicemails`].
+    Voicemails {
+        /// The Account.
+        account: AccountId,
+        /// The User.
+        user: UserId,
+        /// `next` of the page before, as the client handed it back; it can be anything.
+        before: Option<String>,
+        /// How many, 1 to 100.
+        limit: u16,
+    },
+    /// How many messages in a User's mailboxes nobody has heard; answered by [`Answer::Unheard`].
+    Unheard {
+        /// The Account.
+        account: AccountId,
+        /// The User.
+        user: UserId,
+    },
+    /// Note that a message was heard, if it is in a mailbox of the User; answered by [`Answer::Mailbox`].
+    HearVoicemail {
+        /// The Account.
+        account: AccountId,
+        /// The User.
+        user: UserId,
+        /// The message.
+        voicemail: VoicemailId,
+        /// When.
+        at: Timestamp,
+    },
+    /// Delete a message, if it is in a mailbox of the User; answered by [`Answer::Mailbox`].
+    DeleteVoicemail {
+        /// The Account.
+        account: AccountId,
+        /// The User.
+        user: UserId,
+        /// The message.
+        voicemail: VoicemailId,
+    },
+    /// How a User wants to be called by phone; answered by [`Answer::PhoneSettings`].
+    PhoneSettings {
+        /// The Account.
+        account: AccountId,
+        /// The User.
+        user: UserId,
+    },
+    /// Keep how a User wants to be called by phone; answered by [`Answer::PhoneSettings`].
+    SetPhone {
+        /// The Account.
+        account: AccountId,
+        /// The User.
+        user: UserId,
+        /// All of it.
+        settings: Box<PhoneSettings>,
+    },
 }
 
 /// What the driver found out.
@@ -177,6 +232,33 @@ pub enum Answer {
     },
     /// To [`Question::IceServers`].
     IceServers(Vec<IceServer>),
+    /// To [`Question::Voicemails`].
+    Voicemails {
+        /// Newest first.
+        entries: Vec<VoicemailEntry>,
+        /// For the next page; `None` on the last one.
+        next: Option<String>,
+        /// How many messages nobody has heard.
+        unheard: u32,
+    },
+    /// To [`Question::Unheard`].
+    Unheard(u32),
+    /// To [`Question::HearVoicemail`] and [`Question::DeleteVoicemail`]: it was done.
+    Mailbox {
+        /// Whose mailbox it is.
+        users: Vec<UserId>,
+        /// The message as it is now, or was.
+        entry: Box<VoicemailEntry>,
+    },
+    /// To [`Question::PhoneSettings`] and [`Question::SetPhone`]: what holds.
+    PhoneSettings(Box<PhoneSettings>),
+    /// It is not done, and the client hears why.
+    Refused {
+        /// For the client.
+        code: ErrorCode,
+        /// For people.
+        message: String,
+    },
     /// It could not be found out; the client gets `internal`.
     Failed,
 }

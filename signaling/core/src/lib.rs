@@ -19,6 +19,7 @@ mod invite;
 mod io;
 mod limits;
 mod lost;
+mod mailbox;
 mod people;
 mod phones;
 mod presence;

@@ -27,6 +27,7 @@ mod phone;
 mod service;
 mod shard;
 mod socket;
+mod telephony;
 pub mod tokens;
 mod whip;
 
@@ -34,3 +35,4 @@ pub use config::{ClientInfo, Config, IceConfig, Secrets};
 pub use media::Media;
 pub use phone::Phone;
 pub use service::Service;
+pub use telephony::{Directory, Telephones};

@@ -1,7 +1,7 @@
 //! The service as the server sees it: started once, drained once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -25,6 +25,7 @@ use crate::ice::IceServers;
 use crate::media::{self, Media};
 use crate::phone::Phone;
 use crate::shard::{Input, Shards, Surroundings};
+use crate::telephony::Telephones;
 use crate::tokens::{self, Verifier};
 use crate::whip::Agents;
 
@@ -57,6 +58,7 @@ pub(crate) struct Inner {
     broken: CancellationToken,
     pub(crate) demo: Option<Demo>,
     pub(crate) records: Records,
+    pub(crate) telephones: Arc<OnceLock<Telephones>>,
     bus: Arc<dyn Bus>,
     node: NodeId,
     ready: AtomicBool,
@@ -99,6 +101,7 @@ impl Service {
             None
         };
 
+        let telephones = Arc::new(OnceLock::new());
         let seal = SealSecret::new(secrets.seal);
         let core = |_| Signaling::new(config.limits.clone(), node, &seal, rand::random());
         let cores = (0..shards(&config)).map(core).collect();
@@ -109,6 +112,7 @@ impl Service {
             ice_servers: Arc::clone(&ice_servers),
             records: records.clone(),
             bus: Arc::clone(&bus),
+            telephones: Arc::clone(&telephones),
         };
 
         let broken = CancellationToken::new();
@@ -126,6 +130,7 @@ impl Service {
             broken,
             demo,
             records,
+            telephones,
             bus,
             node,
             ready: AtomicBool::new(true),
@@ -137,7 +142,7 @@ impl Service {
         Ok(Self { inner })
     }
 
-    /// `/v1/calls`, `/v1/whip/…`, `/v1/whep/…` and `/v1/schema/…`; in demo mode `/demo/…`, too. Every request needs a
+    /// `/v1/calls`, `/v1/whip/…`, `/v1/whep/…`, `/v1/voicemail/…` and `/v1/schema/…`; in demo mode `/demo/…`, too. Every request needs a
     /// [`ClientInfo`](crate::ClientInfo) extension, and its connection must be served with upgrades.
     pub fn router(&self) -> Router {
         http::router(Arc::clone(&self.inner))
@@ -179,6 +184,14 @@ impl Service {
                 tracing::error!("The phone gateway has ended, its calls too");
             }
         });
+    }
+
+    /// Gives Users their mailboxes and settings of telephony; until then they have none. Once for the life of the service: what
+    /// is told again is left.
+    pub fn connect_telephony(&self, telephones: Telephones) {
+        if self.inner.telephones.set(telephones).is_err() {
+            tracing::error!("Telephony was connected twice; the first one stays");
+        }
     }
 
     /// Other web pages may connect from now on, besides this server's own. Fails, and changes nothing, when one of them is no

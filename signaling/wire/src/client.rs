@@ -5,6 +5,7 @@ use model::{Availability, CallId, DeviceId, Media, Place, SessionId, UserId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::phone::{OnVoicemail, PhoneSettings, VoicemailList};
 use crate::room::{
     OnRoom, RoomAdmit, RoomAnnounce, RoomAsk, RoomChat, RoomHand, RoomInvite, RoomJoin, RoomKeys,
     RoomList, RoomMetadata, RoomMute, RoomOffer, RoomReact, RoomRemove, RoomRole, RoomSet,
@@ -129,6 +130,16 @@ client_frames! {
     HistoryList(HistoryList) = "history.list";
     /// Says that the User has seen the missed Calls.
     HistorySeen(Empty) = "history.seen";
+    /// Asks for the messages in the User's mailboxes, newest first.
+    VoicemailList(VoicemailList) = "voicemail.list";
+    /// Says that a message was heard.
+    VoicemailHeard(OnVoicemail) = "voicemail.heard";
+    /// Deletes a message.
+    VoicemailDelete(OnVoicemail) = "voicemail.delete";
+    /// Asks how the User wants to be called by phone.
+    PhoneSettings(Empty) = "phone.settings";
+    /// Says how the User wants to be called by phone.
+    PhoneSet(PhoneSettings) = "phone.set";
     /// Comes into a Room, or begins it.
     RoomJoin(RoomJoin) = "room.join";
     /// Offers other Tracks, more slots, or an ICE restart.

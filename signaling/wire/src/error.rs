@@ -88,6 +88,8 @@ error_codes! {
     MediaRefused = "media_refused",
     /// A moderator has just refused to let one in.
     LobbyDenied = "lobby_denied",
+    /// No such message in a mailbox of the User.
+    UnknownVoicemail = "unknown_voicemail",
     /// No phone can be called: no gateway runs.
     PhoneUnavailable = "phone_unavailable",
     /// The page's origin is not allowed.

@@ -7,6 +7,7 @@
 mod client;
 mod error;
 mod frame;
+mod phone;
 mod plain;
 pub mod room;
 mod schema;
@@ -22,6 +23,9 @@ pub use client::{
 pub use error::{CloseCode, DecodeError, ErrorCode};
 pub use frame::{
     Decoded, FRAME_LEN_MAX, Frame, HELLO_LEN_MAX, Head, decode, decode_to_pass_on, encode, open,
+};
+pub use phone::{
+    OnVoicemail, PhoneForward, PhoneForwards, PhoneSettings, VoicemailList, VoicemailNews,
 };
 pub use plain::PlainCandidates;
 pub use schema::{asyncapi, schema};

@@ -1,7 +1,7 @@
 //! What the server sends. The doc comments become the descriptions in the schema.
 
 use model::phone::Progress;
-use model::record::HistoryEntry;
+use model::record::{HistoryEntry, VoicemailEntry};
 use model::room::{ParticipantState, RoomSettings};
 use model::{
     AccountId, Availability, CallId, CallState, DeviceId, MessageId, ParticipantId, RoomId,
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::client::{CallDtmf, Candidates, Empty, IceRestart, MediaSent, Sdp, Verify};
 use crate::error::ErrorCode;
+use crate::phone::{PhoneSettings, VoicemailNews};
 use crate::room::{
     RefusedMedia, RoomAdmitted, RoomAsked, RoomChatNews, RoomConnection, RoomDenied, RoomEnded,
     RoomInvited, RoomJoined, RoomKeysNews, RoomLayers, RoomLeft, RoomLobby, RoomMuted, RoomOffered,
@@ -93,6 +94,8 @@ server_frames! {
     IceRestart(IceRestart) = "ice.restart", true;
     /// A Call ended or the missed ones were seen.
     History(HistoryNews) = "history", true;
+    /// A message was left, heard or deleted.
+    Voicemail(Box<VoicemailNews>) = "voicemail", true;
     /// A moderator lets one in: `room.join` again.
     RoomAdmitted(RoomAdmitted) = "room.admitted", true;
     /// One may not come in.
@@ -238,6 +241,18 @@ pub enum OkData {
         /// How many missed Calls are unseen.
         missed: u32,
     },
+    /// To `voicemail.list`.
+    Voicemails {
+        /// Newest first.
+        voicemails: Vec<VoicemailEntry>,
+        /// For `before` of the next page; absent on the last one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        next: Option<String>,
+        /// How many messages nobody has heard.
+        unheard: u32,
+    },
+    /// To `phone.settings` and `phone.set`.
+    PhoneSettings(Box<PhoneSettings>),
     /// To `room.join`.
     RoomJoined(Box<RoomJoined>),
     /// To `room.join` of somebody who has to wait in the lobby.

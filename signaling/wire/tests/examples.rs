@@ -21,8 +21,8 @@ use signaling_wire::room::{
 use signaling_wire::{
     CallDtmf, CallEvent, CallProgress, Candidate, Candidates, ClientFrame, Empty, ErrorCode,
     ErrorData, Goaway, Head, HistoryNews, IceRestart, IceServer, Incoming, MediaSent, OkData,
-    Picture, Sdp, ServerFrame, ServerLimits, Update, Upgraded, UserPresence, Verify, Welcome,
-    decode, encode, schema,
+    Picture, Sdp, ServerFrame, ServerLimits, Update, Upgraded, UserPresence, Verify, VoicemailNews,
+    Welcome, decode, encode, schema,
 };
 
 const ID: &str = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
@@ -86,6 +86,15 @@ fn every_frame_of_a_client_is_read() {
         ("ice.restart", json!({ "call": ID })),
         ("history.list", json!({ "before": "cursor", "limit": 20 })),
         ("history.seen", json!({})),
+        ("voicemail.list", json!({ "limit": 20 })),
+        ("voicemail.heard", json!({ "voicemail": ID })),
+        ("voicemail.delete", json!({ "voicemail": ID })),
+        ("phone.settings", json!({})),
+        (
+            "phone.set",
+            json!({ "do_not_disturb": false, "call_waiting": true, "ring_seconds": 30, "voicemail": true,
+            "forward": { "busy": "voicemail", "no_answer": { "user": "bob" }, "offline": { "number": "+4930123456" } } }),
+        ),
         (
             "room.join",
             json!({ "room": "weekly", "generation": 1, "sdp": "v=0\r\n", "metadata": "{}",
@@ -230,6 +239,15 @@ fn data_that_does_not_fit_is_refused() {
     );
     check("history.list", json!({ "limit": 101 }));
     check("history.list", json!({ "limit": 0 }));
+    check("voicemail.list", json!({ "limit": 101 }));
+    check("voicemail.heard", json!({ "voicemail": "1" }));
+    let settings = |ring_seconds: u16, number: &str| {
+        json!({ "do_not_disturb": false, "call_waiting": true, "ring_seconds": ring_seconds,
+            "voicemail": true, "forward": { "busy": { "number": number } } })
+    };
+    check("phone.set", json!({}));
+    check("phone.set", settings(4, "42"));
+    check("phone.set", settings(30, &"4".repeat(65)));
 }
 
 #[test]
@@ -454,6 +472,11 @@ fn every_frame_of_the_server_is_written_as_it_is_read() {
             entry: None,
             missed: 2,
         }),
+        ServerFrame::Voicemail(Box::new(VoicemailNews {
+            entry: None,
+            deleted: Some(ID.parse().unwrap()),
+            unheard: 2,
+        })),
     ];
     let examples = examples.into_iter().chain(room_frames());
 

@@ -115,15 +115,15 @@ async fn on_call(
 ) -> sqlx::Result<()> {
     const UPDATE: &str = "UPDATE calls SET
             caller = ?, caller_name = ?, caller_device = ?, callee = ?, callee_name = ?, callee_device = ?,
-            audio = ?, video = ?, created_at = ?, answered_at = ?, ended_at = ?, reason = ?, cause = ?, ended_by = ?,
+            audio = ?, video = ?, created_at = ?, answered_at = ?, ended_at = ?, reason = ?, cause = ?, phone_reason = ?, ended_by = ?,
             missed = ?, replaces = ?, into_call = ?
         WHERE account_id = ? AND call_id = ? AND (ended_at IS NULL OR ?)";
     const EXISTS: &str = "SELECT 1 FROM calls WHERE account_id = ? AND call_id = ?";
     const INSERT: &str = "INSERT INTO calls (
             caller, caller_name, caller_device, callee, callee_name, callee_device,
-            audio, video, created_at, answered_at, ended_at, reason, cause, ended_by,
+            audio, video, created_at, answered_at, ended_at, reason, cause, phone_reason, ended_by,
             missed, replaces, into_call, account_id, call_id
-        ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+        ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
     if overrides != Overrides::Nothing {
         let updated = bind_call(sqlx::query(UPDATE), call)?
@@ -150,6 +150,7 @@ async fn on_call(
 /// In the order of both statements, the key last.
 fn bind_call(statement: Statement, call: &CallRecord) -> sqlx::Result<Statement> {
     let reason = call.reason.map(name_of).transpose()?;
+    let phone = call.phone.map(name_of).transpose()?;
 
     let statement = bind_participant(statement, &call.caller);
     let statement = bind_participant(statement, &call.callee);
@@ -162,6 +163,7 @@ fn bind_call(statement: Statement, call: &CallRecord) -> sqlx::Result<Statement>
         .bind(call.ended_at.map(millis))
         .bind(reason)
         .bind(call.cause)
+        .bind(phone)
         .bind(call.ended_by.as_ref().map(UserId::to_string))
         .bind(call.missed)
         .bind(call.replaces.map(|call| call.to_string()))

@@ -66,6 +66,7 @@ pub(super) fn call(row: &SqliteRow) -> anyhow::Result<CallRecord> {
         ended_at: optional_moment(row, "ended_at")?,
         reason: optional_word(row, "reason")?,
         cause: row.try_get("cause")?,
+        phone: optional_word(row, "phone_reason")?,
         ended_by: optional_parsed(row, "ended_by")?,
         missed: row.try_get("missed")?,
         replaces: optional_parsed(row, "replaces")?,

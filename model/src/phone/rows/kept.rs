@@ -75,7 +75,8 @@ pub struct Voicemail {
     pub mailbox: Mailbox,
     /// The Call it was left in.
     pub call: Option<CallId>,
-    /// Who left it; `None` for whoever withheld their number.
+    /// Who left it, as it stands in the place of a User: `tel:+4930123456`, `sip:…`, or a User; `None` for whoever withheld
+    /// their number.
     pub from: Option<String>,
     /// What the caller was called.
     pub name: Option<String>,

@@ -45,6 +45,7 @@ impl Signaling {
                 }
             }
             PhoneEventKind::Held { on } => self.on_phone_held(key, on),
+            PhoneEventKind::Voicemail(left) => self.on_voicemail_left(account, *left),
             PhoneEventKind::Ended(how) => self.phone_ended(key, how),
         }
     }

@@ -32,7 +32,11 @@ impl Signaling {
             self.take_event(key, by, 0)?;
         } else {
             self.ensure_moderates(key, by)?;
-            if !muted {
+            // A phone has no way to say that it wants to be heard again: who may mute it takes that back.
+            let is_phone = self
+                .participant_mut(key, owner)
+                .is_some_and(|one| one.person.phone.is_some());
+            if !muted && !is_phone {
                 return Err(Refusal::new(
                     ErrorCode::Forbidden,
                     "only its owner unmutes a track",

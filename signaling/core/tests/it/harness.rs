@@ -580,6 +580,7 @@ impl TestSignaling {
                         username: None,
                         credential: None,
                     }]),
+                    question => crate::mailboxes::answer(question),
                 };
                 let now = self.now;
                 self.cores[core].handle_answer(now, query, answer);

@@ -12,6 +12,7 @@ mod cluster;
 mod glare;
 mod ladders;
 mod limits;
+mod mailboxes;
 mod media;
 mod phones;
 mod phones_handed;

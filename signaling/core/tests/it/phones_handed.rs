@@ -234,6 +234,30 @@ fn a_moderator_removes_a_phone_which_is_hung_up() {
 }
 
 #[test]
+fn who_mutes_a_phone_takes_it_back_since_the_phone_can_not() {
+    let mut t = TestSignaling::callers(&["alice", "bob"]);
+    let joined = t.ok("alice", "room.join", join("weekly"));
+    let room = joined["state"]["room"].clone();
+    t.ok("bob", "room.join", join("weekly"));
+    t.ok(
+        "alice",
+        "room.invite",
+        json!({ "room": room, "user": NUMBER }),
+    );
+    let phone = t.take("bob", "room.participant").unwrap();
+    let track = phone["data"]["participant"]["tracks"][0]["track"].clone();
+    let mute = |muted: bool| json!({ "room": room, "track": track, "muted": muted });
+    assert_eq!(t.refused("bob", "room.mute", mute(true)), "forbidden");
+    for muted in [true, false] {
+        t.ok("alice", "room.mute", mute(muted));
+        let news = t.take("bob", "room.participant").unwrap();
+        let told = &news["data"]["participant"]["tracks"][0]["muted"];
+        assert_eq!(*told, muted);
+    }
+    assert_eq!(t.refused("bob", "room.mute", mute(false)), "forbidden");
+}
+
+#[test]
 fn no_phone_comes_into_an_encrypted_room() {
     let mut t = TestSignaling::callers(&["alice"]);
     let mut encrypted = join("secret");

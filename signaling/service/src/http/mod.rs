@@ -1,7 +1,9 @@
-//! What the service answers over HTTP: the WebSocket's handshake, the schema, the sign-in of the demo.
+//! What the service answers over HTTP: the WebSocket's handshake, the schema, messages of mailboxes, the sign-in of the
+//! demo.
 
 mod handshake;
 pub(crate) mod origin;
+mod voicemail;
 
 use std::sync::Arc;
 
@@ -34,7 +36,7 @@ pub(crate) fn router(inner: Arc<Inner>) -> Router {
             "/v1/schema/calls.v1.asyncapi.json",
             get(async move || asyncapi.answer()),
         );
-    router = router.merge(whip::router());
+    router = router.merge(whip::router()).merge(voicemail::router());
     if demo {
         router = router.merge(demo::router());
     }

@@ -5,8 +5,8 @@ mod nodes;
 mod questions;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use backing::bus::Bus;
@@ -29,6 +29,7 @@ use crate::ice::IceServers;
 use crate::media::{Lost, Sent, ToMedia};
 use crate::phone::{PhoneLost, ToPhone};
 use crate::socket::{End, Outbox, SOON, Tell};
+use crate::telephony::Telephones;
 use alarm::Alarm;
 use nodes::ToNodes;
 
@@ -105,6 +106,7 @@ pub(crate) struct Surroundings {
     pub(crate) ice_servers: Arc<IceServers>,
     pub(crate) records: Records,
     pub(crate) bus: Arc<dyn Bus>,
+    pub(crate) telephones: Arc<OnceLock<Telephones>>,
 }
 
 impl Shards {
@@ -211,8 +213,7 @@ impl Shard {
     fn new(place: Place, core: Signaling, around: Surroundings) -> Self {
         let (heard, from_nodes) = mpsc::channel(SIDE_LEN_MAX);
         let to_nodes = ToNodes::start(around.node, Arc::clone(&around.bus), heard);
-        let (questions, answers) =
-            questions::start(around.records.clone(), move |account| place.serves(account));
+        let (questions, answers) = questions::start(&around, move |account| place.serves(account));
 
         Self {
             place,

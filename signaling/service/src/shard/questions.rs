@@ -1,12 +1,13 @@
 //! Finds out what the core asks, off its task.
 
-use backing::records::{HistoryCursor, Records};
+use backing::records::HistoryCursor;
 use futures_util::{StreamExt, stream};
 use model::AccountId;
 use signaling_core::{Answer, QueryId, Question};
 use tokio::sync::mpsc;
 
-use super::SIDE_LEN_MAX;
+use super::{SIDE_LEN_MAX, Surroundings};
+use crate::telephony;
 
 /// How many questions of a shard are asked at the same time.
 const AT_ONCE: usize = 4;
@@ -19,20 +20,21 @@ type Desk = (
 
 /// Starts a task that answers until nobody can ask. `is_ours` tells the Accounts of the shard.
 pub(super) fn start(
-    records: Records,
+    around: &Surroundings,
     is_ours: impl Fn(AccountId) -> bool + Copy + Send + 'static,
 ) -> Desk {
     let (questions, asked) = mpsc::channel(SIDE_LEN_MAX);
     let (answer, answers) = mpsc::channel(SIDE_LEN_MAX);
+    let around = around.clone();
 
     let asked = stream::unfold(asked, |mut asked: mpsc::Receiver<_>| async {
         asked.recv().await.map(|question| (question, asked))
     });
     tokio::spawn(
         asked.for_each_concurrent(AT_ONCE, move |(query, question)| {
-            let (records, answer) = (records.clone(), answer.clone());
+            let (around, answer) = (around.clone(), answer.clone());
             async move {
-                let found = find_out(&records, question, is_ours)
+                let found = find_out(&around, question, is_ours)
                     .await
                     .unwrap_or_else(|error| {
                         tracing::error!(%error, "The records do not answer");
@@ -48,10 +50,12 @@ pub(super) fn start(
 }
 
 async fn find_out(
-    records: &Records,
+    around: &Surroundings,
     question: Question,
     is_ours: impl Fn(AccountId) -> bool,
 ) -> anyhow::Result<Answer> {
+    let records = &around.records;
+    let telephones = around.telephones.get();
     Ok(match question {
         Question::History {
             account,
@@ -107,6 +111,34 @@ async fn find_out(
             rows.retain(|row| is_ours(row.account));
             Answer::OpenCalls { rows, next }
         }
+        Question::Voicemails {
+            account,
+            user,
+            before,
+            limit,
+        } => telephony::page(records, telephones, (account, &user), before, limit).await?,
+        Question::Unheard { account, user } => {
+            Answer::Unheard(telephony::unheard(records, telephones, account, &user).await?)
+        }
+        Question::HearVoicemail {
+            account,
+            user,
+            voicemail,
+            at,
+        } => telephony::hear(records, telephones, (account, &user), voicemail, at).await?,
+        Question::DeleteVoicemail {
+            account,
+            user,
+            voicemail,
+        } => telephony::delete(records, telephones, (account, &user), voicemail).await?,
+        Question::PhoneSettings { account, user } => {
+            telephony::settings(telephones, account, &user)
+        }
+        Question::SetPhone {
+            account,
+            user,
+            settings,
+        } => telephony::set(records, telephones, (account, &user), *settings).await?,
         // The shard answers it itself.
         Question::IceServers { .. } => Answer::Failed,
     })

@@ -8,14 +8,15 @@ const REMEMBERED: HeaderValue = HeaderValue::from_static("86400");
 
 /// The headers a page may send.
 const REQUEST_HEADERS: HeaderValue =
-    HeaderValue::from_static("authorization, content-type, if-match");
+    HeaderValue::from_static("authorization, content-type, if-match, if-range, range");
 
 /// The headers a page may read.
-const RESPONSE_HEADERS: HeaderValue =
-    HeaderValue::from_static("location, etag, link, accept-post, accept-patch, retry-after");
+const RESPONSE_HEADERS: HeaderValue = HeaderValue::from_static(
+    "location, etag, link, accept-post, accept-patch, content-range, retry-after",
+);
 
 /// Lets the page that asks read the answer.
-pub(super) fn allow(headers: &mut HeaderMap, origin: Option<&HeaderValue>) {
+pub(crate) fn allow(headers: &mut HeaderMap, origin: Option<&HeaderValue>) {
     headers.append(header::VARY, HeaderValue::from(header::ORIGIN));
     if let Some(origin) = origin {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
@@ -23,15 +24,17 @@ pub(super) fn allow(headers: &mut HeaderMap, origin: Option<&HeaderValue>) {
     }
 }
 
-/// Tells what may be asked, in the answer to OPTIONS; `accepts` names the header for the type of a body.
-pub(super) fn describe(
+/// Tells what may be asked, in the answer to OPTIONS; `accepts` names the header for the type of a body, where there is one.
+pub(crate) fn describe(
     response: &mut Response,
     methods: &'static str,
-    accepts: (HeaderName, &'static str),
+    accepts: Option<(HeaderName, &'static str)>,
 ) {
     let headers = response.headers_mut();
     headers.insert(header::ALLOW, HeaderValue::from_static(methods));
-    headers.insert(accepts.0, HeaderValue::from_static(accepts.1));
+    if let Some((name, media_type)) = accepts {
+        headers.insert(name, HeaderValue::from_static(media_type));
+    }
     headers.insert(
         header::ACCESS_CONTROL_ALLOW_METHODS,
         HeaderValue::from_static(methods),

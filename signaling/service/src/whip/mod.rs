@@ -12,10 +12,10 @@
 
 mod agent;
 mod agents;
-mod cors;
-mod problem;
+pub(crate) mod cors;
+pub(crate) mod problem;
 mod routes;
 mod scene;
 
 pub(crate) use agents::Agents;
-pub(crate) use routes::router;
+pub(crate) use routes::{ensure_few_wrong_tokens, router, verify};

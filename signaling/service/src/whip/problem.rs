@@ -77,7 +77,7 @@ impl Problem {
     }
 
     /// A wrong token (RFC 6750 §3.1).
-    fn invalid_token(code: ErrorCode, detail: String) -> Self {
+    pub(crate) fn invalid_token(code: ErrorCode, detail: String) -> Self {
         let problem = Self::new(StatusCode::UNAUTHORIZED, code.as_str(), detail);
         Self {
             challenge: Some("Bearer error=\"invalid_token\""),

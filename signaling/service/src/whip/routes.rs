@@ -108,7 +108,7 @@ async fn at_endpoint(
         Ok(()) if request.method() == Method::OPTIONS => {
             let links = offered_servers(&inner, client, &headers).await;
             let mut response = StatusCode::OK.into_response();
-            cors::describe(&mut response, ENDPOINT_METHODS, (ACCEPT_POST, SDP));
+            cors::describe(&mut response, ENDPOINT_METHODS, Some((ACCEPT_POST, SDP)));
             link(response.headers_mut(), &links);
             Ok(response)
         }
@@ -137,7 +137,11 @@ async fn at_session(
         Ok(()) if request.method() == Method::DELETE => end(&inner, client, place, &headers).await,
         Ok(()) if request.method() == Method::OPTIONS => {
             let mut response = StatusCode::OK.into_response();
-            cors::describe(&mut response, SESSION_METHODS, (ACCEPT_PATCH, SDP_FRAGMENT));
+            cors::describe(
+                &mut response,
+                SESSION_METHODS,
+                Some((ACCEPT_PATCH, SDP_FRAGMENT)),
+            );
             Ok(response)
         }
         Ok(()) if is_look(request.method()) => Ok(StatusCode::NO_CONTENT.into_response()),
@@ -261,7 +265,7 @@ async fn end(
 }
 
 /// Whose token a request shows. One that has expired is right for a session that has begun, as for a resume: the core knows.
-async fn verify(
+pub(crate) async fn verify(
     inner: &Inner,
     client: &ClientInfo,
     headers: &HeaderMap,
@@ -280,7 +284,7 @@ async fn verify(
 }
 
 /// Who has shown too many wrong tokens is not asked for another.
-fn ensure_few_wrong_tokens(inner: &Inner, client: &ClientInfo) -> Result<(), Problem> {
+pub(crate) fn ensure_few_wrong_tokens(inner: &Inner, client: &ClientInfo) -> Result<(), Problem> {
     let slot = inner.addresses.open(client.ip);
     slot.map(drop).ok_or_else(too_many_of_address)
 }

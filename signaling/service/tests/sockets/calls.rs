@@ -197,6 +197,7 @@ fn row(account: AccountId, call: CallId) -> CallRecord {
         ended_at: None,
         reason: None,
         cause: None,
+        phone: None,
         ended_by: None,
         missed: false,
         replaces: None,

@@ -9,4 +9,5 @@ mod hello;
 mod http;
 mod phones;
 mod rooms;
+mod telephony;
 mod whip;
