@@ -8,14 +8,17 @@
 //!                              poll_event: keys, silence, the end of the Room
 //! ```
 //!
-//! The driver has the sockets and the clock: it gives datagrams as they come and calls [`Leg::tick`] every 20 ms. What the other side
+//! Where both sides of it speak the same, packets go on as they came ([`Leg::pass_on`]): nothing is read, coded or held back.
+//!
+//! The driver has the sockets and the clock: it gives datagrams as they come, calls [`Leg::tick`] every 20 ms and
+//! [`Leg::pass_on`] as often as it likes. What the other side
 //! sends can do nothing but be dropped, and counted by cause.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use gateway_sip::negotiate::{Agreed, Keys};
+use gateway_sip::negotiate::{Agreed, Codec, Keys};
 use gateway_sip::sdes::MasterKey;
 use gateway_sip::sdp::Direction;
 use model::id::TrackId;
@@ -27,8 +30,8 @@ use sfu_rtp::{DatagramKind, classify};
 
 use crate::dtmf::Key;
 use crate::latch::{Latch, Sign};
-use crate::line::Line;
-use crate::receiving::{Heard, Receiving};
+use crate::line::{Far, Line, Passing};
+use crate::receiving::{Heard, Kind, Receiving};
 use crate::sending::{Sending, key_out};
 use crate::sounds::Sound;
 use crate::{FRAME, FRAME_LEN_MAX, profile, quality};
@@ -66,8 +69,10 @@ pub struct Start {
 pub enum To {
     /// Nobody: it hears silence.
     Nothing,
-    /// A Room, or another Leg, by its end of a [`model::plain::pair`]; the Track is its own there.
+    /// A Room, by its end of a [`model::plain::pair`]; the Track is its own there.
     Room(End, TrackId),
+    /// Another Leg, likewise.
+    Leg(End, TrackId),
     /// It hears a ringing tone.
     Ringback,
     /// It hears music.
@@ -157,6 +162,8 @@ pub struct Leg {
     sending: Sending,
     receiving: Receiving,
     to: With,
+    /// What the phone sends goes on as it comes.
+    is_passing: bool,
     events: VecDeque<Event>,
     /// When something came last, or should have begun to; and whether it was told that nothing does.
     heard_at: Instant,
@@ -175,6 +182,7 @@ struct Terms {
     rtcp: SocketAddr,
     /// RTCP goes the way of RTP (RFC 5761).
     is_muxed: bool,
+    packet_ms: u32,
 }
 
 #[derive(Debug)]
@@ -200,6 +208,7 @@ impl Leg {
             sending: Sending::new(start.ssrc, start.sequence, start.timestamp),
             receiving: Receiving::new(now, u64::from(start.ssrc)),
             to: With::Nothing,
+            is_passing: false,
             events: VecDeque::with_capacity(EVENTS_MAX),
             heard_at: now,
             is_silent: false,
@@ -243,7 +252,9 @@ impl Leg {
             direction: agreed.direction,
             rtcp: agreed.remote_rtcp,
             is_muxed: agreed.remote_rtcp == agreed.remote,
+            packet_ms: agreed.packet_ms,
         });
+        self.announce();
         Ok(())
     }
 
@@ -251,10 +262,15 @@ impl Leg {
     pub fn connect(&mut self, to: To) {
         self.to = match to {
             To::Nothing => With::Nothing,
-            To::Room(end, track) => With::Room(Box::new(Line::new(end, track))),
+            To::Room(end, track) => With::Room(Box::new(Line::new(end, track, Far::Room))),
+            To::Leg(end, track) => {
+                let far = Far::Leg(Codec::Opus);
+                With::Room(Box::new(Line::new(end, track, far)))
+            }
             To::Ringback => With::Sound(Sound::ringing()),
             To::Music => With::Sound(Sound::music()),
         };
+        self.announce();
     }
 
     /// Presses a key for the other side to hear; `false` if it takes none, or too many wait.
@@ -283,11 +299,28 @@ impl Leg {
         }
     }
 
+    /// Gives `send` what came from the other side and goes on to the phone as it is. What is called between two ticks is sent that much earlier.
+    pub fn pass_on(&mut self, now: Instant, mut send: impl FnMut(Port, SocketAddr, &[u8])) {
+        let codec = self.passes();
+        let sends = self.agreed.is_some_and(|terms| terms.direction.sends());
+        let target = self.latch.target();
+        let (With::Room(line), sending) = (&mut self.to, &mut self.sending) else {
+            return;
+        };
+        line.receive(now, codec, |packet| match packet {
+            Some(packet) if sends => {
+                sending.pass_on(packet, |bytes| send(Port::Rtp, target, bytes));
+            }
+            _ => sending.leave_out(),
+        });
+    }
+
     /// 20 ms have passed: gives `send` what is to be sent, by which socket and where.
     pub fn tick(&mut self, now: Instant, mut send: impl FnMut(Port, SocketAddr, &[u8])) {
         let direction = self
             .agreed
             .map_or(Direction::Inactive, |terms| terms.direction);
+        self.pass_on(now, &mut send);
         let mut heard = [0; FRAME_LEN_MAX];
         let frame = match self.receiving.pull(now, &mut heard) {
             Heard::Frame(rate) if direction.receives() => {
@@ -305,7 +338,11 @@ impl Leg {
                 true
             }
             With::Room(line) => {
-                line.speak(frame);
+                if self.is_passing && direction.receives() {
+                    line.wait();
+                } else {
+                    line.speak(frame);
+                }
                 line.hear(now, rate, said)
             }
         };
@@ -316,8 +353,10 @@ impl Leg {
         if direction.sends() {
             let target = self.latch.target();
             let frame = is_said.then_some(&*said);
-            self.sending
-                .frame(frame, |bytes| send(Port::Rtp, target, bytes));
+            if is_said || !self.sending.wait() {
+                self.sending
+                    .frame(frame, |bytes| send(Port::Rtp, target, bytes));
+            }
         } else {
             self.sending.pass();
         }
@@ -402,8 +441,54 @@ impl Leg {
         }
         self.heard_at = now;
         self.is_silent = false;
-        if let Some(key) = self.receiving.handle(now, kind, &packet) {
+        let goes_on = match (&self.to, kind) {
+            (With::Room(line), Kind::Sound(codec)) => self.may_pass() && line.takes(codec),
+            (_, Kind::Sound(_)) => false,
+            _ => self.is_passing,
+        };
+        if std::mem::replace(&mut self.is_passing, goes_on) != goes_on {
+            self.receiving.restart();
+        }
+        if let Some(key) = self.receiving.handle(now, kind, &packet, goes_on) {
             self.tell(Event::Key(key.char()));
+        }
+        let receives = self.agreed.is_some_and(|terms| terms.direction.receives());
+        if let With::Room(line) = &mut self.to
+            && goes_on
+            && receives
+        {
+            match kind {
+                Kind::Sound(codec) => line.hand_on(
+                    codec,
+                    Passing {
+                        source: header.ssrc(),
+                        number: header.sequence_number(),
+                        timestamp: header.timestamp(),
+                        marker: header.marker(),
+                        payload: packet.payload(),
+                    },
+                ),
+                _ => line.leave_out(),
+            }
+        }
+    }
+
+    /// Whether packets may go on as they are: not to or from a phone that wants them longer or shorter than others make them.
+    fn may_pass(&self) -> bool {
+        self.agreed
+            .is_some_and(|terms| u128::from(terms.packet_ms) == FRAME.as_millis())
+    }
+
+    /// The codec in which packets go on to the phone.
+    fn passes(&self) -> Option<Codec> {
+        self.may_pass().then(|| self.sending.codec())
+    }
+
+    /// Tells a Leg at the other end what may come as it is.
+    fn announce(&mut self) {
+        let codec = self.passes().unwrap_or(Codec::Opus);
+        if let With::Room(line) = &mut self.to {
+            line.announce(codec);
         }
     }
 

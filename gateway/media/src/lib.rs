@@ -31,6 +31,7 @@ pub mod leg;
 mod line;
 pub mod mixer;
 pub mod opus;
+mod passage;
 pub mod quality;
 mod receiving;
 mod reception;

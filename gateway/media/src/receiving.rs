@@ -122,8 +122,21 @@ impl Receiving {
         self.ssrc
     }
 
-    /// Takes a packet; returns a key that was pressed.
-    pub(crate) fn handle(&mut self, now: Instant, kind: Kind, packet: &Packet<'_>) -> Option<Key> {
+    /// Nothing that waits is to be heard.
+    pub(crate) fn restart(&mut self) {
+        self.jitter.restart();
+        self.fifo.clear();
+        self.is_noise = false;
+    }
+
+    /// Takes a packet, or but notes one that goes on as it is; returns a key that was pressed.
+    pub(crate) fn handle(
+        &mut self,
+        now: Instant,
+        kind: Kind,
+        packet: &Packet<'_>,
+        goes_on: bool,
+    ) -> Option<Key> {
         let header = packet.header();
         let (sequence, timestamp) = (header.sequence_number(), header.timestamp());
         if self.ssrc.replace(header.ssrc()) != Some(header.ssrc()) {
@@ -133,19 +146,16 @@ impl Receiving {
             self.jitter.restart();
         }
         let since = now.saturating_duration_since(self.began);
-        let mut stored = [0; PAYLOAD_LEN_MAX];
         let payload = packet.payload();
-        let len = 1 + payload.len();
-        if len > PAYLOAD_LEN_MAX {
+        if payload.len() >= PAYLOAD_LEN_MAX {
             return None;
         }
-        stored[0] = header.payload_type();
-        stored[1..len].copy_from_slice(payload);
-
         let mut key = None;
         let made_at = match kind {
             Kind::Sound(codec) => {
-                self.measure(codec, payload);
+                if !goes_on {
+                    self.measure(codec, payload);
+                }
                 self.last = Some((sequence, timestamp));
                 timestamp
             }
@@ -160,6 +170,13 @@ impl Receiving {
             }
         };
         self.reception.note(since, sequence, made_at);
+        if goes_on {
+            return key;
+        }
+        let mut stored = [0; PAYLOAD_LEN_MAX];
+        let len = 1 + payload.len();
+        stored[0] = header.payload_type();
+        stored[1..len].copy_from_slice(payload);
         if self.jitter.push(now, sequence, made_at, &stored[..len]) == Pushed::Restarted {
             self.keys.reset();
         }

@@ -3,7 +3,8 @@
 //! ```text
 //! frame of 20 ms ─▶ Encoder ─▶ packets of the agreed length ─▶ header ─▶ SRTP ─▶ out
 //! keys pressed ─▶ dtmf ────────────────────────────────────────┘
-//! silence ─▶ comfort noise ───────────────────────────────────┘
+//! silence ─▶ comfort noise ───────────────────────────────────┤
+//! packets that go on as they came ─▶ passage ─────────────────┘
 //! ```
 //!
 //! Sequence numbers have no gap and timestamps are those of one clock, across holds, other codecs and silences: phones hear a gap as a loss.
@@ -12,6 +13,7 @@ use std::collections::VecDeque;
 
 use gateway_sip::negotiate::{Agreed, Codec};
 use gateway_sip::sdes::MasterKey;
+use model::plain::PAYLOAD_LEN_MAX;
 use sfu_rtp::packet::{FixedHeader, HeaderWriter};
 use sfu_rtp::rtcp::{NtpTime, SenderInfo};
 use sfu_rtp::srtp::{OVERHEAD_MAX, Outbound, Profile};
@@ -19,10 +21,14 @@ use sfu_rtp::srtp::{OVERHEAD_MAX, Outbound, Profile};
 use crate::codec::{CODED_LEN_MAX, Encoder};
 use crate::comfort_noise::Description;
 use crate::dtmf::{self, Key};
+use crate::line::Passing;
+use crate::passage::{Passage, Placed};
 use crate::{COMFORT_NOISE_PAYLOAD_TYPE, FRAMES_PER_SECOND, profile};
 
-/// The longest packet that is sent, in bytes.
-pub(crate) const DATAGRAM_LEN_MAX: usize = 12 + CODED_LEN_MAX + 480 + OVERHEAD_MAX;
+/// The longest packet that is sent, in bytes: one that goes on.
+pub(crate) const DATAGRAM_LEN_MAX: usize = 12 + PAYLOAD_LEN_MAX + OVERHEAD_MAX;
+
+const _: () = assert!(CODED_LEN_MAX <= PAYLOAD_LEN_MAX && 480 <= PAYLOAD_LEN_MAX);
 
 /// The most keys that wait to be sent.
 pub(crate) const KEYS_MAX: usize = 64;
@@ -37,6 +43,9 @@ const SILENCE_INTERVAL: u32 = 50;
 
 /// How loud a silence is said to be, in dB below full scale: hardly to be heard, and not a dead line.
 const SILENCE_LEVEL: u8 = 68;
+
+/// After how many frames without a packet that goes on something of our own is sent: a silence.
+const WAIT_FRAMES: u32 = 5;
 
 /// The most bytes that wait for their packet: 60 ms at 64 kbit/s, and a frame.
 const CODED_MAX: usize = 480 + 160;
@@ -66,6 +75,10 @@ pub(crate) struct Sending {
     marker: bool,
     /// How many frames in a row nothing was to be heard.
     silent: u32,
+    /// What goes on as it came, and for how many frames nothing has.
+    passage: Option<Passage>,
+    source: Option<u32>,
+    waited: u32,
     keys: VecDeque<Key>,
     pressed: Option<dtmf::Sender>,
     pause: u8,
@@ -95,6 +108,9 @@ impl Sending {
             coded_at: timestamp,
             marker: true,
             silent: 0,
+            passage: None,
+            source: None,
+            waited: WAIT_FRAMES,
             keys: VecDeque::with_capacity(KEYS_MAX),
             pressed: None,
             pause: 0,
@@ -113,6 +129,7 @@ impl Sending {
             self.clock_rate = agreed.codec.clock_rate();
             self.coded.clear();
             self.marker = true;
+            self.passage = None;
         }
         self.payload_type = agreed.payload_type;
         self.dtmf = agreed.dtmf.map(|(ours, _)| ours);
@@ -135,6 +152,8 @@ impl Sending {
             .ok()
             .map(|outbound| (key.clone(), outbound));
         self.rollovers = self.index >> 16 << 16;
+        // Nothing from before is sealed with it.
+        self.passage = None;
         self.srtp.is_some()
     }
 
@@ -145,6 +164,10 @@ impl Sending {
     /// Samples in a second of the frames it takes.
     pub(crate) fn rate(&self) -> u32 {
         self.codec.sample_rate()
+    }
+
+    pub(crate) fn codec(&self) -> Codec {
+        self.codec
     }
 
     /// How many packets were sent.
@@ -185,6 +208,52 @@ impl Sending {
         self.send_sound(now, frame, &mut send);
     }
 
+    /// Sends on a packet in the agreed codec as it came, unless a key is pressed.
+    pub(crate) fn pass_on(&mut self, packet: Passing<'_>, mut send: impl FnMut(&[u8])) {
+        self.waited = 0;
+        if self.is_pressing() {
+            return;
+        }
+        if self.source.replace(packet.source) != Some(packet.source) {
+            self.passage = None;
+        }
+        let mut next = (self.index, self.timestamp);
+        let terms = (self.clock_rate, self.frame_ticks());
+        let theirs = (packet.number, packet.timestamp);
+        let (placed, begins) = Passage::place(&mut self.passage, theirs, &mut next, terms);
+        let Placed::At(index, timestamp) = placed else {
+            return;
+        };
+        (self.index, self.timestamp) = next;
+        self.silent = 0;
+        self.coded.clear();
+        let is_owed = std::mem::take(&mut self.marker);
+        let header = (
+            self.payload_type,
+            packet.marker || begins || is_owed,
+            timestamp,
+        );
+        self.write(index, header, packet.payload, &mut send);
+    }
+
+    /// A packet came that does not go on: its number is missed by nobody.
+    pub(crate) fn leave_out(&mut self) {
+        if let Some(passage) = &mut self.passage {
+            passage.skip();
+        }
+    }
+
+    /// 20 ms have passed in which packets may have gone on. `false` if none has for a while, or a key is pressed: then there is a
+    /// [frame](Self::frame) to be sent instead.
+    pub(crate) fn wait(&mut self) -> bool {
+        self.waited = self.waited.saturating_add(1);
+        let waits = self.waited <= WAIT_FRAMES && !self.is_pressing();
+        if waits {
+            self.timestamp = self.timestamp.wrapping_add(self.frame_ticks());
+        }
+        waits
+    }
+
     /// 20 ms have passed in which nothing may be sent.
     pub(crate) fn pass(&mut self) {
         self.timestamp = self.timestamp.wrapping_add(self.frame_ticks());
@@ -207,6 +276,10 @@ impl Sending {
             packets: self.packets,
             octets: self.octets,
         }
+    }
+
+    fn is_pressing(&self) -> bool {
+        self.dtmf.is_some() && (self.pressed.is_some() || !self.keys.is_empty())
     }
 
     fn frame_ticks(&self) -> u32 {
@@ -292,7 +365,21 @@ impl Sending {
         payload: &[u8],
         send: &mut impl FnMut(&[u8]),
     ) {
-        let [.., high, low] = self.index.to_be_bytes();
+        let index = self.index;
+        self.index += 1;
+        self.passage = None;
+        self.write(index, (payload_type, marker, timestamp), payload, send);
+    }
+
+    /// Sends a packet of this index, payload type, marker and timestamp.
+    fn write(
+        &mut self,
+        index: u64,
+        (payload_type, marker, timestamp): (u8, bool, u32),
+        payload: &[u8],
+        send: &mut impl FnMut(&[u8]),
+    ) {
+        let [.., high, low] = index.to_be_bytes();
         let header = FixedHeader {
             marker,
             payload_type,
@@ -300,8 +387,6 @@ impl Sending {
             timestamp,
             ssrc: self.ssrc,
         };
-        let index = self.index - self.rollovers;
-        self.index += 1;
         let mut buffer = [0; DATAGRAM_LEN_MAX];
         let written = HeaderWriter::new(&mut buffer, &header, &[]).and_then(HeaderWriter::finish);
         let Ok(header_len) = written else {
@@ -313,7 +398,9 @@ impl Sending {
         };
         space.copy_from_slice(payload);
         let sealed = match &self.srtp {
-            Some((_, outbound)) => outbound.seal_rtp(&mut buffer, header_len, len, index).ok(),
+            Some((_, outbound)) => outbound
+                .seal_rtp(&mut buffer, header_len, len, index - self.rollovers)
+                .ok(),
             None => Some(len),
         };
         if let Some(len) = sealed {

@@ -160,7 +160,7 @@ impl Sound for Engine {
             To::Room(end, track) => leg::To::Room(*end, track),
             To::Leg(other) => {
                 let track = TrackId::from_u128(leg.0.into());
-                leg::To::Room(self.end_to(leg, other), track)
+                leg::To::Leg(self.end_to(leg, other), track)
             }
             To::Ringback => leg::To::Ringback,
             To::Music => leg::To::Music,

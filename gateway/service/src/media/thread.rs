@@ -128,6 +128,7 @@ impl Thread {
             // One time for all that happens in a turn.
             let now = Instant::now();
             self.receive(now);
+            self.pass_on(now);
             self.let_go_on(now);
             self.flush();
             if now.saturating_duration_since(self.published_at) >= FIGURES_INTERVAL {
@@ -296,6 +297,28 @@ impl Thread {
                     self.fail(at);
                 }
             }
+        }
+    }
+
+    /// Sends on what goes on as it came.
+    fn pass_on(&mut self, now: Instant) {
+        let mut failed = None;
+        for (at, seat) in &mut self.seats {
+            let (sockets, counted) = ((&seat.rtp, &seat.rtcp), &mut self.counted);
+            let leg = &mut seat.leg;
+            let passed_on = catch_unwind(AssertUnwindSafe(|| {
+                leg.pass_on(now, |port, to, bytes| {
+                    send(sockets, port, to, bytes, counted);
+                });
+            }));
+            if passed_on.is_err() {
+                failed = Some(at);
+                break;
+            }
+        }
+        // The rest have their turn with their ticks.
+        if let Some(at) = failed {
+            self.fail(at);
         }
     }
 
