@@ -6,6 +6,7 @@
 //! loadtest calls    [--pairs 100]                 Calls from invite to hang-up
 //! loadtest relay    [--against coturn]            processor time of a relayed packet, beside another server and a floor
 //! loadtest sfu      [--against janus]             processor time of a forwarded packet and more, beside another server and a floor
+//! loadtest phone    [--calls 100]                 phone calls: processor time, delay and sound, beside coders and a floor
 //! loadtest sfu-bots --url URL --room NAME         people for a Room of a running server
 //! loadtest sfu-soak --minutes 60                  whether a Room people come to and leave holds on to anything
 //! ```
@@ -19,6 +20,7 @@ mod client;
 mod frame;
 mod idle;
 mod messages;
+mod phone;
 mod pinned;
 mod process;
 mod relay;
@@ -57,6 +59,8 @@ enum What {
     Relay(relay::RelayArguments),
     /// Measures the SFU beside another one and beside bare forwarders.
     Sfu(sfu::SfuArguments),
+    /// Measures phone calls beside their coders alone and a bare forwarder.
+    Phone(phone::PhoneArguments),
     /// Fills a Room of a running server with people.
     SfuBots(sfu::bots::BotsArguments),
     /// Lets people come to a Room and leave for an hour, and tells what has grown in the server.
@@ -158,6 +162,7 @@ async fn main() -> anyhow::Result<()> {
         What::MessagesFloor(arguments) => return messages::floor::run(arguments).await,
         What::Relay(arguments) => return relay::run(arguments),
         What::Sfu(arguments) => return sfu::run(arguments),
+        What::Phone(arguments) => return phone::run(arguments),
         What::SfuBots(arguments) => return sfu::bots::run(arguments).await,
         What::SfuFloor(arguments) => return sfu::floor::run(arguments),
         What::RelayFloor(arguments) => return relay::floor::run(arguments),
@@ -173,6 +178,7 @@ async fn main() -> anyhow::Result<()> {
         What::MessagesFloor(_)
         | What::Relay(_)
         | What::Sfu(_)
+        | What::Phone(_)
         | What::SfuBots(_)
         | What::SfuFloor(_)
         | What::RelayFloor(_)
