@@ -8,6 +8,8 @@
 //! [`Call::step`] is a pure function of what the call is and an [`Event`]. Each Leg agrees on its media by itself, so what a call does is few
 //! things: whom to ring, whom to bridge with whom, and what one Leg hears of the other.
 
+mod joining;
+
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -49,11 +51,13 @@ pub enum Event {
     Transfer(Vec<Group>),
     /// It is not.
     RefuseTransfer(StatusCode),
-    /// Where a call that is led goes on, after [`Action::Lead`], at once or later; behind those who still ring. Without any group it ends.
+    /// Where a call that is led, or a transfer, goes on after [`Action::Lead`], at once or later; behind those who still ring. Without any
+    /// group the call ends, or the transfer does.
     Lead(Vec<Group>),
-    /// A call that is led ends with this.
+    /// A call that is led, or a transfer, ends with this.
     Refuse(StatusCode),
-    /// The caller is answered before anybody is there to talk to: it waits in a Queue, or hears a Menu.
+    /// The caller is answered before anybody is there to talk to: it waits in a Queue, or hears a Menu. A transfer that leads there has come
+    /// about.
     TakeUp,
     /// End it all.
     HangUp,
@@ -99,7 +103,7 @@ pub enum Action {
         /// Which dialog there is replaced.
         replaces: Option<DialogId>,
     },
-    /// Nobody of all groups has answered a call that is led; this is the best of what they said. It waits for [`Event::Lead`] or
+    /// Nobody of all groups has answered a call that is led, or a transfer; this is the best of what they said. It waits for [`Event::Lead`] or
     /// [`Event::Refuse`].
     Lead(Ended),
     /// A key for the other Leg.
@@ -133,6 +137,8 @@ pub struct Call {
 /// Looking for somebody who answers.
 #[derive(Debug)]
 struct Hunt {
+    /// Somebody else knows where it goes on when nobody answers.
+    led: bool,
     ringing: Vec<LegKey>,
     rest: VecDeque<Group>,
     until: Option<Instant>,
@@ -198,17 +204,20 @@ impl Call {
                 Event::Transfer(_) => {}
                 Event::Lead(groups) => self.on_lead(now, groups),
                 Event::Refuse(code) if self.hunt.is_some() => {
-                    let ended = Ended {
+                    self.end_hunt(Ended {
                         code,
                         cause: None,
                         why: Why::Local,
-                    };
-                    self.finish(None, ended);
+                    });
                 }
                 Event::Refuse(_) => {}
                 Event::TakeUp => {
                     if !std::mem::replace(&mut self.holder_up, true) {
                         self.order(self.holder, Order::Answer);
+                    }
+                    // Who is transferred to where nobody has to answer is there.
+                    if self.hunt.is_some() {
+                        self.finish_transfer();
                     }
                 }
                 Event::HangUp => self.finish(
@@ -237,6 +246,7 @@ impl Call {
 
     fn begin_hunt(&mut self, now: Instant, groups: Vec<Group>) {
         self.hunt = Some(Hunt {
+            led: self.led || self.transfer.is_some(),
             ringing: Vec::new(),
             rest: groups.into(),
             until: None,
@@ -263,13 +273,21 @@ impl Call {
             }
         }
         let answer = hunt.answer;
-        if self.led && self.transfer.is_none() {
+        if hunt.led {
             hunt.until = None;
             self.actions.push(Action::Lead(answer));
-            return;
+        } else {
+            self.end_hunt(answer);
         }
-        self.hunt = None;
+    }
+
+    /// Nobody is looked for any more.
+    fn end_hunt(&mut self, answer: Ended) {
         if self.transfer.is_some() {
+            let ringing = self.hunt.take().map(|hunt| hunt.ringing);
+            for leg in ringing.into_iter().flatten() {
+                self.order(leg, cancel());
+            }
             self.end_transfer(answer.code);
         } else {
             self.finish(None, answer);
@@ -280,7 +298,7 @@ impl Call {
         let Some(hunt) = &mut self.hunt else { return };
         if groups.is_empty() {
             let answer = hunt.answer;
-            return self.finish(None, answer);
+            return self.end_hunt(answer);
         }
         hunt.rest.extend(groups);
         if hunt.ringing.is_empty() {
@@ -377,9 +395,20 @@ impl Call {
         if hunt.early != Some(leg) {
             self.actions.push(Action::Bridge(self.holder, leg));
         }
-        if let Some(transfer) = self.transfer.take().filter(|transfer| transfer.present) {
+        self.finish_transfer();
+    }
+
+    /// The transfer has come about: whoever asked for it hears so, and is let go.
+    fn finish_transfer(&mut self) {
+        let Some(transfer) = self.transfer.take() else {
+            return;
+        };
+        if transfer.present {
             self.order(transfer.by, Order::ReferProgress(StatusCode::OK));
             self.order(transfer.by, hang_up(None));
+        }
+        if self.peer == Some(transfer.by) {
+            self.peer = None;
         }
     }
 

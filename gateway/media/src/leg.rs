@@ -73,11 +73,17 @@ pub enum To {
     Room(End, TrackId),
     /// Another Leg, likewise.
     Leg(End, TrackId),
+    /// What another Leg was in its Room.
+    Place(Place),
     /// It hears a ringing tone.
     Ringback,
     /// It hears music.
     Music,
 }
+
+/// What a Leg is in a Room, on its way to another Leg: to those in the Room it stays the same.
+#[derive(Debug)]
+pub struct Place(Box<Line>);
 
 /// Which of the two sockets of a Leg.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -267,10 +273,22 @@ impl Leg {
                 let far = Far::Leg(Codec::Opus);
                 With::Room(Box::new(Line::new(end, track, far)))
             }
+            To::Place(Place(line)) => With::Room(line),
             To::Ringback => With::Sound(Sound::ringing()),
             To::Music => With::Sound(Sound::music()),
         };
         self.announce();
+    }
+
+    /// Gives up what it is in a Room, for another Leg; it speaks with nobody then. `None` when it is in none.
+    pub fn give_up_place(&mut self) -> Option<Place> {
+        match std::mem::replace(&mut self.to, With::Nothing) {
+            With::Room(line) => Some(Place(line)),
+            other => {
+                self.to = other;
+                None
+            }
+        }
     }
 
     /// Presses a key for the other side to hear; `false` if it takes none, or too many wait.

@@ -87,10 +87,10 @@ pub struct Figures {
     pub unkept: u64,
     /// Connections that were refused for their number.
     pub connections_refused: u64,
-    /// REFER that was refused.
-    pub refers_refused: u64,
-    /// Replaces that was refused.
-    pub replaces_refused: u64,
+    /// Transfers that phones asked for and that were begun.
+    pub transfers: u64,
+    /// Transfers, and calls in the place of others, that were refused, by why.
+    pub transfers_refused: BTreeMap<&'static str, u64>,
     /// Responses to nothing of ours.
     pub stray: u64,
     /// Messages that came again.
@@ -116,6 +116,10 @@ impl Figures {
 
     pub(crate) fn refused_in(&mut self, word: &'static str) {
         count(&mut self.refusals_in, word);
+    }
+
+    pub(crate) fn transfer_refused(&mut self, word: &'static str) {
+        count(&mut self.transfers_refused, word);
     }
 
     pub(crate) fn refused_out(&mut self, label: &'static str) {
@@ -194,11 +198,7 @@ impl Figures {
                 "offhook_gateway_connections_refused_total",
                 self.connections_refused,
             ),
-            ("offhook_gateway_refers_refused_total", self.refers_refused),
-            (
-                "offhook_gateway_replaces_refused_total",
-                self.replaces_refused,
-            ),
+            ("offhook_gateway_transfers_total", self.transfers),
             ("offhook_gateway_stray_total", self.stray),
             ("offhook_gateway_again_total", self.again),
             ("offhook_gateway_packets_lost_total", self.packets_lost),
@@ -226,6 +226,11 @@ impl Figures {
                 "offhook_gateway_requests_refused_total",
                 "cause",
                 &self.requests_refused,
+            ),
+            (
+                "offhook_gateway_transfers_refused_total",
+                "reason",
+                &self.transfers_refused,
             ),
             ("offhook_gateway_silent_total", "cause", &self.silences),
             ("offhook_gateway_unfit_total", "cause", &self.unfit),

@@ -83,6 +83,9 @@ pub trait Sound: Send {
     /// Says whom the Leg hears from now on.
     fn connect(&mut self, leg: LegId, to: To);
 
+    /// What `from` is in its Room, `to` is from now on; it takes nothing with it but the place.
+    fn hand_over(&mut self, from: LegId, to: LegId);
+
     /// Presses a key, after those before it.
     fn key(&mut self, leg: LegId, key: char);
 

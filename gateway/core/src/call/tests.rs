@@ -78,6 +78,13 @@ impl Story {
         )
     }
 
+    /// A Leg from outside takes the place of `leg`; which one it is then.
+    fn replace(&mut self, leg: u32) -> Option<u32> {
+        let (new, actions) = self.call.replace(LegKey(leg))?;
+        self.note(actions);
+        Some(new.0)
+    }
+
     fn wait(&mut self) -> &mut Self {
         self.now = self.call.poll_timeout().expect("something is waited for");
         self.step(Event::Timeout)
@@ -247,7 +254,9 @@ fn a_transfer_that_fails_leaves_things_as_they_were() {
     t.refer(1)
         .step(Event::Transfer(plan(&[&[9]])))
         .ended(2, 486);
-    assert_eq!(t.done(), "1 wants tel:+1555, 2 calls 9, 1 hears 486");
+    assert_eq!(t.done(), "1 wants tel:+1555, 2 calls 9, lead 486");
+    t.step(Event::Lead(Vec::new()));
+    assert_eq!(t.done(), "1 hears 486");
     t.refer(1)
         .step(Event::RefuseTransfer(StatusCode::FORBIDDEN));
     assert_eq!(t.done(), "1 wants tel:+1555, 1 hears 403");
@@ -255,11 +264,78 @@ fn a_transfer_that_fails_leaves_things_as_they_were() {
     t.refer(1)
         .step(Event::Transfer(plan(&[&[9]])))
         .ended(1, 200);
-    t.wait();
+    t.wait().step(Event::Lead(Vec::new()));
     assert_eq!(
         t.done(),
-        "1 wants tel:+1555, 3 calls 9, 0 ringback, 3 ends 487, 0 ends 480, over 480"
+        "1 wants tel:+1555, 3 calls 9, 0 ringback, 3 ends 487, lead 480, 0 ends 480, over 480"
     );
+}
+
+#[test]
+fn a_transfer_goes_where_it_is_led_and_is_done_where_nobody_has_to_answer() {
+    let mut t = Story::talking();
+    t.refer(1).step(Event::Transfer(plan(&[&[9]])));
+    t.ended(2, 480).step(Event::Lead(plan(&[&[10]])));
+    t.told(3, RINGING)
+        .step(Event::Refuse(StatusCode::FORBIDDEN));
+    assert_eq!(
+        t.done(),
+        "1 wants tel:+1555, 2 calls 9, lead 480, 3 calls 10, 1 hears 180, 3 ends 487, 1 hears 403"
+    );
+    t.refer(1)
+        .step(Event::Transfer(Vec::new()))
+        .step(Event::TakeUp);
+    assert_eq!(
+        t.done(),
+        "1 wants tel:+1555, lead 480, 1 hears 200, 1 ends 200"
+    );
+    t.ended(1, 200);
+    t.step(Event::Lead(plan(&[&[11]])))
+        .told(4, Told::Answered);
+    assert_eq!(t.done(), "4 calls 11, 0 with 4");
+}
+
+#[test]
+fn a_leg_takes_the_place_of_one_that_talks_or_rings() {
+    let mut t = Story::talking();
+    assert_eq!(t.call.partner(LegKey(1)), Some(CALLER));
+    assert_eq!(t.replace(1), Some(2));
+    assert_eq!(t.done(), "0 with 2, 1 ends 200");
+    assert_eq!(t.replace(0), Some(3));
+    assert_eq!(t.done(), "2 with 3, 0 ends 200");
+    assert_eq!(t.replace(1), None, "it is gone");
+    t.ended(1, 200).ended(0, 200);
+    assert_eq!(t.done(), "");
+    t.refer(3);
+    assert_eq!(t.replace(3), Some(4));
+    assert_eq!(
+        t.done(),
+        "3 wants tel:+1555, 2 with 4, 3 hears 200, 3 ends 200"
+    );
+    t.ended(4, 200);
+    assert_eq!(t.done(), "2 ends 480, over 200");
+    assert_eq!(t.replace(2), None, "it is over");
+
+    let mut t = Story::new(&[&[7, 8]]);
+    t.told(1, media(Direction::SendRecv)).done();
+    assert_eq!(t.replace(0), None, "it waits");
+    assert_eq!(t.replace(2), Some(3));
+    assert_eq!(t.done(), "2 ends 487, 1 ends 487, 0 Answer, 0 with 3");
+    t.told(1, Told::Answered);
+    assert_eq!(t.done(), "", "it was too late");
+}
+
+#[test]
+fn a_leg_that_leaves_for_another_call_ends_this_one() {
+    let mut t = Story::talking();
+    t.refer(1).done();
+    let actions = t.call.release(CALLER).expect("it talks");
+    t.note(actions);
+    assert_eq!(t.done(), "1 hears 200, 1 ends 200, over 200");
+    assert!(t.call.release(CALLER).is_none(), "it is over");
+
+    let mut t = Story::new(&[&[7]]);
+    assert!(t.call.release(CALLER).is_none(), "nobody has answered");
 }
 
 #[test]

@@ -44,7 +44,7 @@ impl Refusal {
     /// It is one too many for the Account or a User.
     pub(super) const OVER_LIMIT: Self = Self::new("over_limit", StatusCode::SERVICE_UNAVAILABLE);
 
-    const fn new(word: &'static str, code: StatusCode) -> Self {
+    pub(super) const fn new(word: &'static str, code: StatusCode) -> Self {
         Self { word, code }
     }
 
@@ -106,11 +106,7 @@ impl Exchange {
                 self.tell_leg(leg, Event::Request { id, incoming });
             }
             Place::Call(None) => self.on_invite(now, wall, id, flow, &incoming),
-            // A call takes the place of another where a phone transfers; signaling does that here.
-            Place::Call(Some(_)) => {
-                self.figures.replaces_refused += 1;
-                self.refuse(now, id, &incoming.request, StatusCode::DECLINE);
-            }
+            Place::Call(Some(replaces)) => self.on_replaces(now, id, flow, &incoming, &replaces),
             Place::Registrar => self.on_register(now, id, flow, &incoming),
             Place::Answer(response) => self.transactions.respond(now, id, &response),
         }
@@ -239,6 +235,7 @@ impl Exchange {
         self.begin_call(now, account, begun, invitation, (Some(leading), lead));
         if let Some(call) = self.calls.get_mut(&call_id) {
             call.limits = limits;
+            call.hops = max_forwards;
         }
         Ok(())
     }
@@ -508,9 +505,10 @@ impl PhoneCall {
             taken_up: false,
             limits: Vec::new(),
             outside: Vec::new(),
-            metered: false,
+            hops: gateway_sip::MAX_FORWARDS_DEFAULT,
             place: None,
             told: false,
+            rings_people: false,
             ended: false,
             dialled: false,
             answered: false,

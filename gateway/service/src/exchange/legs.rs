@@ -47,6 +47,8 @@ pub(super) struct SipLeg {
     pub(super) has_sound: bool,
     /// Where it is heard.
     pub(super) seat: Option<PhonePlace>,
+    /// Who is heard there in its stead.
+    pub(super) heir: Option<LegId>,
     /// Another Leg was dialled in its place: what it has to say is of interest to nobody.
     pub(super) detached: bool,
     /// The other side holds us.
@@ -76,6 +78,7 @@ impl SipLeg {
             unsent: Vec::new(),
             has_sound: true,
             seat: None,
+            heir: None,
             detached: false,
             held: false,
             answered: false,
@@ -322,12 +325,13 @@ impl Exchange {
     }
 
     /// A phone answered a call that rings Users, too.
-    fn on_phone_answered(&mut self, now: Instant, id: CallId, key: LegKey) {
+    pub(super) fn on_phone_answered(&mut self, now: Instant, id: CallId, key: LegKey) {
         let Some(call) = self.calls.get_mut(&id) else {
             return;
         };
         let user = call.users.get(&key).cloned();
-        if !call.dialled && !std::mem::replace(&mut call.answered, true) {
+        call.answered |= !call.dialled;
+        if std::mem::take(&mut call.rings_people) {
             self.tell_people(id, PhoneEventKind::AnsweredElsewhere);
         }
         if let Some(user) = user {
@@ -356,10 +360,11 @@ impl Exchange {
             return;
         };
         leg.attempt = None;
-        if std::mem::take(&mut leg.has_sound) {
-            self.sound.close(id);
-        }
         let trunk = leg.trunk.take();
+        if !self.legs.get(&id).is_some_and(|leg| self.keeps_place(leg)) {
+            self.close_sound(id);
+        }
+        self.on_desk_left(now, id);
         if let Some(trunk) = trunk {
             self.trunks.on_call_over(&trunk);
         }
@@ -367,7 +372,10 @@ impl Exchange {
         self.timers.set(&Timer::Forget(id), Some(now + TIMEOUT));
     }
 
-    pub(super) fn forget_leg(&mut self, id: LegId) {
+    pub(super) fn forget_leg(&mut self, now: Instant, id: LegId) {
+        if self.legs.get(&id).is_some_and(|leg| leg.has_sound) {
+            return self.timers.set(&Timer::Forget(id), Some(now + TIMEOUT));
+        }
         if let Some(leg) = self.legs.remove(&id) {
             self.endpoint.remove(leg.leg.name());
             self.timers.set(&Timer::Leg(id), None);
@@ -408,12 +416,11 @@ impl Exchange {
                         self.press(leg, key);
                     }
                 }
-                // Nobody is transferred by the word of a phone: signaling does that (RFC 3515 §2.4.4).
-                call::Action::Transfer { .. } => {
-                    let refused = call::Event::RefuseTransfer(StatusCode::DECLINE);
-                    self.figures.refers_refused += 1;
-                    self.tell_call(id, refused);
-                }
+                call::Action::Transfer {
+                    by,
+                    target,
+                    replaces,
+                } => self.on_transfer(now, id, by, &target, replaces.as_ref()),
                 call::Action::Over(ended) => self.on_call_over(now, id, ended),
             }
         }
@@ -425,7 +432,10 @@ impl Exchange {
         }
     }
 
-    fn order(&mut self, now: Instant, id: CallId, key: LegKey, order: Order) {
+    pub(super) fn order(&mut self, now: Instant, id: CallId, key: LegKey, order: Order) {
+        if matches!(order, Order::ReferProgress(code) if code.is_final() && !code.is_success()) {
+            self.give_back(now, id);
+        }
         let Some(call) = self.calls.get_mut(&id) else {
             return;
         };
@@ -537,7 +547,8 @@ impl Exchange {
             self.record_sound(id, &figures);
             return self.figures.media(&figures);
         }
-        let Some(leg) = self.legs.get(&id) else {
+        // One that is over may keep its place for another.
+        let Some(leg) = self.legs.get(&id).filter(|leg| !leg.leg.is_over()) else {
             return;
         };
         let (call, key) = (leg.call, leg.key);
@@ -561,6 +572,7 @@ impl Exchange {
 
     /// A place in a Room was found, or there is none: then nobody would hear the phone.
     pub(super) fn on_seat(&mut self, id: LegId, track: TrackId, end: Result<End, NoSeat>) {
+        let id = self.legs.get(&id).and_then(|leg| leg.heir).unwrap_or(id);
         let Some(leg) = self.legs.get(&id).filter(|leg| leg.has_sound) else {
             return; // The call is over by now.
         };
@@ -598,7 +610,8 @@ impl Exchange {
         self.figures.calls_ended += 1;
         if let Some(call) = self.calls.remove(&id) {
             self.end_meters(now, &call.limits, false);
-            self.end_meters(now, &call.outside, call.metered);
+            self.end_outlays(now, &call.outside);
+            self.close_kept(call.sides.into_values());
             let waits = call.leading.and_then(|leading| leading.queue);
             self.leave_queues(now, id, call.account, waits, call.talks);
         }

@@ -24,6 +24,23 @@ pub(super) enum Whose {
 /// What holds for one call.
 pub(super) type Limits = Vec<(Whose, CallLimits)>;
 
+/// What a call to outside counts for.
+pub(super) struct Outlay {
+    limits: Limits,
+    /// Its minutes count.
+    metered: bool,
+}
+
+impl Outlay {
+    /// A call that [`Exchange::begin_meters`] was told of and nobody has answered.
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            metered: false,
+        }
+    }
+}
+
 impl Whose {
     fn as_str(&self) -> &'static str {
         match self {
@@ -110,21 +127,39 @@ impl Exchange {
         let Some(call) = self.calls.get_mut(&id) else {
             return;
         };
-        if call.outside.is_empty() || std::mem::replace(&mut call.metered, true) {
-            return;
+        for outlay in call.outside.iter_mut().filter(|outlay| !outlay.metered) {
+            outlay.metered = true;
+            let whose = outlay.limits.iter().map(|(whose, _)| whose);
+            self.meters.answered(time, whose);
         }
-        let whose = call.outside.iter().map(|(whose, _)| whose);
-        self.meters.answered(time, whose);
         self.look_at_minutes(now, id);
+    }
+
+    /// Nobody has answered outside: that is over, and the call goes on without.
+    pub(super) fn give_back(&mut self, now: Instant, id: CallId) {
+        let Some(call) = self.calls.get_mut(&id) else {
+            return;
+        };
+        let unanswered = call.outside.extract_if(.., |outlay| !outlay.metered);
+        let unanswered: Vec<Outlay> = unanswered.collect();
+        self.end_outlays(now, &unanswered);
+    }
+
+    pub(super) fn end_outlays(&mut self, now: Instant, outlays: &[Outlay]) {
+        for outlay in outlays {
+            self.end_meters(now, &outlay.limits, outlay.metered);
+        }
     }
 
     /// Ends a call whose minutes are used up, or looks again when they will be.
     pub(super) fn look_at_minutes(&mut self, now: Instant, id: CallId) {
         let time = self.time(now);
-        let Some(call) = self.calls.get(&id).filter(|call| call.metered) else {
+        let Some(call) = self.calls.get(&id) else {
             return;
         };
-        match self.meters.used_up_at(time, &call.outside) {
+        let metered = call.outside.iter().filter(|outlay| outlay.metered);
+        let limits: Vec<_> = metered.flat_map(|outlay| outlay.limits.clone()).collect();
+        match self.meters.used_up_at(time, &limits) {
             Some(at) if at <= now => {
                 tracing::info!(call = %id, "The minutes of a day are used up, call ended");
                 self.figures.minutes_ended += 1;

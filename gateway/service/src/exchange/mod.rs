@@ -19,6 +19,7 @@ mod phones;
 mod queues;
 mod records;
 mod strangers;
+mod transfers;
 mod trunks;
 mod ways;
 mod words;
@@ -171,13 +172,15 @@ struct PhoneCall {
     /// Whose calls it counts for as one that came in.
     limits: limits::Limits,
     /// Whose calls and minutes to outside it counts for.
-    outside: limits::Limits,
-    /// Minutes count from now on.
-    metered: bool,
+    outside: Vec<limits::Outlay>,
+    /// What is left of the way that it may go on: Max-Forwards.
+    hops: u8,
     /// Where its phones are heard.
     place: Option<PhonePlace>,
     /// Whether signaling has heard of it, and waits for its end.
     told: bool,
+    /// Whether Devices ring, as far as signaling was told.
+    rings_people: bool,
     /// Whether its end was told.
     ended: bool,
     dialled: bool,
@@ -303,7 +306,7 @@ impl Exchange {
         while let Some(timer) = self.timers.pop(now) {
             match timer {
                 Timer::Leg(id) => self.tell_leg(id, leg::Event::Timeout),
-                Timer::Forget(id) => self.forget_leg(id),
+                Timer::Forget(id) => self.forget_leg(now, id),
                 Timer::Attempt(id) => self.on_attempt_timeout(now, id),
                 Timer::Call(id) => self.tell_call(id, call::Event::Timeout),
                 Timer::Minutes(id) => self.look_at_minutes(now, id),

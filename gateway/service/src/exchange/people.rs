@@ -14,7 +14,7 @@ use model::phone::{
 use model::time::Millis;
 use model::{AccountId, CallId, UserId};
 
-use super::limits::Limits;
+use super::limits::{Limits, Outlay};
 use super::outgoing::Dialling;
 use super::words::{code_of_cause, phone_end};
 use super::{Exchange, Output, PhoneCall, Side, Target};
@@ -67,6 +67,7 @@ impl Exchange {
             PhoneCommandKind::Answer { user, place } => {
                 call.place = Some(place);
                 call.answered = true;
+                call.rings_people = false;
                 if let Some(leg) = call.key_of(&user) {
                     let told = Told::Answered;
                     self.tell_call(id, call::Event::Told { leg, told });
@@ -118,7 +119,8 @@ impl Exchange {
         };
         match call.sides.get(&CALLER) {
             Some(Side::Sip(leg)) => {
-                let leg = *leg;
+                // Who called may have left the call to somebody else.
+                let leg = self.phones_of(id).first().copied().unwrap_or(*leg);
                 let order = Order::End {
                     code: code_of_cause(cause),
                     cause: Some(cause),
@@ -158,7 +160,7 @@ impl Exchange {
             place: Some(dial.place),
             told: true,
             dialled: true,
-            outside: limits,
+            outside: vec![Outlay::new(limits)],
             ring: Some(Invitation {
                 from: self.number_of(account, &dial.user),
                 name: dial.name.clone(),
@@ -231,6 +233,7 @@ impl Exchange {
             return;
         };
         call.told = true;
+        call.rings_people = true;
         let users = rung.into_iter().map(|(_, user)| user);
         let ring = Ring {
             users: users.take(USERS_RUNG_MAX).collect(),
@@ -276,6 +279,9 @@ impl Exchange {
         let Some(place) = call.place else {
             return;
         };
+        if let Some(from) = self.heard_in(id, place, leg) {
+            return self.hand_over(from, leg);
+        }
         if let Some(sip) = self.legs.get_mut(&leg)
             && sip.seat.replace(place) != Some(place)
         {
@@ -324,12 +330,12 @@ impl Exchange {
 }
 
 impl PhoneCall {
-    /// The Leg of a User who is rung.
+    /// The Leg of a User who is rung, the last of them.
     fn key_of(&self, user: &UserId) -> Option<LegKey> {
         let is = |(key, side): (&LegKey, &Side)| {
             (*key != CALLER && *side == Side::User(user.clone())).then_some(*key)
         };
-        self.sides.iter().find_map(is)
+        self.sides.iter().rev().find_map(is)
     }
 }
 

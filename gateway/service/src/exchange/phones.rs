@@ -288,6 +288,9 @@ impl Exchange {
         };
         let begun = (server, leg_id, sip, parties);
         self.begin_call(now, account, begun, invitation, (leading, lead));
+        if let Some(call) = self.calls.get_mut(&call_id) {
+            call.hops = max_forwards;
+        }
         self.on_caller_talks(now, call_id, &phone.user);
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use gateway_core::call::{self, CALLER};
+use gateway_core::call;
 use gateway_core::leg::{self, Ended, Order, Told, Why};
 use gateway_core::queue::{Action, Event, Unanswered};
 use gateway_sip::StatusCode;
@@ -22,10 +22,12 @@ impl Exchange {
             return;
         };
         let account = call.account;
+        // Who was transferred here need not be the one who called.
+        let waits = call.call.holder();
         if !std::mem::replace(&mut call.taken_up, true) {
             self.tell_call(id, call::Event::TakeUp);
         }
-        self.connect(id, CALLER, To::Music);
+        self.connect(id, waits, To::Music);
         self.figures.queued += 1;
         self.step_queue(now, &(account, name), Event::Join(id));
     }

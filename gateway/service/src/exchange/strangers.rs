@@ -80,6 +80,11 @@ impl Strangers {
         self.domains.first()
     }
 
+    /// Whether this is a name of ours.
+    pub(super) fn is_domain(&self, host: &Host) -> bool {
+        self.domains.iter().any(|domain| domain.is_same(host))
+    }
+
     /// Whether somebody may show a password at all.
     fn is_open(&self) -> bool {
         !self.domains.is_empty() && !self.users.is_empty()
@@ -87,10 +92,7 @@ impl Strangers {
 
     /// Whether a request is for a domain of ours: those who scan addresses don't know its name.
     fn names_us(&self, incoming: &IncomingRequest) -> bool {
-        let is_ours = |uri: &Uri| {
-            let host = uri.sip().map(|uri| &uri.host);
-            host.is_some_and(|host| self.domains.iter().any(|domain| domain.is_same(host)))
-        };
+        let is_ours = |uri: &Uri| uri.sip().is_some_and(|uri| self.is_domain(&uri.host));
         is_ours(&incoming.uri) || is_ours(&incoming.envelope.to.uri)
     }
 

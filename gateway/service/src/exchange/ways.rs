@@ -12,7 +12,7 @@ use model::time::Timestamp;
 use model::{AccountId, CallId, UserId};
 
 use super::incoming::Refusal;
-use super::limits::Limits;
+use super::limits::{Limits, Outlay};
 use super::outgoing::Dialling;
 use super::{Exchange, Target};
 
@@ -230,7 +230,7 @@ impl Exchange {
                     return self.tell_call(id, call::Event::Refuse(refusal.code()));
                 }
                 if let Some(call) = self.calls.get_mut(&id) {
-                    call.outside = limits;
+                    call.outside.push(Outlay::new(limits));
                 }
                 (vec![target], FORWARD_RING)
             }

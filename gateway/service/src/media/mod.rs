@@ -168,6 +168,13 @@ impl Sound for Engine {
         self.order(leg, Order::Connect(leg, to));
     }
 
+    fn hand_over(&mut self, from: LegId, to: LegId) {
+        if let Some(thread) = self.thread_by_leg.get(&to) {
+            let heir = self.threads[*thread].clone();
+            self.order(from, Order::HandOver(from, to, heir));
+        }
+    }
+
     fn key(&mut self, leg: LegId, key: char) {
         match Key::from_char(key) {
             Some(key) => self.order(leg, Order::Key(leg, key)),

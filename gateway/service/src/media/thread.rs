@@ -8,7 +8,7 @@ use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -52,6 +52,8 @@ pub(super) enum Order {
     },
     Agree(LegId, Box<Agreed>),
     Connect(LegId, leg::To),
+    /// What the first is in its Room goes to the second, which the thread behind the channel has.
+    HandOver(LegId, LegId, SyncSender<Order>),
     Key(LegId, Key),
     Close(LegId),
 }
@@ -182,6 +184,15 @@ impl Thread {
             }
             Order::Connect(leg, to) => {
                 self.with(leg, |seat| seat.leg.connect(to));
+            }
+            Order::HandOver(from, to, heir) => {
+                let place = self.with(from, |seat| seat.leg.give_up_place());
+                let order = place.flatten().map(leg::To::Place);
+                let order = order.map(|to_place| Order::Connect(to, to_place));
+                // A thread that waits for another could be waited for by it.
+                if order.is_some_and(|order| heir.try_send(order).is_err()) {
+                    tracing::error!("Media thread takes no orders, a transferred call is silent");
+                }
             }
             Order::Key(leg, key) => {
                 if self.with(leg, |seat| seat.leg.press(key)) == Some(false) {

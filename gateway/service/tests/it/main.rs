@@ -6,5 +6,6 @@ mod calls;
 mod peer;
 mod routes;
 mod safety;
+mod transfers;
 mod trunks;
 mod world;

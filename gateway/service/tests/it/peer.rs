@@ -266,6 +266,35 @@ impl Peer {
         request
     }
 
+    /// A request of the dialog that our answer to `invite` made.
+    pub(crate) fn inside_of(&mut self, method: &Method, number: u32, invite: &Request) -> Request {
+        let contact = invite.headers.addresses(&HeaderName::Contact).unwrap();
+        let mut request = self.outside(method, &contact[0].uri.to_string());
+        let keep = |name: &HeaderName| invite.headers.get(name).unwrap().to_owned();
+        let headers = &mut request.headers;
+        let own = format!("{};tag=peer", keep(&HeaderName::To));
+        headers.set(HeaderName::From, own);
+        headers.set(HeaderName::To, keep(&HeaderName::From));
+        headers.set(HeaderName::CallId, keep(&HeaderName::CallId));
+        headers.set(HeaderName::CSeq, format_args!("{number} {method}"));
+        request
+    }
+
+    /// Waits until a transfer has come to this, by its NOTIFY; those before are answered, too.
+    pub(crate) async fn notified(&mut self, code: u16) {
+        loop {
+            let notify = self.request(&Method::Notify).await;
+            self.answer(&notify, StatusCode::OK, |_| {}).await;
+            let event = notify.headers.get(&HeaderName::Event);
+            assert_eq!(event, Some("refer"));
+            let body = String::from_utf8_lossy(&notify.body).into_owned();
+            if body.starts_with(&format!("SIP/2.0 {code} ")) {
+                return;
+            }
+            assert!(body.starts_with("SIP/2.0 1"), "{body} instead of {code}");
+        }
+    }
+
     /// Whether anything has come that was not looked at.
     pub(crate) fn hears_nothing(&self) -> bool {
         match &self.way {

@@ -10,44 +10,54 @@ use model::phone::{PhoneCommandKind, PhoneEventKind, PhoneReason, Unanswered};
 use crate::peer::Peer;
 use crate::world::{NUMBER, Wanted, World, telephony, trunk, user};
 
-const DESK: &str = "alice-desk";
-const SETTINGS: &str = "domains = ['sip.example.com']\nstranger_messages_per_second = 1000";
+pub(crate) const DESK: &str = "alice-desk";
+pub(crate) const SETTINGS: &str = "domains = ['sip.example.com']\nstranger_messages_per_second = 1000";
 
 /// A provider at an address of its own, and the rows of its Trunk.
-async fn provider() -> (Peer, Telephony) {
+pub(crate) async fn provider() -> (Peer, Telephony) {
     let peer = Peer::udp("127.0.0.1").await;
     let target = format!("sip:{}", peer.address);
     (peer, telephony([("provider", trunk(&[target]))]))
 }
 
-fn with_desk(mut rows: Telephony) -> Telephony {
-    let ha1 = |algorithm| Ha1::new(algorithm, DESK, DIGEST_REALM, "hush");
+pub(crate) fn with_desk(rows: Telephony) -> Telephony {
+    with_phone(rows, DESK, "user = 'alice'")
+}
+
+/// Another desk phone, of whom `row` says.
+pub(crate) fn with_phone(mut rows: Telephony, name: &str, row: &str) -> Telephony {
+    let ha1 = |algorithm| Ha1::new(algorithm, name, DIGEST_REALM, "hush");
     let (md5, sha256) = (ha1(Algorithm::Md5), ha1(Algorithm::Sha256));
-    let mut phone: Phone = toml::from_str("user = 'alice'").unwrap();
+    let mut phone: Phone = toml::from_str(row).unwrap();
     phone.ha1 = Some(Ha1s::new(md5.reveal_hex(), Some(sha256.reveal_hex())).unwrap());
-    rows.phones.insert(DESK.parse().unwrap(), phone);
+    rows.phones.insert(name.parse().unwrap(), phone);
     rows
 }
 
 /// Alice's desk phone, registered.
-async fn desk(t: &World) -> Peer {
-    let mut desk = Peer::udp("127.0.0.5")
+pub(crate) async fn desk(t: &World) -> Peer {
+    registered(t, DESK, "127.0.0.5", 1).await
+}
+
+/// A desk phone at `ip`, registered as one of so many.
+pub(crate) async fn registered(t: &World, name: &str, ip: &str, phones: usize) -> Peer {
+    let mut desk = Peer::udp(ip)
         .await
         .toward(t.address(Transport::Udp));
     let mut register = desk.outside(&Method::Register, "sip:sip.example.com");
-    let own = format!("<sip:{DESK}@sip.example.com>");
+    let own = format!("<sip:{name}@sip.example.com>");
     register.headers.set(HeaderName::To, &own);
     register
         .headers
         .set(HeaderName::From, format_args!("{own};tag=desk"));
-    desk.prove(&mut register, DESK, "hush").await;
+    desk.prove(&mut register, name, "hush").await;
     let registered = desk.code(&Method::Register, StatusCode::OK).await;
     assert!(registered.headers.get(&HeaderName::Contact).is_some());
-    t.until(|figures| figures.phones == 1).await;
+    t.until(|figures| figures.phones == phones).await;
     desk
 }
 
-async fn rings(t: &mut World, whom: &str) -> CallId {
+pub(crate) async fn rings(t: &mut World, whom: &str) -> CallId {
     let (call, PhoneEventKind::Ring(ring)) = t.event().await else {
         panic!("nobody rings");
     };

@@ -30,6 +30,7 @@ pub(crate) enum Wanted {
     Open(LegId),
     Agree(LegId, SocketAddr),
     Connect(LegId, &'static str),
+    HandOver(LegId, LegId),
     Key(LegId, char),
     Close(LegId),
 }
@@ -61,6 +62,10 @@ impl Sound for Written {
             To::Music => "music",
         };
         self.wanted.send(Wanted::Connect(leg, to)).ok();
+    }
+
+    fn hand_over(&mut self, from: LegId, to: LegId) {
+        self.wanted.send(Wanted::HandOver(from, to)).ok();
     }
 
     fn key(&mut self, leg: LegId, key: char) {

@@ -53,6 +53,8 @@ pub struct Trunk {
     pub destinations: Destinations,
     /// How often it is asked by OPTIONS whether it is there, in seconds; never, where not told.
     pub health_seconds: Option<u16>,
+    /// Whether the other side may have calls transferred (RFC 3515): to what the Account has, and by its Trunks to what they may call.
+    pub transfers: bool,
     /// What it does otherwise than the RFCs say.
     pub quirks: BTreeSet<Quirk>,
     /// Answers the other side's challenges, or for [`Peering::Inbound`] checks its answers to ours. Kept apart from the row.
@@ -75,6 +77,7 @@ impl Default for Trunk {
             limits: CallLimits::default(),
             destinations: Destinations::default(),
             health_seconds: Some(30),
+            transfers: false,
             quirks: BTreeSet::new(),
             password: None,
         }
