@@ -290,8 +290,7 @@ fn a_transfer_goes_where_it_is_led_and_is_done_where_nobody_has_to_answer() {
         "1 wants tel:+1555, lead 480, 1 hears 200, 1 ends 200"
     );
     t.ended(1, 200);
-    t.step(Event::Lead(plan(&[&[11]])))
-        .told(4, Told::Answered);
+    t.step(Event::Lead(plan(&[&[11]]))).told(4, Told::Answered);
     assert_eq!(t.done(), "4 calls 11, 0 with 4");
 }
 

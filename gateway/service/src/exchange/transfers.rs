@@ -99,6 +99,8 @@ impl Exchange {
             user,
         } = &asker;
         let dialled = self.number_in(&asker, target).ok_or(ELSEWHERE)?;
+        let plan = outbound::plan(rows, user.as_ref(), &dialled);
+        let plan = plan.map_err(|denied| Refusal::denied(&denied))?;
         let call = self.calls.get(&id).ok_or(NO_SUCH_CALL)?;
         let hops = call.hops.checked_sub(1).filter(|hops| *hops > 0);
         let hops = hops.ok_or(LOOP)?;
@@ -110,8 +112,7 @@ impl Exchange {
             invitation.name = None;
         }
         invitation.to = format!("tel:{dialled}").parse().ok();
-        let plan = outbound::plan(rows, user.as_ref(), &dialled);
-        let (leading, mut lead) = match plan.map_err(|denied| Refusal::denied(&denied))? {
+        let (leading, mut lead) = match plan {
             Plan::Outside(outside) => {
                 // Who sends the call on answers for it, and is shown.
                 let settings = user.as_ref().and_then(|user| rows.users.get(user));
@@ -190,9 +191,8 @@ impl Exchange {
         may.map_err(|code| Refusal::new("no_such_call", code))?;
         let near = here.call.partner(by).ok_or(NO_SUCH_CALL)?;
         let far = there.call.partner(named.key).ok_or(NO_SUCH_CALL)?;
-        let is_browser = |call: &super::PhoneCall, key| {
-            matches!(call.sides.get(&key), Some(Side::User(_)))
-        };
+        let is_browser =
+            |call: &super::PhoneCall, key| matches!(call.sides.get(&key), Some(Side::User(_)));
         // Signaling knows the call of somebody in a browser: that one goes on.
         let (other, key) = (named.call, named.key);
         match (is_browser(here, near), is_browser(there, far)) {
@@ -272,7 +272,9 @@ impl Exchange {
     ) -> Result<(), Refusal> {
         let old = self.legs.get(&replaces.leg).ok_or(NO_SUCH_CALL)?;
         let (id, key) = (old.call, old.key);
-        let may = old.leg.may_be_replaced(&replaces.dialog, replaces.early_only);
+        let may = old
+            .leg
+            .may_be_replaced(&replaces.dialog, replaces.early_only);
         may.map_err(|code| Refusal::new("no_such_call", code))?;
         let call = self.calls.get(&id).ok_or(NO_SUCH_CALL)?;
         if !call.call.is_replaceable(key) {

@@ -11,7 +11,8 @@ use crate::peer::Peer;
 use crate::world::{NUMBER, Wanted, World, telephony, trunk, user};
 
 pub(crate) const DESK: &str = "alice-desk";
-pub(crate) const SETTINGS: &str = "domains = ['sip.example.com']\nstranger_messages_per_second = 1000";
+pub(crate) const SETTINGS: &str =
+    "domains = ['sip.example.com']\nstranger_messages_per_second = 1000";
 
 /// A provider at an address of its own, and the rows of its Trunk.
 pub(crate) async fn provider() -> (Peer, Telephony) {
@@ -41,9 +42,7 @@ pub(crate) async fn desk(t: &World) -> Peer {
 
 /// A desk phone at `ip`, registered as one of so many.
 pub(crate) async fn registered(t: &World, name: &str, ip: &str, phones: usize) -> Peer {
-    let mut desk = Peer::udp(ip)
-        .await
-        .toward(t.address(Transport::Udp));
+    let mut desk = Peer::udp(ip).await.toward(t.address(Transport::Udp));
     let mut register = desk.outside(&Method::Register, "sip:sip.example.com");
     let own = format!("<sip:{name}@sip.example.com>");
     register.headers.set(HeaderName::To, &own);
