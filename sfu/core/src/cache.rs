@@ -130,6 +130,17 @@ impl PacketCache {
         })
     }
 
+    /// The packets from `position` on that are kept, oldest first, with their positions.
+    pub(crate) fn from(&self, position: u32) -> impl Iterator<Item = (u32, Cached<'_>)> {
+        let first = position.wrapping_sub(self.first) as usize;
+
+        (first..self.entries.len()).filter_map(move |index| {
+            let position = self.first.wrapping_add(u32::try_from(index).ok()?);
+
+            Some((position, self.get(position)?))
+        })
+    }
+
     /// Packets and bytes of the ring, for a test of the limits.
     #[cfg(test)]
     pub(crate) fn size(&self) -> (usize, usize) {

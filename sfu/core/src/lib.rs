@@ -24,6 +24,7 @@
 //! - [`speakers`]: who is heard and who leads, from audio levels.
 //! - [`quality`]: how well a Participant is connected.
 
+mod beginning;
 mod bitrate;
 mod cache;
 mod clock;
@@ -52,6 +53,7 @@ mod stats;
 mod test;
 mod track;
 
+pub use beginning::{BEGINNING_AGE_MAX, BEGINNING_BYTES_MAX, BEGINNING_PACKETS_MAX};
 pub use bitrate::Bitrate;
 pub use cache::{CACHE_BYTES_MAX, CACHE_PACKETS_MAX};
 pub use estimate::{Acks, RATE_MIN, RATE_START, SILENT_RATE, UNGUIDED_RATE_MAX};

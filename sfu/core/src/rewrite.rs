@@ -37,6 +37,9 @@ const AHEAD_MAX: Duration = Duration::from_secs(10);
 /// How far what sender reports say may be from what the clock says before it is not believed.
 const ALIGNED_MAX: Duration = Duration::from_secs(2);
 
+/// How far apart the timestamps of pictures are that are sent at once.
+const CATCH_UP_STEP: Duration = Duration::from_millis(1);
+
 /// What of an incoming packet is rewritten.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Incoming {
@@ -257,6 +260,16 @@ impl Rewriter {
         self.timestamp_at = Some(now);
         self.note(&numbers, &incoming.picture);
         Step::Forward(numbers)
+    }
+
+    /// The picture with this timestamp is sent later than its time, with others: from it on the timestamps go on right behind what was
+    /// sent last, or the receiver would hold back what follows for as long.
+    pub(crate) fn catch_up(&mut self, timestamp: u32) {
+        let next = self
+            .timestamp
+            .wrapping_add(self.ticks(CATCH_UP_STEP).cast_unsigned());
+
+        self.offsets.timestamp = next.wrapping_sub(timestamp);
     }
 
     /// Takes a packet older than the newest that comes for the first time. `keeps` tells whether a picture is part of what was

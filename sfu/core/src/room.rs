@@ -304,6 +304,12 @@ impl Room {
                 }
             }
         }
+        if muted {
+            // Nobody who comes later sees what was before.
+            for encoding in &mut track.encodings {
+                encoding.beginning.forget();
+            }
+        }
         track.muted = muted;
     }
 
@@ -381,8 +387,8 @@ impl Room {
         }
     }
 
-    /// Puts a Track into a slot, in place of what is there. Video begins with a key frame of the smallest encoding, which is
-    /// asked for; say what is wanted by [`Self::set_layer`].
+    /// Puts a Track into a slot, in place of what is there. Video begins with a key frame of the smallest encoding: the last one, if that
+    /// was just now, or another, which is asked for; say what is wanted by [`Self::set_layer`].
     ///
     /// # Errors
     ///
@@ -447,8 +453,7 @@ impl Room {
             return;
         };
 
-        if to.wanted != layer {
-            to.wanted = layer;
+        if to.want(layer) {
             self.follow_wishes(now, slot);
         }
     }

@@ -64,6 +64,8 @@ pub(crate) struct Slot {
     pub(crate) format: Option<Format>,
     /// What is wanted; `None` while paused.
     pub(crate) wanted: Option<Layer>,
+    /// It came just now: nothing of the Track has gone out, and its first Layer is wanted still.
+    is_new: bool,
     /// The encoding that goes out now.
     pub(crate) current: Option<u8>,
     /// What of it.
@@ -164,6 +166,7 @@ impl Slot {
             track: None,
             format: None,
             wanted: None,
+            is_new: false,
             current: None,
             detail: Detail {
                 spatial: 0,
@@ -230,6 +233,15 @@ impl Slot {
             spatial: u8::MAX,
             temporal: u8::MAX,
         });
+        self.is_new = true;
+    }
+
+    /// Takes what is wanted from now on; whether that is another Layer.
+    pub(crate) fn want(&mut self, layer: Option<Layer>) -> bool {
+        let encoding = |layer: Option<Layer>| layer.map(|layer| layer.encoding);
+
+        self.is_new &= encoding(self.wanted) == encoding(layer);
+        std::mem::replace(&mut self.wanted, layer) != layer
     }
 
     pub(crate) fn detach(&mut self) {
@@ -253,6 +265,16 @@ impl Slot {
         };
 
         (self.current != Some(wanted.encoding) || has_other_detail()).then_some(wanted.encoding)
+    }
+
+    /// Whether an encoding is begun with its newest key frame, though that was before, and not with another one.
+    pub(crate) fn may_catch_up(&self, encoding: u8) -> bool {
+        self.is_new
+            && self.is_reachable
+            && self.current.is_none()
+            && self
+                .wanted
+                .is_some_and(|wanted| wanted.encoding == encoding)
     }
 
     /// Whether to listen to a subscriber `round` away who asks for a key frame: not if one is on its way to them, and not more
@@ -290,14 +312,7 @@ impl Slot {
                 })
         } else if self.current == Some(offered.encoding) && !self.ends_before(offered) {
             self.follow_wanted(offered);
-            let picture = &offered.record.incoming.picture;
-            let keep = self.takes(offered) && picture.is_within(self.detail, offered.top);
-            let spatial = self.detail.spatial.min(offered.top.spatial);
-            if picture.is_unneeded_by(spatial) {
-                self.lean = Some(spatial);
-            }
-            self.rewriter
-                .newest(now, &offered.record.incoming, self.detail, keep)
+            self.go_on(now, offered)
         } else if self.may_begin(offered) {
             self.begin(now, offered);
             self.rewriter
@@ -306,6 +321,42 @@ impl Slot {
             return None;
         };
 
+        self.finish(now, offered, step)
+    }
+
+    /// Takes a packet of a key frame that was before, or of what followed that; all of them are to be taken, the newest one included, one
+    /// after the other. Of temporal layers the lowest is enough to see what is next.
+    pub(crate) fn catch_up(&mut self, now: Instant, offered: &Offered<'_>) -> Option<Forward> {
+        let step = if self.current.is_none() {
+            self.begin(now, offered);
+            self.detail.temporal = 0;
+            self.rewriter
+                .newest(now, &offered.record.incoming, self.detail, true)
+        } else {
+            if offered.starts_picture {
+                self.rewriter.catch_up(offered.record.incoming.timestamp);
+                self.aligned = Some((offered.encoding, self.rewriter.timestamp_offset()));
+            }
+            self.go_on(now, offered)
+        };
+
+        self.finish(now, offered, step)
+    }
+
+    /// Takes the next packet of what goes out.
+    fn go_on(&mut self, now: Instant, offered: &Offered<'_>) -> Step {
+        let picture = &offered.record.incoming.picture;
+        let keep = self.takes(offered) && picture.is_within(self.detail, offered.top);
+        let spatial = self.detail.spatial.min(offered.top.spatial);
+
+        if picture.is_unneeded_by(spatial) {
+            self.lean = Some(spatial);
+        }
+        self.rewriter
+            .newest(now, &offered.record.incoming, self.detail, keep)
+    }
+
+    fn finish(&mut self, now: Instant, offered: &Offered<'_>, step: Step) -> Option<Forward> {
         match step {
             Step::Forward(numbers) => self.forward(now, offered, &numbers),
             Step::Fill(numbers) => self.fill(now, numbers.sequence, numbers.timestamp),
@@ -412,6 +463,7 @@ impl Slot {
 
         self.detail = self.wanted.map_or(self.detail, Layer::detail);
         self.lean = None;
+        self.is_new = false;
         self.rewriter.begin(
             now,
             offered.clock_rate,

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::beginning::Beginning;
 use crate::cache::PacketCache;
 use crate::clock::Anchor;
 use crate::key_frames::KeyFrames;
@@ -176,6 +177,18 @@ impl Track {
         self.source.is_audio()
     }
 
+    /// Where in its cache the key frame of an encoding lies that somebody who comes now begins with. An encrypted one they may have no key
+    /// for yet.
+    pub(crate) fn beginning(&self, now: Instant, encoding: u8) -> Option<u32> {
+        if self.encrypted || self.muted || self.is_audio() {
+            return None;
+        }
+        let encoding = self.encodings.get(usize::from(encoding))?;
+        let position = encoding.beginning.position(now)?;
+
+        encoding.cache.get(position).map(|_| position)
+    }
+
     /// The format and its use of a payload type.
     pub(crate) fn format(&self, payload_type: u8) -> Option<(&Format, PayloadKind)> {
         self.formats.iter().find_map(|format| {
@@ -233,6 +246,7 @@ pub(crate) struct Encoding {
     /// Numbers to ask the publisher for in the next NACK.
     pub(crate) asked: Vec<u16>,
     pub(crate) cache: PacketCache,
+    pub(crate) beginning: Beginning,
     pub(crate) key_frames: KeyFrames,
     pub(crate) rates: Rates,
     pub(crate) anchor: Option<Anchor>,
@@ -256,6 +270,7 @@ impl Encoding {
             missing: Missing::default(),
             asked: Vec::new(),
             cache: PacketCache::default(),
+            beginning: Beginning::default(),
             key_frames: KeyFrames::default(),
             rates: Rates::default(),
             anchor: None,

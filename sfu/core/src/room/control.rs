@@ -11,7 +11,8 @@ use crate::history::Refused;
 use crate::key_frames::KeyFrames;
 use crate::keys::{ParticipantKey, SlotKey, TrackKey};
 use crate::receiver::ntp_middle;
-use crate::slot::Answer;
+use crate::slot::{Answer, Slot};
+use crate::track::Track;
 
 impl Room {
     /// Takes one packet of an RTCP compound of a Participant, authenticated and decrypted, and pushes what it asks for again to
@@ -68,7 +69,7 @@ impl Room {
         }
         if self.round_at <= now {
             self.round_at = now + ROUND;
-            self.follow_all_wishes();
+            self.follow_all_wishes(now);
             self.schedule_reports(now);
             self.look_at_layers(now);
         }
@@ -88,7 +89,9 @@ impl Room {
             return;
         };
 
-        if let Some(encoding) = slot.key_frame_needed(|encoding| track.top(encoding)) {
+        if let Some(encoding) = slot.key_frame_needed(|encoding| track.top(encoding))
+            && !catches_up(now, slot, track, encoding)
+        {
             self.want_key_frame(key, encoding);
             self.ask_for_key_frames(now);
         }
@@ -204,7 +207,7 @@ impl Room {
     }
 
     /// Asks again for key frames that somebody still needs. Encodings that aren't being sent begin with one by themselves.
-    fn follow_all_wishes(&mut self) {
+    fn follow_all_wishes(&mut self, now: Instant) {
         let mut needed = std::mem::take(&mut self.needed);
         needed.extend(self.slots.iter().filter_map(|(_, slot)| {
             let key = slot.track?;
@@ -212,7 +215,8 @@ impl Room {
             let number = slot.key_frame_needed(|encoding| track.top(encoding))?;
             let encoding = track.encodings.get(usize::from(number))?;
 
-            (encoding.is_active && !encoding.key_frames.is_wanted()).then_some((key, number))
+            let asks = encoding.is_active && !encoding.key_frames.is_wanted();
+            (asks && !catches_up(now, slot, track, number)).then_some((key, number))
         }));
 
         for (key, number) in needed.drain(..) {
@@ -357,4 +361,9 @@ impl Room {
             self.ready.push_back(participant);
         }
     }
+}
+
+/// Whether a slot begins with the newest key frame of an encoding as soon as its next packet comes.
+fn catches_up(now: Instant, slot: &Slot, track: &Track, encoding: u8) -> bool {
+    slot.may_catch_up(encoding) && track.beginning(now, encoding).is_some()
 }

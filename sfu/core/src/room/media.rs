@@ -16,7 +16,7 @@ use crate::passed;
 use crate::picture::{self, Picture};
 use crate::receiver::Arrival;
 use crate::rewrite::Incoming;
-use crate::slot::Offered;
+use crate::slot::{Offered, Slot};
 use crate::stats::Dropped;
 use crate::track::{Codec, Encoding, PayloadKind, Track};
 
@@ -36,7 +36,7 @@ pub struct Arrived {
 
 impl Room {
     /// Takes an RTP packet of a Participant, authenticated and decrypted, and pushes what goes out for it to `forwards`: at most
-    /// one packet for each slot that its Track is in.
+    /// one packet for each slot that its Track is in, but for those that begin with it: they get what it goes on with, too.
     ///
     /// # Errors
     ///
@@ -244,10 +244,18 @@ impl Room {
 
         let payload = incoming.payload;
         let position = if payload.is_empty() {
+            encoding.beginning.forget();
             None
         } else {
             passed::pack(header, &publisher.config.extensions, &mut self.packed);
-            Some(encoding.cache.push(incoming.record, &self.packed, payload))
+            let position = encoding.cache.push(incoming.record, &self.packed, payload);
+            let Received {
+                record, is_newest, ..
+            } = incoming;
+            encoding
+                .beginning
+                .follow(record, *is_newest, position, payload.len());
+            Some(position)
         };
         let len = self.packed.len() + payload.len();
         let top = encoding.rates.top();
@@ -271,11 +279,19 @@ impl Room {
             clock_rate: incoming.clock_rate,
             offset_to: &|other| anchors.offset_to(other),
         };
+        // Who begins with this very packet does as always.
+        let beginning = track
+            .beginning(now, offered.encoding)
+            .filter(|first| position != Some(*first));
         for slot in &track.slots {
-            if let Some(slot) = self.slots.get_mut(*slot)
-                && let Some(forward) = slot.handle(now, &offered)
-            {
-                forwards.push(forward);
+            let Some(slot) = self.slots.get_mut(*slot) else {
+                continue;
+            };
+            match beginning {
+                Some(first) if slot.may_catch_up(offered.encoding) => {
+                    catch_up(now, slot, track, first, &offered, forwards);
+                }
+                _ => forwards.extend(slot.handle(now, &offered)),
             }
         }
         if position.is_none() {
@@ -295,6 +311,35 @@ struct Received<'a> {
     is_newest: bool,
     restarted: bool,
     starts_picture: bool,
+}
+
+/// Sends who came just before a packet the key frame at `first` in the cache and all that followed it, that packet included.
+fn catch_up(
+    now: Instant,
+    slot: &mut Slot,
+    track: &Track,
+    first: u32,
+    newest: &Offered<'_>,
+    forwards: &mut Vec<Forward>,
+) {
+    let Some(encoding) = track.encodings.get(usize::from(newest.encoding)) else {
+        return;
+    };
+    let mut timestamp = None;
+
+    for (position, cached) in encoding.cache.from(first) {
+        let own = cached.record.incoming.timestamp;
+        let len = cached.extensions.len() + cached.payload.len();
+        let offered = Offered {
+            record: *cached.record,
+            position: Some(position),
+            starts_picture: timestamp.replace(own) != Some(own),
+            // Less than a datagram.
+            len: u16::try_from(len).unwrap_or(u16::MAX),
+            ..*newest
+        };
+        forwards.extend(slot.catch_up(now, &offered));
+    }
 }
 
 /// Where the encodings of a Track stand in time.

@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod hostile;
+mod joining;
 mod layers;
 mod property;
 mod repair;
 mod stage;
+mod thumbnails;
 mod video;
 mod voices;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use model::room::Source;
-use sfu_core::{Bitrate, Dropped, Output, Refusal, SlotConfig};
+use sfu_core::{BEGINNING_AGE_MAX, Bitrate, Dropped, Output, Refusal, SlotConfig};
 use sfu_rtp::extension::ExtensionKind;
 
 use crate::stage::{RED, SLOT_SSRC, Stage, VP8, Vp8, formats, opus};
@@ -62,6 +62,7 @@ fn whoever_comes_late_begins_with_a_key_frame_of_their_own() {
             .send(alice, &Vp8::picture(2, true).packet())
             .is_empty()
     );
+    stage.advance(BEGINNING_AGE_MAX);
 
     stage.room.set_reachable(stage.now, bob, true);
     assert_eq!(stage.room.stats().key_frames_asked, 1);
