@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use model::id::{AccountId, RoomId};
+use model::id::{AccountId, ParticipantId, RoomId};
 use model::media::{MediaCommand, MediaCommandKind, MediaEvent, MediaEventKind, MediaOffer};
 use model::room::{Permissions, Role, Source};
 use sfu_service::{Config, Figures, Handle, Sfu, Start};
@@ -116,7 +116,7 @@ impl Stage {
         permissions: Permissions,
         offer: MediaOffer,
     ) -> MediaEventKind {
-        let participant = model::id::ParticipantId::from_u128(number);
+        let participant = ParticipantId::from_u128(number);
         self.command(MediaCommandKind::Join {
             participant,
             permissions,
@@ -205,6 +205,25 @@ impl Stage {
                 );
             }
         }
+    }
+
+    /// Waits until the SFU has carried out what it was told so far, and what it sent for that has come: commands are in turn, and of one
+    /// for a stranger is said that it can't be.
+    pub(crate) fn settle(&mut self) {
+        let stranger = ParticipantId::from_u128(u128::MAX);
+        let offer = MediaOffer {
+            generation: 0,
+            sdp: String::new(),
+            tracks: Vec::new(),
+        };
+        self.command(MediaCommandKind::Offer {
+            participant: stranger,
+            offer,
+        });
+        self.next(|event| {
+            matches!(event, MediaEventKind::Refused { participant, .. } if *participant == stranger)
+        });
+        self.turn();
     }
 
     /// Lets everybody go on for a while.

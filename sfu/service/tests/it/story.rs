@@ -309,14 +309,19 @@ fn a_voice_that_is_not_wanted_is_not_heard_until_it_is() {
     let carol = stage.join(&[Source::Microphone], 0, 0);
     let bob = stage.join(&[], 2, 0);
     let (participant, track) = (stage.clients[bob].id, stage.clients[alice].tracks[0].track);
-    // Who is heard once they were heard again for a while.
+    // Who is heard of what both say from now on.
     let heard = |stage: &mut Stage| {
         stage.clients[bob].received.clear();
+        let said = stage.figures().rooms_counted.received + 2 * 20;
         for _ in 0..20 {
             stage.clients[alice].send(0, &[VOICE, b"a"].concat(), false, 960);
             stage.clients[carol].send(0, &[VOICE, b"c"].concat(), false, 960);
             stage.rest(Duration::from_millis(10));
         }
+        stage.run("all of it is said", |stage| {
+            stage.figures().rooms_counted.received >= said
+        });
+        stage.settle();
         let received = &stage.clients[bob].received;
         let is_heard = |name: u8| {
             received
@@ -345,7 +350,7 @@ fn a_voice_that_is_not_wanted_is_not_heard_until_it_is() {
         (true, true, (true, true)),
     ] {
         stage.command(want(automatic, wanted));
-        stage.rest(Duration::from_millis(50));
+        stage.settle();
         assert_eq!(heard(&mut stage), expected, "{automatic} {wanted}");
     }
 }
