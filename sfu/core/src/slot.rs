@@ -312,7 +312,7 @@ impl Slot {
                 })
         } else if self.current == Some(offered.encoding) && !self.ends_before(offered) {
             self.follow_wanted(offered);
-            self.go_on(now, offered)
+            self.follow(now, offered)
         } else if self.may_begin(offered) {
             self.begin(now, offered);
             self.rewriter
@@ -337,14 +337,14 @@ impl Slot {
                 self.rewriter.catch_up(offered.record.incoming.timestamp);
                 self.aligned = Some((offered.encoding, self.rewriter.timestamp_offset()));
             }
-            self.go_on(now, offered)
+            self.follow(now, offered)
         };
 
         self.finish(now, offered, step)
     }
 
     /// Takes the next packet of what goes out.
-    fn go_on(&mut self, now: Instant, offered: &Offered<'_>) -> Step {
+    fn follow(&mut self, now: Instant, offered: &Offered<'_>) -> Step {
         let picture = &offered.record.incoming.picture;
         let keep = self.takes(offered) && picture.is_within(self.detail, offered.top);
         let spatial = self.detail.spatial.min(offered.top.spatial);

@@ -62,7 +62,7 @@ fn whoever_comes_late_begins_with_a_key_frame_of_their_own() {
             .send(alice, &Vp8::picture(2, true).packet())
             .is_empty()
     );
-    stage.advance(BEGINNING_AGE_MAX);
+    stage.advance(2 * BEGINNING_AGE_MAX);
 
     stage.room.set_reachable(stage.now, bob, true);
     assert_eq!(stage.room.stats().key_frames_asked, 1);
