@@ -16,6 +16,10 @@ import { RoomMedia } from "./room-media.js";
 
 /** Wishes change while somebody scrolls; the server hears of them this often at most. */
 const WANT_PAUSE_MS = 250;
+/** So long more slots are waited for before they are offered together. */
+const SLOTS_PAUSE_MS = 100;
+/** @type {Set<string>} */
+const PICTURES = new Set(["camera", "screen"]);
 const CHAT_KEPT_MAX = 500;
 /** A join that only had bad luck is tried again so often, with pauses that double. */
 const JOINS_MAX = 6;
@@ -144,8 +148,10 @@ export class Room extends Emitter {
   #silenced = null;
   #wishes = WISHES_DEFAULT;
   #wishesTold = "";
-  /** @type {Record<"want"|"join", ReturnType<typeof setTimeout>|undefined>} */
-  #timers = { want: undefined, join: undefined };
+  /** How many slots there are Tracks for. */
+  #slotsWanted = { audio: 0, video: 0 };
+  /** @type {Record<"want"|"join"|"slots", ReturnType<typeof setTimeout>|undefined>} */
+  #timers = { want: undefined, join: undefined, slots: undefined };
 
   /** @internal @param {RoomContext} context @param {string} name @param {JoinOptions} options */
   constructor(context, name, options) {
@@ -212,6 +218,7 @@ export class Room extends Emitter {
    */
   want(wishes, automatic = true) {
     this.#wishes = { automatic, wishes };
+    this.#offerSlots();
     if (this.#timers.want !== undefined) return;
     this.#tellWishes();
     this.#timers.want = setTimeout(() => {
@@ -399,7 +406,7 @@ export class Room extends Emitter {
       case "room.slots":
         for (const { mid, track } of data.slots) this.#slots.set(mid, track ?? null);
         this.#settleSlots();
-        return this.#media?.wantSlots(data.audio_wanted ?? 0, data.video_wanted ?? 0);
+        return this.#slotsTold(data);
       case "room.speakers":
         return this.#applySpeakers(data.speakers);
       case "room.quality":
@@ -544,7 +551,7 @@ export class Room extends Emitter {
     if (reply.state) this.#joined(reply);
     if (reply.next) this.#listMore(media, reply.next).catch((error) => this.emit("error", error));
     this.#settleSlots();
-    media.wantSlots(reply.audio_wanted ?? 0, reply.video_wanted ?? 0);
+    this.#slotsTold(reply);
     // Switched while the server answered.
     for (const track of this.local.tracks.values()) this.#tellMuted(track).catch((error) => this.emit("error", error));
     return reply;
@@ -822,6 +829,33 @@ export class Room extends Emitter {
     });
   }
 
+  /** @param {{audio_wanted?: number, video_wanted?: number}} told */
+  #slotsTold({ audio_wanted = 0, video_wanted = 0 }) {
+    this.#slotsWanted = { audio: audio_wanted, video: video_wanted };
+    this.#offerSlots();
+  }
+
+  /**
+   * Offers more slots for what there is, as far as it is seen: each costs every later negotiation something, and what comes into view
+   * takes the place of what left it. Soon, and not at once: whoever shows people says first which of them fit, and in a Room that
+   * fills they come one after the other.
+   */
+  #offerSlots() {
+    this.#timers.slots ??= setTimeout(() => {
+      this.#timers.slots = undefined;
+      const { audio, video } = this.#slotsWanted;
+      this.#media?.wantSlots(audio, Math.min(video, this.#seen(video)));
+    }, SLOTS_PAUSE_MS);
+  }
+
+  /** How many pictures are seen of so many that could be. @param {number} count */
+  #seen(count) {
+    const { automatic, wishes } = this.#wishes;
+    const known = wishes.filter(({ track }) => PICTURES.has(track.source) && this.#findTrack(track.id) === track);
+    const seen = known.filter(({ wanted = true, height = 1 }) => wanted && height > 0).length;
+    return automatic ? Math.max(seen, count - (known.length - seen)) : seen;
+  }
+
   /** Why nothing may be sent over data channels. */
   #refusesData() {
     if (this.state === "ended") return "wrong_phase";
@@ -835,6 +869,7 @@ export class Room extends Emitter {
     this.#encryption?.close();
     this.#encryption = null;
     this.#slots.clear();
+    this.#slotsWanted = { audio: 0, video: 0 };
     this.#settleSlots();
     for (const track of this.local.tracks.values()) Object.assign(track, { id: null, isPermitted: true });
   }

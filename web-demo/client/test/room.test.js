@@ -115,6 +115,24 @@ test("when there are more pictures than slots, more slots are offered, once", as
   assert.equal(streams.size, 12);
 });
 
+test("of fifty people nine are seen: slots are offered for those, and for more when more are seen", async () => {
+  const { server, alice, bob } = await people("alice", "bob");
+  const held = await bob.joinRoom("weekly");
+  for (let n = 0; n < 48; n++) server.rooms.populate("weekly", `guest${n}`);
+  await until(() => held.participants.size === 48);
+  const room = await alice.joinRoom("weekly");
+  const cameras = [...room.participants.values()].map((one) => one.track("camera"));
+  room.want(cameras.map((track, at) => ({ track, height: at < 9 ? 180 : 0 })));
+  const slots = () => {
+    const { sdp } = server.frames.findLast(([user, { type }]) => user === "alice" && /room\.(join|offer)/.test(type))[1].data;
+    return directions(sdp)["video recvonly"];
+  };
+  await until(() => slots() === 9);
+  room.want(cameras.slice(0, 20).map((track) => ({ track, height: 90 })), false);
+  await until(() => slots() === 20);
+  assert.deepEqual(framesOf(server, "alice").filter((type) => type === "room.offer").length, 2);
+});
+
 test("slots that are wanted while an offer is made are in the next one", async () => {
   const { server, alice } = await people("alice");
   const room = await alice.joinRoom("weekly");
