@@ -191,11 +191,18 @@ pub struct Registrar {
 }
 
 impl Registrar {
-    /// A registrar of `realm`. `secret` must be random and for this alone; `agent` is what we are, for Server.
+    /// A registrar of `realm`, which asks for passwords by `algorithms`, the best first. `secret` must be random and for this alone; `agent` is
+    /// what we are, for Server.
     #[must_use]
-    pub fn new(now: Instant, realm: &str, secret: &[u8; 32], expiry: Expiry, agent: &str) -> Self {
+    pub fn new(
+        now: Instant,
+        (realm, algorithms): (&str, &[Algorithm]),
+        secret: &[u8; 32],
+        expiry: Expiry,
+        agent: &str,
+    ) -> Self {
         Self {
-            authenticator: Authenticator::new(realm, &[Algorithm::Sha256, Algorithm::Md5], secret),
+            authenticator: Authenticator::new(realm, algorithms, secret),
             expiry,
             agent: agent.to_owned(),
             began: now,

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::ensure;
 use gateway_core::transaction::Transport;
+use gateway_sip::digest::Algorithm;
 use model::Network;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,9 @@ pub struct Config {
     /// all other strangers hear nothing.
     #[schemars(extend("examples" = [["sip.example.com"]]))]
     pub domains: Vec<String>,
+    /// Whether phones and PBXs are asked for their password by SHA-256 (RFC 8760), too, and not by MD5 alone. Some old phones give up where
+    /// they read of it.
+    pub sha256: bool,
     /// The first UDP port of media; a Leg takes two.
     pub rtp_port_min: u16,
     /// The last UDP port of media.
@@ -68,6 +72,7 @@ impl Default for Config {
             listen_tls: Vec::new(),
             public_ips: Vec::new(),
             domains: Vec::new(),
+            sha256: true,
             rtp_port_min: 20_000,
             rtp_port_max: 29_999,
             calls_max: 2_000,
@@ -101,6 +106,14 @@ impl Config {
         ];
         all.into_iter()
             .flat_map(|(transport, list)| list.iter().map(move |address| (transport, *address)))
+    }
+
+    /// How passwords are asked for, the best way first.
+    pub(crate) fn digests(&self) -> &'static [Algorithm] {
+        match self.sha256 {
+            true => &[Algorithm::Sha256, Algorithm::Md5],
+            false => &[Algorithm::Md5],
+        }
     }
 
     /// Whether all settings fit together.

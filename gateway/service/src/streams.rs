@@ -113,20 +113,35 @@ impl Streams {
         let connector = TlsConnector::from(self.tls.client.clone());
         let name = name.map(str::to_owned);
         self.spawn(flow, true, move |worker| async move {
-            let socket = match flow.remote {
-                SocketAddr::V4(_) => TcpSocket::new_v4()?,
-                SocketAddr::V6(_) => TcpSocket::new_v6()?,
+            let making = async {
+                let socket = match flow.remote {
+                    SocketAddr::V4(_) => TcpSocket::new_v4()?,
+                    SocketAddr::V6(_) => TcpSocket::new_v6()?,
+                };
+                socket.bind(SocketAddr::new(local.ip(), 0))?;
+                let tcp = socket.connect(flow.remote).await?;
+                tcp.set_nodelay(true)?;
+                if flow.transport == Transport::Tcp {
+                    return Ok(Made::Tcp(tcp));
+                }
+                let name = name.unwrap_or_else(|| flow.remote.ip().to_string());
+                let name = ServerName::try_from(name).context("no name for TLS")?;
+                let tls = connector.connect(name, tcp).await.context("TLS")?;
+                Ok::<_, anyhow::Error>(Made::Tls(Box::new(tls)))
             };
-            socket.bind(SocketAddr::new(local.ip(), 0))?;
-            let tcp = timeout(PATIENCE, socket.connect(flow.remote)).await??;
-            tcp.set_nodelay(true)?;
-            if flow.transport == Transport::Tcp {
-                return worker.serve(tcp).await;
+            match timeout(PATIENCE, making)
+                .await
+                .map_err(Into::into)
+                .flatten()
+            {
+                Ok(Made::Tcp(stream)) => worker.serve(stream).await,
+                Ok(Made::Tls(stream)) => worker.serve(stream).await,
+                Err(error) => {
+                    // Who it was for says that nobody answers; this says why.
+                    tracing::warn!(error = format!("{error:#}"), "SIP connection not made");
+                    Err(error)
+                }
             }
-            let name = name.unwrap_or_else(|| flow.remote.ip().to_string());
-            let name = ServerName::try_from(name).context("no name for TLS")?;
-            let stream = timeout(PATIENCE, connector.connect(name, tcp)).await??;
-            worker.serve(stream).await
         })
     }
 
@@ -162,6 +177,12 @@ impl Streams {
             _closing: closing.drop_guard(),
         }
     }
+}
+
+/// A connection of ours.
+enum Made {
+    Tcp(TcpStream),
+    Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
 }
 
 /// The task of one connection.

@@ -168,6 +168,7 @@ const RESTART: &[Key] = keys![
     gateway.listen_tls,
     gateway.public_ips,
     gateway.domains,
+    gateway.sha256,
     gateway.rtp_port_min,
     gateway.rtp_port_max,
     gateway.calls_max,

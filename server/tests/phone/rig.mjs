@@ -2,6 +2,7 @@
 // the real server, in the network that `alone` makes. See there for who has which address.
 
 import { execFile, spawn } from 'node:child_process';
+import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -39,6 +40,7 @@ export const skip = process.env.PHONE_NETWORK === 'own' ? false : 'run it as roo
 export async function startRig(world) {
   const rig = new Rig(await mkdtemp(path.join(tmpdir(), 'offhook-phone-')));
   world.whenOver(() => rig.close());
+  world.whenFailed(() => rig.said);
   rig.authority = await makeAuthority(path.join(rig.folder, 'authority'));
   return rig;
 }
@@ -123,39 +125,51 @@ ${gateway}
   }
 
   /** A telephone of the world that is called, by a scenario of ours; it sends back whatever it hears. Ends well, or not. */
-  async answers(scenario, ...args) {
-    const program = this.start('sipp', '-sf', here(`sipp/${scenario}.xml`), '-i', WORLD, '-p', '5060', '-mi', WORLD, '-mp', '30000',
-      '-rtp_echo', '-m', '1', '-nostdin', '-trace_err', '-error_file', path.join(this.folder, `${scenario}.err`), ...args);
+  async answers(scenario) {
+    const phone = this.#telephone(scenario, WORLD);
     await listens(WORLD, 5060);
-    return program;
+    return phone;
   }
 
   /** A telephone of the world that calls `number` by way of the provider; it sends back whatever it hears. */
-  calls(scenario, number, ...args) {
-    return this.start('sipp', `${PROVIDER}:5060`, '-sf', here(`sipp/${scenario}.xml`), '-i', CALLER, '-p', '5060', '-mi', CALLER, '-mp', '30000',
-      '-rtp_echo', '-s', number, '-m', '1', '-nostdin', '-trace_err', '-error_file', path.join(this.folder, `${scenario}.err`), ...args);
+  calls(scenario, number) {
+    return this.#telephone(scenario, CALLER, `${PROVIDER}:5060`, '-s', number);
   }
 
-  /** A phone that picks up by itself and gives a steady tone; `account` is its line of baresip's `accounts`. */
-  async phone(name, address, account) {
+  #telephone(scenario, address, ...args) {
+    const at = (end) => path.join(this.folder, `${this.#programs.length}-${scenario}.${end}`);
+    const [errors, log] = [at('err'), at('log')];
+    const program = this.start('sipp', ...args, '-sf', here(`sipp/${scenario}.xml`), '-i', address, '-p', '5060', '-mi', address, '-mp', '30000', '-rtp_echo',
+      '-m', '1', '-nostdin', '-watchdog_interval', '0', '-trace_err', '-error_file', errors, '-trace_logs', '-log_file', log);
+    /** Waits until it talks, and has it hang up. */
+    program.hangsUp = async () => {
+      const call = await eventually(`${scenario} talks`, async () => (await readFile(log, 'utf8')).trim());
+      await sends(address, ['INFO sip:phone SIP/2.0', 'Via: SIP/2.0/UDP test;branch=z9hG4bKhangup', 'From: <sip:test>;tag=1', 'To: <sip:phone>;tag=2',
+        `Call-ID: ${call}`, 'CSeq: 9 INFO', 'Content-Length: 0', '', '']);
+    };
+    return program;
+  }
+
+  /** A phone that picks up by itself and gives a steady tone of `pitch` Hz; `account` is its line of baresip's `accounts`. */
+  async phone(name, address, account, { pitch = 400 } = {}) {
     const folder = path.join(this.folder, name);
     await run('mkdir', ['-p', folder]);
     const modules = (await run('sh', ['-c', 'ls -d /usr/lib/baresip/modules /usr/lib/*/baresip/modules 2>/dev/null | head -1'])).stdout.trim();
     await writeFile(path.join(folder, 'accounts'), `${account}\n`);
+    await writeFile(path.join(folder, 'tone.wav'), tone(pitch));
     await writeFile(path.join(folder, 'config'), `
 sip_listen ${address}:5060
 sip_cafile ${this.authority.certificate}
 net_interface ${address}
 rtp_ports 31000-31100
 call_max_calls 4
-audio_source ausine,400
+audio_source aufile,${folder}/tone.wav
 audio_player aufile,${folder}/heard.wav
 audio_alert aufile,${folder}/alert.wav
 module_path ${modules}
 module g711.so
 module g722.so
 module srtp.so
-module ausine.so
 module aufile.so
 module_app account.so
 module_app menu.so
@@ -168,6 +182,11 @@ module_app menu.so
     const program = new Program(command, args, this.folder);
     this.#programs.push(program);
     return program;
+  }
+
+  /** What all its programs printed last. */
+  get said() {
+    return this.#programs.map((program) => `${program.command} said\n${program.said}`).join('\n');
   }
 
   async close() {
@@ -215,9 +234,30 @@ class Program {
   }
 
   #keep(text) {
-    this.#lines.push(...text.trimEnd().split('\n'));
+    // What only moves a cursor about says nothing.
+    this.#lines.push(...text.replace(/\x1b\[[0-9;]*[A-Za-z]?/g, '').split(/[\r\n]+/).filter((line) => line.trim() !== ''));
     this.#lines.splice(0, this.#lines.length - LINES_MAX);
   }
+}
+
+/** A steady tone as a WAV file: linear 16 bit samples at 8 kHz, three minutes of it, half as loud as may be. */
+function tone(pitch) {
+  const samples = Int16Array.from({ length: 180 * 8_000 }, (_, at) => Math.round(16_384 * Math.sin((2 * Math.PI * pitch * at) / 8_000)));
+  const head = Buffer.alloc(44);
+  head.write('RIFF', 0);
+  head.writeUInt32LE(36 + samples.byteLength, 4);
+  head.write('WAVEfmt ', 8);
+  for (const [at, value] of [[16, 16], [24, 8_000], [28, 16_000], [40, samples.byteLength]]) head.writeUInt32LE(value, at);
+  for (const [at, value] of [[20, 1], [22, 1], [32, 2], [34, 16]]) head.writeUInt16LE(value, at);
+  head.write('data', 36);
+  return Buffer.concat([head, Buffer.from(samples.buffer)]);
+}
+
+/** Sends these lines to port 5060 there. */
+async function sends(address, lines) {
+  const socket = createSocket('udp4');
+  await promisify(socket.send.bind(socket))(lines.join('\r\n'), 5060, address);
+  socket.close();
 }
 
 /** Waits until somebody has this UDP port. */

@@ -54,7 +54,13 @@ impl Story {
     fn new() -> Self {
         let now = Instant::now();
         Self {
-            registrar: Registrar::new(now, REALM, &[7; 32], Expiry::default(), "offhook"),
+            registrar: Registrar::new(
+                now,
+                (REALM, &[Algorithm::Sha256, Algorithm::Md5]),
+                &[7; 32],
+                Expiry::default(),
+                "offhook",
+            ),
             now,
             number: 0,
             last_token: 0,

@@ -254,7 +254,13 @@ impl Exchange {
         Self {
             admission: Admission::new(now, &config),
             strangers: strangers::Strangers::new(&config),
-            registrar: Registrar::new(now, DIGEST_REALM, &rng.random(), Expiry::default(), AGENT),
+            registrar: Registrar::new(
+                now,
+                (DIGEST_REALM, config.digests()),
+                &rng.random(),
+                Expiry::default(),
+                AGENT,
+            ),
             queues: BTreeMap::new(),
             meters: Meters::new(),
             clock: (now, wall),

@@ -33,10 +33,16 @@ export class World {
   people = [];
   #browsers = new Map();
   #closing = [];
+  #witnesses = [];
 
   /** `close` is called when the story is over. */
   whenOver(close) {
     this.#closing.push(close);
+  }
+
+  /** `tell` says what it saw, as text, where the story fails. */
+  whenFailed(tell) {
+    this.#witnesses.push(tell);
   }
 
   /** The story's browser of that kind: `chromium` or `firefox`, started when it is first needed. `name` tells several apart. */
@@ -72,6 +78,7 @@ export class World {
       console.log(person.console.slice(-20).join('\n'));
     }
     console.log(`pictures are in ${folder}; the server said\n${this.server?.log}`);
+    for (const tell of this.#witnesses) console.log(tell());
   }
 
   async close() {
