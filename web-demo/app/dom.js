@@ -72,10 +72,10 @@ export function setAttribute(element, name, value) {
  * @param {Element} parent
  * @param {Item[]} items
  * @param {(item: Item) => string} keyOf
- * @param {(item: Item) => { element: Element, update(item: Item): void }} create
+ * @param {(item: Item) => { element: Element, update(item: Item): void, close?(): void }} create `close` is called when the item has gone
  */
 export function keyed(parent, items, keyOf, create) {
-  /** @type {Map<string, { element: Element, update(item: Item): void }>} */
+  /** @type {Map<string, { element: Element, update(item: Item): void, close?(): void }>} */
   const rows = rowsByParent.get(parent) ?? new Map();
   rowsByParent.set(parent, rows);
 
@@ -83,6 +83,7 @@ export function keyed(parent, items, keyOf, create) {
   for (const [key, row] of rows) {
     if (!keys.has(key)) {
       row.element.remove();
+      row.close?.();
       rows.delete(key);
     }
   }

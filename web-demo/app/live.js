@@ -14,6 +14,7 @@ import { listenForShortcuts } from "./shortcuts.js";
 import { playRingOnce, unlockOnGesture } from "./sounds.js";
 import { onStage, store } from "./state.js";
 import { recall, remember } from "./storage.js";
+import { followVoicemail, loadVoicemail } from "./telephony.js";
 import { mountHome } from "./views/home.js";
 
 /** @typedef {import("./session.js").Identity} Identity */
@@ -194,6 +195,7 @@ function listen() {
     // Who looks at the list has seen it.
     if (store.state.tab === "history" && !document.hidden && missed > 0) void historySeen();
   });
+  followVoicemail(client);
   client.on("error", (error) => {
     if (isFinal(error)) return;
     const words = errorWords(error);
@@ -209,6 +211,7 @@ async function refresh() {
   });
   await attempt(settlePresence);
   await loadHistory();
+  await loadVoicemail();
   for (const call of client.calls.values()) {
     if (!onStage(store.state).includes(call) && call.phase !== "ended") follow(call);
   }

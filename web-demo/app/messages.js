@@ -83,6 +83,7 @@ const ERRORS = {
   self_call: { title: "That is you", detail: "Open a second window under another name and call that one." },
   phone_unavailable: { title: "No phone calls here", detail: "This server is not connected to the phone network now." },
   bad_number: { title: "That is no number", detail: "Write it as +49 30 123456 or 42, or as name@host for an address of SIP." },
+  unknown_voicemail: { title: "That message is gone", detail: "Somebody who shares it has deleted it." },
   unknown_call: { title: "That call is over", detail: "The server does not know it any more." },
   conflict: { title: "Too late", detail: "The call had changed in the meantime." },
   wrong_phase: { title: "Too late", detail: "The call had changed in the meantime." },
@@ -141,6 +142,16 @@ const PHONE = {
 };
 
 /**
+ * Why the phone network did not put a call through; null where it is no news that it did not, or nobody knows.
+ *
+ * @param {string | null | undefined} reason
+ * @returns {Words | null}
+ */
+export function phoneWords(reason) {
+  return PHONE[reason ?? ""] ?? null;
+}
+
+/**
  * How a Call ended, seen from here.
  *
  * @param {Call} call
@@ -154,7 +165,7 @@ export function endWords(call, { me, to, nameOf }) {
   /** @param {string} title @param {string} detail @param {"calm" | "warning" | "bad"} tone @param {boolean} again */
   const words = (title, detail, tone, again) => ({ title, detail, tone, again });
 
-  const told = PHONE[call.end?.phone?.reason ?? ""];
+  const told = phoneWords(call.end?.phone?.reason);
   if (told) return words(told.title, `${told.detail} ${talked}`.trim(), "bad", true);
   if (call.isPhone && out && call.end?.reason === "cancelled") return words("Call cancelled", "", "calm", false);
   if (call.isPhone && out && call.end?.reason === "missed")

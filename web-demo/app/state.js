@@ -3,10 +3,11 @@
  */
 
 /** @typedef {import("../client/index.js").Call} Call */
+/** @typedef {import("../client/index.js").VoicemailEntry} VoicemailEntry */
 /** @typedef {import("./meeting/meeting.js").Meeting} Meeting */
 /** @typedef {{ user: string, name: string, status: string }} Person */
 /** @typedef {{ user: string, name: string }} Peer */
-/** @typedef {{ call: string, peer: Peer, direction: "in" | "out", media: { audio: boolean, video: boolean }, reason: string | null, missed: boolean, created_at: number, answered_at: number | null, ended_at: number | null }} HistoryEntry */
+/** @typedef {{ call: string, peer: Peer, direction: "in" | "out", media: { audio: boolean, video: boolean }, reason: string | null, phone?: string, missed: boolean, created_at: number, answered_at: number | null, ended_at: number | null }} HistoryEntry */
 /** @typedef {{ title: string, detail: string, tone: "calm" | "warning" | "bad", peer: Peer, video: boolean, again: boolean }} Outcome */
 
 /**
@@ -18,7 +19,7 @@
  * @property {Map<string, Person>} people
  * @property {boolean} peopleKnown false until the directory has arrived once
  * @property {{ status: "available" | "away" | "do_not_disturb", callWaiting: boolean }} presence what this User chose
- * @property {"people" | "history"} tab
+ * @property {"people" | "history" | "voicemail"} tab
  * @property {Call[]} calls ringing and active, oldest first
  * @property {string | null} currentId the Call on the stage
  * @property {{ peer: Peer, video: boolean } | null} preparing a Call being dialled while the camera starts
@@ -27,6 +28,10 @@
  * @property {string | null} historyNext where older entries begin
  * @property {boolean} historyKnown
  * @property {number} missed
+ * @property {VoicemailEntry[]} voicemails newest first
+ * @property {string | null} voicemailNext where older messages begin
+ * @property {boolean} voicemailKnown
+ * @property {number} unheard messages that nobody has heard
  * @property {boolean} panelOpen the connection panel
  * @property {boolean} minimised the stage is put aside, on a phone
  * @property {boolean} hasMeetings whether the server has Rooms
@@ -52,6 +57,10 @@ const initial = {
   historyNext: null,
   historyKnown: false,
   missed: 0,
+  voicemails: [],
+  voicemailNext: null,
+  voicemailKnown: false,
+  unheard: 0,
   panelOpen: false,
   minimised: false,
   hasMeetings: false,

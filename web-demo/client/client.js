@@ -7,9 +7,10 @@ import { Session } from "./session.js";
 import { ulid } from "./ulid.js";
 
 /**
- * @import { CallState, ConnectionState, HistoryEntry, Invitation, Me, MediaKinds, Presence, RoomSettings, Status, Welcome } from "./types.js"
+ * @import { CallState, ConnectionState, HistoryEntry, Invitation, Me, MediaKinds, Presence, RoomSettings, Status, VoicemailEntry, Welcome } from "./types.js"
  * @import { Device } from "./device.js"
  * @import { JoinOptions, Room } from "./room.js"
+ * @import { Telephony } from "./telephony.js"
  */
 
 /**
@@ -42,6 +43,7 @@ const LOST = new Set(["unknown_call", "not_a_party", "forged_snapshot", "wrong_p
  * @property {[call: Call, room: Room]} upgraded a Call goes on in a Room, whoever wished for it
  * @property {[invitation: Invitation]} invited somebody would like this User to come into a Room
  * @property {[{entry?: HistoryEntry, missed: number}]} history
+ * @property {[{entry?: VoicemailEntry, deleted?: string, unheard: number}]} voicemail a message was left or heard (`entry`), or deleted
  * @property {[error: OffhookError]} error what no promise tells
  */
 
@@ -270,6 +272,12 @@ export class OffhookClient extends Emitter {
     await this.#command("history.seen");
   }
 
+  /** Mailboxes, and how this User wants to be called by phone; what they need is loaded with the first use. @returns {Promise<Telephony>} */
+  async telephony() {
+    const { Telephony } = await import("./telephony.js");
+    return new Telephony((type, data) => this.#command(type, data), this.#options);
+  }
+
   /** @internal The page woke up or went online. @param {boolean} isNewNetwork */
   networkChanged(isNewNetwork) {
     this.#session?.probe();
@@ -415,7 +423,8 @@ export class OffhookClient extends Emitter {
       case "presence":
         return this.emit("presence", named(data));
       case "history":
-        return this.emit("history", data.entry ? { ...data, entry: withPeerNamed(data.entry) } : data);
+      case "voicemail":
+        return this.emit(type, data.entry ? { ...data, entry: withPeerNamed(data.entry) } : data);
     }
     // Other types are of a later version, and nothing we could miss.
   }
@@ -575,7 +584,7 @@ export class OffhookClient extends Emitter {
   }
 }
 
-/** @param {HistoryEntry} entry @returns {HistoryEntry} */
+/** @template {{peer: import("./types.js").Person}} Entry @param {Entry} entry @returns {Entry} */
 function withPeerNamed(entry) {
   return { ...entry, peer: named(entry.peer) };
 }

@@ -15,6 +15,10 @@ export { isPhone, isReachable, numberOf, toTarget } from "./numbers.js";
  * @typedef {import("./types.js").Status} Status
  * @typedef {import("./types.js").Presence} Presence
  * @typedef {import("./types.js").HistoryEntry} HistoryEntry
+ * @typedef {import("./types.js").VoicemailEntry} VoicemailEntry
+ * @typedef {import("./types.js").PhoneSettings} PhoneSettings
+ * @typedef {import("./types.js").PhoneForward} PhoneForward
+ * @typedef {import("./telephony.js").Telephony} Telephony
  * @typedef {import("./types.js").CallEnd} CallEnd
  * @typedef {import("./types.js").PhoneEnd} PhoneEnd
  * @typedef {import("./types.js").Progress} Progress

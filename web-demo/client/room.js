@@ -227,9 +227,9 @@ export class Room extends Emitter {
     }, WANT_PAUSE_MS);
   }
 
-  /** Mutes a Track of somebody else; only they can switch it on again. @param {RemoteTrack} track */
-  async mute(track) {
-    await this.#command("room.mute", { track: track.id, muted: true });
+  /** Mutes a Track of somebody else; only they can switch it on again, or a moderator that of a phone. @param {RemoteTrack} track */
+  async mute(track, muted = true) {
+    await this.#command("room.mute", { track: track.id, muted });
   }
 
   /** @param {Participant} participant */

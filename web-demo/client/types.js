@@ -63,10 +63,33 @@
  * @property {"out"|"in"} direction
  * @property {MediaKinds} media
  * @property {string|null} reason null while it goes on
+ * @property {string} [phone] what the phone network said of its end
  * @property {boolean} missed
  * @property {number} created_at
  * @property {number|null} answered_at
  * @property {number|null} ended_at
+ */
+
+/**
+ * @typedef {object} VoicemailEntry
+ * @property {string} voicemail
+ * @property {string} [queue] the Queue whose members share it
+ * @property {string|null} call the Call it was left in
+ * @property {Person} peer who left it
+ * @property {number} left_at
+ * @property {number} millis how long it is
+ * @property {boolean} heard whether somebody has heard it
+ */
+
+/** @typedef {"voicemail"|{user: string}|{number: string}|{other: string}} PhoneForward where a call goes instead; `other` is what only an administrator chooses */
+
+/**
+ * @typedef {object} PhoneSettings
+ * @property {boolean} do_not_disturb nothing rings: calls go where `forward.busy` says
+ * @property {boolean} call_waiting whether a second call rings while there is one
+ * @property {number} ring_seconds how long it rings before `forward.no_answer`, from 5 to 300
+ * @property {boolean} voicemail whether calls that reach nobody may leave a message
+ * @property {{always: PhoneForward|null, busy: PhoneForward|null, no_answer: PhoneForward|null, offline: PhoneForward|null}} forward
  */
 
 /**

@@ -56,6 +56,12 @@ export const ROLE_WORDS = {
   moderator: "Moderator",
 };
 
+/** What a phone in a meeting does. */
+export const LINE_WORDS = {
+  ringing: "Phone, ringing",
+  talking: "Phone",
+};
+
 export const QUALITY_WORDS = {
   lost: "Connection lost",
   poor: "Poor connection",

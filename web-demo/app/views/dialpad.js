@@ -52,17 +52,20 @@ export function dialCard() {
   };
 }
 
-export function openDialPad() {
+/**
+ * @param {{ title?: string, action?: string, call?: (peer: { user: string, name: string }) => void }} [options] `call`: what is done with the number
+ */
+export function openDialPad({ title = "Dial a number", action = "Call", call = (peer) => void dial(peer, false) } = {}) {
   const field = numberField({ test: "number", hasKeys: true });
   const submit = (/** @type {Event} */ event) => {
     event.preventDefault();
     const peer = field.peer();
     if (!peer) return;
     close();
-    void dial(peer, false);
+    call(peer);
   };
   let close = () => {};
-  void openDialog({ title: "Dial a number", test: "dialpad", class: "narrow" }, (done) => {
+  void openDialog({ title, test: "dialpad", class: "narrow" }, (done) => {
     close = done;
     return [
       h(
@@ -74,7 +77,7 @@ export function openDialPad() {
           "button",
           { class: "button primary wide", type: "submit", data: { test: "dial" } },
           icon("phone"),
-          "Call",
+          action,
         ),
       ),
     ];

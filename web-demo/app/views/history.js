@@ -6,6 +6,7 @@ import { h, keyed, setAttribute, setText } from "../dom.js";
 import { duration, when } from "../format.js";
 import { icon, setIcon } from "../icons.js";
 import { loadHistory } from "../live.js";
+import { phoneWords } from "../messages.js";
 import { store } from "../state.js";
 import { avatar, setAvatar } from "./avatar.js";
 
@@ -116,6 +117,8 @@ function outcome(entry) {
   if (entry.answered_at && entry.ended_at)
     return `${out ? "Outgoing" : "Incoming"}, ${duration(entry.ended_at - entry.answered_at)}`;
   if (entry.missed) return "Missed";
+  const told = phoneWords(entry.phone);
+  if (out && told) return `${told.title}. ${told.detail}`;
   switch (entry.reason) {
     case "declined":
       return out ? "Declined" : "You declined";

@@ -11,6 +11,7 @@ import { meButton } from "./me.js";
 import { peopleView } from "./people.js";
 import { openSettings } from "./settings.js";
 import { stageView } from "./stage.js";
+import { hasVoicemail, voicemailView } from "./voicemail.js";
 
 export function mountHome() {
   const home = /** @type {HTMLElement} */ (document.getElementById("home"));
@@ -34,10 +35,13 @@ export function mountHome() {
 
   const people = peopleView();
   const history = historyView();
-  const badge = h("span", { class: "badge", data: { test: "missed-badge" }, hidden: true });
-  const badgeWords = h("span", { class: "visually-hidden" });
+  const voicemail = voicemailView();
+  const missed = badgeView("missed");
+  const unheard = badgeView("unheard");
   const peopleTab = tabButton("people", "People", [icon("people")]);
-  const historyTab = tabButton("history", "History", [icon("clock")], [badge, badgeWords]);
+  const historyTab = tabButton("history", "History", [icon("clock")], missed.elements);
+  const voicemailTab = tabButton("voicemail", "Voicemail", [icon("voicemail")], unheard.elements);
+  const tabs = h("nav", { class: "tabs", "aria-label": "Lists" }, peopleTab, historyTab, voicemailTab);
   const banner = linkBanner();
   const stage = stageView();
 
@@ -48,7 +52,8 @@ export function mountHome() {
       { class: "side" },
       people.element,
       history.element,
-      h("nav", { class: "tabs", "aria-label": "Lists" }, peopleTab, historyTab),
+      voicemail.element,
+      tabs,
     ),
     stage.element,
   );
@@ -59,21 +64,40 @@ export function mountHome() {
     banner.update(state);
     people.update(state);
     history.update(state);
+    voicemail.update(state);
     stage.update(state);
 
     people.element.hidden = state.tab !== "people";
     history.element.hidden = state.tab !== "history";
+    voicemail.element.hidden = state.tab !== "voicemail";
     setAttribute(peopleTab, "aria-current", state.tab === "people" ? "true" : null);
     setAttribute(historyTab, "aria-current", state.tab === "history" ? "true" : null);
-    badge.hidden = state.missed === 0;
-    setText(badge, state.missed > 99 ? "99+" : String(state.missed));
-    setText(badgeWords, state.missed > 0 ? " missed" : "");
+    setAttribute(voicemailTab, "aria-current", state.tab === "voicemail" ? "true" : null);
+    voicemailTab.hidden = !hasVoicemail(state) && state.tab !== "voicemail";
+    setAttribute(tabs, "data-count", voicemailTab.hidden ? "2" : "3");
+    missed.update(state.missed);
+    unheard.update(state.unheard);
     setAttribute(home, "data-stage", stage.showing(state));
   });
 }
 
+/** How many of something are new. @param {string} what */
+function badgeView(what) {
+  const badge = h("span", { class: "badge", data: { test: `${what}-badge` }, hidden: true });
+  const words = h("span", { class: "visually-hidden" });
+  return {
+    elements: [badge, words],
+    /** @param {number} count */
+    update(count) {
+      badge.hidden = count === 0;
+      setText(badge, count > 99 ? "99+" : String(count));
+      setText(words, count > 0 ? ` ${what}` : "");
+    },
+  };
+}
+
 /**
- * @param {"people" | "history"} tab
+ * @param {"people" | "history" | "voicemail"} tab
  * @param {string} label
  * @param {Node[]} before
  * @param {Node[]} after

@@ -9,6 +9,7 @@ import { askForNotifications, notificationPermission } from "../notify.js";
 import { store } from "../state.js";
 import { avatar, setAvatar } from "./avatar.js";
 import { openHelp } from "./help.js";
+import { openPhoneSettings } from "./phone-settings.js";
 import { toggle } from "./toggle.js";
 
 /** @typedef {import("../state.js").State} State */
@@ -43,7 +44,7 @@ export function meButton() {
 }
 
 function openMe() {
-  const { me, presence } = store.state;
+  const { me, presence, canDial } = store.state;
   if (!me) return;
   void openDialog({ title: me.name, test: "me", class: "narrow" }, (close) => [
     h(
@@ -80,6 +81,18 @@ function openMe() {
       test: "call-waiting",
       change: (callWaiting) => void setPresence({ callWaiting }),
     }),
+    canDial &&
+      h(
+        "button",
+        {
+          class: "button wide",
+          type: "button",
+          data: { test: "open-phone-settings" },
+          on: { click: () => (close(), void openPhoneSettings()) },
+        },
+        icon("phone"),
+        "Phone calls",
+      ),
     notificationPermission() === "default" &&
       h(
         "button",

@@ -36,7 +36,8 @@ export function headView() {
   );
   const screen = fact("screen", "screen", "Sharing screen");
   const silent = fact("micOff", "silent", "Muted");
-  const line = h("div", { class: "talk-facts" }, time, screen, silent);
+  const number = h("span", { class: "talk-fact", data: { test: "peer-number" }, hidden: true });
+  const line = h("div", { class: "talk-facts" }, time, number, screen, silent);
   const element = h("div", { class: "talk-head" }, aside, h("div", { class: "talk-title" }, name, line), lock);
   /** @type {Call | null} */
   let shown = null;
@@ -59,6 +60,9 @@ export function headView() {
       shown = call;
       state = current;
       setText(name, call.peer.name);
+      // Where the phone network knows no name, the number is the name.
+      number.hidden = !call.number || call.number === call.peer.name;
+      setText(number, call.number ?? "");
       // On hold nothing is seen or heard of them anyway.
       const isHeld = call.heldByMe || call.heldByPeer;
       screen.hidden = isHeld || call.peerMedia?.video !== "screen";

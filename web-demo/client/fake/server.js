@@ -4,6 +4,7 @@
 import { ulid } from "../ulid.js";
 import { Calls } from "./calls.js";
 import { Rooms } from "./rooms.js";
+import { Telephony } from "./telephony.js";
 
 export class FakeServer {
   /** Whether new sockets open at all. */
@@ -25,6 +26,7 @@ export class FakeServer {
   presence = new Map();
   calls = new Calls(this);
   rooms = new Rooms(this);
+  telephony = new Telephony(this);
 
   /** Made for `Session`'s option `open`. */
   open = () => {
@@ -156,6 +158,12 @@ export class FakeServer {
       case "history.seen":
       case "echo":
         return ["ok", data];
+      case "voicemail.list":
+      case "voicemail.heard":
+      case "voicemail.delete":
+      case "phone.settings":
+      case "phone.set":
+        return this.telephony.answer(session, type, data);
       default:
         return (type.startsWith("room.") ? this.rooms : this.calls).answer(session, type, data);
     }

@@ -8,6 +8,7 @@ const PARTS = [
   { name: "what a page with 1:1 calls loads", entry: "index.js", budget: 15_000 },
   { name: "Rooms, loaded with the first one", entry: "room.js", budget: 8_500 },
   { name: "phone calls, loaded with the first one", entry: "phone.js", budget: 1_000 },
+  { name: "mailboxes and settings of telephony, loaded with their first use", entry: "telephony.js", budget: 1_000 },
   { name: "keys of encrypted Rooms, loaded with the first one", entry: "encryption.js", budget: 3_500 },
   { name: "moves between Calls and Rooms, loaded with the first one", entry: "handover.js", budget: 1_500 },
   { name: "the word list, loaded with the first code", entry: "words.js", budget: 7_500 },

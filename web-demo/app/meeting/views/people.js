@@ -1,12 +1,15 @@
 /** Who is in a meeting, who waits outside, and what a moderator does about it. */
 
+import { toast } from "../../announce.js";
 import { openDialog } from "../../dialogs.js";
 import { h, keyed, setAttribute, setText } from "../../dom.js";
+import { numberOf } from "../../../client/index.js";
 import { icon, setIcon } from "../../icons.js";
 import { store } from "../../state.js";
 import { avatar, setAvatar } from "../../views/avatar.js";
+import { openDialPad } from "../../views/dialpad.js";
 import { toggle } from "../../views/toggle.js";
-import { DEVICE_WORDS, people, QUALITY_WORDS, ROLE_WORDS } from "../words.js";
+import { DEVICE_WORDS, LINE_WORDS, people, QUALITY_WORDS, ROLE_WORDS } from "../words.js";
 import { panelHead } from "./chat.js";
 import { askToSwitchOff } from "./encryption.js";
 
@@ -68,6 +71,24 @@ export function peopleView() {
     icon("add"),
     "Add people",
   );
+  const callIn = h(
+    "button",
+    {
+      class: "button small wide",
+      type: "button",
+      data: { test: "meeting-dial" },
+      hidden: true,
+      on: {
+        click: () =>
+          openDialPad({
+            title: "Call a number into the meeting",
+            call: (peer) => command((room) => callInto(room, peer)),
+          }),
+      },
+    },
+    icon("keypad"),
+    "Call a number",
+  );
   const title = h("h3", { id: "inside-title" });
   const list = h("ul", { class: "rows", "aria-labelledby": "inside-title", data: { test: "participants" } });
   const element = h(
@@ -81,6 +102,7 @@ export function peopleView() {
       title,
       list,
       add,
+      callIn,
       muteAll,
       settings.element,
     ),
@@ -112,11 +134,23 @@ export function peopleView() {
         (one) => personRow(one),
       );
       if (rows < inside.length) meeting.touch();
+      // A phone could not be heard where everything is encrypted from end to end.
+      callIn.hidden = !isModerator || !store.state.canDial || room.isEncrypted;
       muteAll.hidden = !isModerator || unmuted(room).length === 0;
       settings.element.hidden = !isModerator;
       settings.update(room);
     },
   };
+}
+
+/** @param {Room} room @param {{ user: string, name: string }} peer */
+async function callInto(room, { user, name }) {
+  try {
+    await room.invite(user);
+  } catch (error) {
+    if (/** @type {{ code?: string }} */ (error).code !== "self_call") throw error;
+    toast(`${name} is here already`, "A number is in a meeting once.", { key: "invite" });
+  }
 }
 
 /** Hands that are up come first, the longest up before the others. @param {RemoteParticipant} a @param {RemoteParticipant} b */
@@ -233,7 +267,8 @@ function personRow(first) {
       setText(
         detail,
         [
-          ROLE_WORDS[next.role],
+          next.line ? LINE_WORDS[next.line] : ROLE_WORDS[next.role],
+          next.line && numberOf(next.user) !== next.name && numberOf(next.user),
           isWeak && next.quality && QUALITY_WORDS[next.quality],
           !isSelf && DEVICE_WORDS[/** @type {RemoteParticipant} */ (next).device ?? ""],
         ]
@@ -242,7 +277,10 @@ function personRow(first) {
       );
       setIcon(microphone, isHeard ? "mic" : "micOff");
       setIcon(camera, isSeen ? "video" : "videoOff");
-      setText(facts, [isHeard ? "microphone on" : "muted", isSeen ? "camera on" : "camera off"].join(", "));
+      // A phone has no camera to speak of.
+      camera.toggleAttribute("hidden", next.line !== null);
+      const seen = isSeen ? "camera on" : "camera off";
+      setText(facts, [isHeard ? "microphone on" : "muted", next.line === null && seen].filter(Boolean).join(", "));
       setAttribute(microphone, "data-on", String(isHeard));
       setAttribute(camera, "data-on", String(isSeen));
       hand.hidden = next.handAt === null;
@@ -275,6 +313,7 @@ function openPerson(person) {
   const microphone = remote.track("microphone");
   const camera = remote.track("camera");
   const screen = remote.track("screen");
+  const isPhone = remote.line !== null;
   void openDialog({ title: person.name, test: "person-dialog", class: "narrow" }, (close) => {
     const action = (
       /** @type {string} */ test,
@@ -295,21 +334,29 @@ function openPerson(person) {
       );
     return [
       microphone && !microphone.muted && action("mute-person", "micOff", "Mute", (room) => room.mute(microphone)),
-      microphone !== null && microphone.muted && action("ask-to-speak", "mic", "Ask to unmute", (room) => room.askToUnmute(microphone)),
+      isPhone &&
+        microphone?.muted &&
+        action("unmute-person", "mic", "Unmute", (room) => room.mute(microphone, false)),
+      !isPhone && microphone !== null && microphone.muted && action("ask-to-speak", "mic", "Ask to unmute", (room) => room.askToUnmute(microphone)),
       remote.handAt !== null && action("lower-hand", "hand", "Lower the hand", (room) => room.lowerHand(remote)),
       camera &&
         !camera.muted &&
         action("stop-camera", "videoOff", "Switch the camera off", (room) => room.mute(camera)),
       screen && action("stop-screen", "screen", "Stop the shared screen", (room) => room.mute(screen)),
-      person.role !== "moderator" &&
+      !isPhone &&
+        person.role !== "moderator" &&
         action("make-moderator", "shield", "Make a moderator", (room) => room.setRole(person, "moderator")),
-      person.role !== "speaker" &&
+      !isPhone &&
+        person.role !== "speaker" &&
         action("make-speaker", "mic", person.role === "listener" ? "Let speak" : "Make a participant", (room) =>
           room.setRole(person, "speaker"),
         ),
-      person.role !== "listener" &&
+      !isPhone &&
+        person.role !== "listener" &&
         action("make-listener", "people", "Make a listener", (room) => room.setRole(person, "listener")),
-      action("remove-person", "close", "Remove from the meeting", (room) => room.remove(person)),
-    ].filter((one) => one !== null && one !== false);
+      isPhone
+        ? action("remove-person", "hangup", "Hang up", (room) => room.remove(person))
+        : action("remove-person", "close", "Remove from the meeting", (room) => room.remove(person)),
+    ].filter((one) => typeof one === "object");
   });
 }
