@@ -20,7 +20,8 @@ export function followVoicemail(next) {
     const { voicemails, voicemailKnown } = store.state;
     const isNew = entry && !entry.heard && !voicemails.some(({ voicemail }) => voicemail === entry.voicemail);
     store.set({ unheard, voicemails: entry && voicemailKnown ? withEntry(voicemails, entry) : without(voicemails, deleted) });
-    if (!isNew) return;
+    // Who looks at the list sees it come.
+    if (!isNew || (store.state.tab === "voicemail" && !document.hidden)) return;
     const detail = entry.queue ? `For everybody in ${entry.queue}.` : "It waits under Voicemail.";
     toast(`Message from ${entry.peer.name}`, detail, {
       key: `voicemail-${entry.voicemail}`,

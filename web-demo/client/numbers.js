@@ -40,8 +40,8 @@ export function toTarget(text) {
   return `tel:${number}`;
 }
 
-/** Who has no name is called by their number, or by the User's id; who keeps the number to themselves is told so. @template {{user: string, name: string|null}} Somebody @param {Somebody} somebody */
+/** Who has no name is called by their number, or by the User's id; who keeps the number to themselves is anonymous. @template {{user: string, name: string|null}} Somebody @param {Somebody} somebody */
 export function named(somebody) {
   const { user, name } = somebody;
-  return { ...somebody, name: name ?? numberOf(user) ?? (isPhone(user) ? "Number withheld" : user) };
+  return { ...somebody, name: name ?? numberOf(user) ?? (isPhone(user) ? "Anonymous caller" : user) };
 }

@@ -70,7 +70,7 @@ const LEFT_ALREADY = new Set(["unknown_room", "not_in_room", "closed", "network"
  * @property {[state: RoomPhase]} stateChanged
  * @property {[participant: RemoteParticipant]} participantJoined
  * @property {[participant: Participant]} participantChanged what they are, may do or send; oneself, too
- * @property {[participant: RemoteParticipant, reason: string]} participantLeft
+ * @property {[participant: RemoteParticipant, reason: string, phone?: string]} participantLeft `phone`: what the phone network said of one that has hung up, or was never answered
  * @property {[track: RemoteTrack]} trackSubscribed its `stream` is there
  * @property {[track: RemoteTrack]} trackUnsubscribed
  * @property {[track: RemoteTrack]} trackChanged muted or paused, or no longer
@@ -396,7 +396,7 @@ export class Room extends Emitter {
       case "room.participant":
         return this.#applyParticipant(data.participant);
       case "room.left":
-        return this.#left(data.participant, data.reason);
+        return this.#left(data.participant, data.reason, data.phone);
       case "room.settings":
         return this.#applySettings(data.settings);
       case "room.lobby":
@@ -610,14 +610,14 @@ export class Room extends Emitter {
     this.#changed();
   }
 
-  /** @param {string} id @param {string} reason */
-  #left(id, reason) {
+  /** @param {string} id @param {string} reason @param {string} [phone] */
+  #left(id, reason, phone) {
     const participant = this.participants.get(id);
     if (!participant) return;
     this.participants.delete(id);
     this.#encryption?.update(this.participants.values());
     this.#settleSlots();
-    this.emit("participantLeft", participant, reason);
+    this.emit("participantLeft", participant, reason, phone);
     this.#changed();
   }
 

@@ -16,3 +16,4 @@ mod reload;
 mod rooms;
 mod support;
 mod usage;
+mod voicemail;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use model::media::{ConnectionQuality, LayerWanted, MID_LEN_MAX, MediaRefusal, Slot};
+use model::phone::PhoneReason;
 use model::room::{METADATA_LEN_MAX, ParticipantState, RoomSettings, RoomState};
 use model::{
     MessageId, ParticipantId, Permissions, Role, RoomId, RoomName, Source, Timestamp, TrackId,
@@ -577,6 +578,9 @@ pub struct RoomLeft {
     pub participant: ParticipantId,
     /// Why.
     pub reason: LeaveReason,
+    /// Of a phone that has hung up or was never answered: what the phone network said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phone: Option<PhoneReason>,
 }
 
 /// Why somebody is not in a Room any more.

@@ -608,6 +608,7 @@ fn room_frames() -> Vec<ServerFrame> {
             room,
             participant: id(),
             reason: LeaveReason::Gone,
+            phone: None,
         }),
         ServerFrame::RoomSettings(RoomSettingsNews {
             room,

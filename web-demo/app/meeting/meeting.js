@@ -14,7 +14,7 @@ import { meetingLink, showInAddress } from "./name.js";
 import { OwnMedia } from "./own-media.js";
 import { SoundPlayer } from "./sound.js";
 import { openInvite } from "./views/invite.js";
-import { endWords, people, refusalWords } from "./words.js";
+import { endWords, people, refusalWords, unansweredWords } from "./words.js";
 
 /** @typedef {import("../../client/index.js").OffhookClient} OffhookClient */
 /** @typedef {import("../../client/index.js").Room} Room */
@@ -288,7 +288,11 @@ export class Meeting {
     });
     room.on("audio", (streams) => this.#sound.play(streams));
     room.on("participantJoined", ({ name }) => isSettled() && this.#tellNews("joined", name));
-    room.on("participantLeft", ({ name }) => isSettled() && this.#tellNews("left", name));
+    room.on("participantLeft", ({ name, line }, _, phone) => {
+      const told = line === "ringing" ? unansweredWords(name, phone) : null;
+      if (told) toast(told.title, told.detail, { tone: "warning", key: `phone-${name}` });
+      else if (isSettled()) this.#tellNews("left", name);
+    });
     const hands = new Map();
     room.on("participantChanged", (participant) => {
       const before = hands.get(participant.id) ?? null;

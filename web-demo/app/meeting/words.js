@@ -1,6 +1,6 @@
 /** The words of meetings: why one was not joined, how one ended, what is worth saying about somebody in it. */
 
-import { errorWords } from "../messages.js";
+import { errorWords, phoneWords } from "../messages.js";
 
 /** @typedef {import("../messages.js").Words} Words */
 /** @typedef {import("../../client/index.js").Participant} Participant */
@@ -84,6 +84,27 @@ export function refusalWords(error) {
 /** @param {string} reason @returns {Words & { again: boolean }} */
 export function endWords(reason) {
   return ENDS[reason] ?? { ...refusalWords({ code: reason }), again: true };
+}
+
+/**
+ * Why a number that was called into a meeting did not come; null where somebody here gave up.
+ *
+ * @param {string} name @param {string | undefined} reason
+ * @returns {Words | null}
+ */
+export function unansweredWords(name, reason) {
+  switch (reason) {
+    case "busy":
+      return { title: `${name} is busy`, detail: "Try again later." };
+    case "no_answer":
+      return { title: `${name} does not answer`, detail: "Nobody picked up." };
+    case "declined":
+      return { title: `${name} declined`, detail: "They cannot talk right now." };
+    default: {
+      const told = phoneWords(reason);
+      return told && { title: told.title, detail: `${name}: ${told.detail}` };
+    }
+  }
 }
 
 /** @param {number} count */

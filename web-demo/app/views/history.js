@@ -104,7 +104,7 @@ function entryRow(first) {
  * @param {string} words
  */
 function withNumber({ peer }, words) {
-  const number = numberOf(peer.user);
+  const number = isPhone(peer.user) && !isReachable(peer.user) ? "Number withheld" : numberOf(peer.user);
   return number && number !== peer.name ? `${number} · ${words}` : words;
 }
 

@@ -61,7 +61,8 @@ function words(call, during) {
   const first = during ? `A second caller: ${kind}` : `Incoming ${kind}`;
   // The name is the number where the phone network knows no other.
   const number = call.number && call.number !== call.peer.name ? ` from ${call.number}` : "";
-  return `${first}${number}${call.dialled ? ` to ${call.dialled}` : ""}`;
+  const withheld = call.isPhone && !call.number ? ", number withheld" : "";
+  return `${first}${number}${withheld}${call.dialled ? ` to ${call.dialled}` : ""}`;
 }
 
 /** @param {Call} call */

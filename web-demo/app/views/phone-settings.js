@@ -59,8 +59,7 @@ function showForm(held) {
       close();
       toast("Saved", "It holds for your phone calls within a few seconds.", { key: "phone-settings" });
     } catch (error) {
-      const words = errorWords(error);
-      setText(problem, `${words.title}. ${words.detail}`);
+      setText(problem, errorWords(error).detail);
     }
     save.disabled = false;
   };

@@ -1,6 +1,6 @@
 /** Messages on the answering machine, newest first. */
 
-import { isReachable, numberOf } from "../../client/index.js";
+import { isPhone, isReachable, numberOf } from "../../client/index.js";
 import { attempt } from "../attempt.js";
 import { dial } from "../calls.js";
 import { applySpeaker } from "../devices.js";
@@ -189,7 +189,7 @@ function whenSaid({ left_at }) {
 
 /** @param {Entry} entry */
 function detail({ heard, peer, queue, left_at, millis }) {
-  const number = numberOf(peer.user);
+  const number = isPhone(peer.user) && !isReachable(peer.user) ? "number withheld" : numberOf(peer.user);
   const parts = [
     !heard && "New",
     when(left_at),

@@ -82,6 +82,7 @@ export class Rooms {
         return ok();
       }
       case "room.invite": {
+        if (/^(tel|sips?):/.test(data.user)) return this.#dial(room, data.user);
         const invited = this.#server.sessionsOf(data.user);
         const { user: by, name } = self.state;
         const news = { room: room.name, by, name, participants: room.participants.size };
@@ -115,13 +116,36 @@ export class Rooms {
   }
 
   /** Has somebody join who has no client: what tests of many people need. */
-  populate(name, user, { tracks = ["microphone", "camera"], muted = [], role = "speaker" } = {}) {
+  populate(name, user, { tracks = ["microphone", "camera"], muted = [], role = "speaker", line } = {}) {
     const room = this.named(name);
     const shown = user.startsWith("tel:") ? null : user;
     const self = this.#participant({ session: null, user, name: shown, role });
+    if (line) self.state.phone = line;
     self.state.tracks = tracks.map((source) => ({ track: ulid(), source, muted: muted.includes(source) }));
     this.#enter(room, self);
     return self.state;
+  }
+
+  /** The phone of this number has answered. */
+  phoneTalks(name, user) {
+    const room = this.named(name);
+    const phone = [...room.participants.values()].find(({ state }) => state.user === user);
+    phone.state.phone = "talking";
+    this.#changed(room, phone);
+  }
+
+  /** The phone of this number has not, and why. */
+  phoneEnds(name, user, phone) {
+    const room = this.named(name);
+    const self = [...room.participants.values()].find(({ state }) => state.user === user);
+    room.participants.delete(self.state.participant);
+    this.#tellAll(room, "room.left", { participant: self.state.participant, reason: "left", phone });
+  }
+
+  #dial(room, user) {
+    if ([...room.participants.values()].some(({ state }) => state.user === user)) return error("self_call");
+    this.populate(room.name, user, { tracks: ["microphone"], line: "ringing" });
+    return ok();
   }
 
   /** The last two have gone on as a Call. */
@@ -255,7 +279,8 @@ export class Rooms {
     const owner = [...room.participants.values()].find(({ state }) => state.tracks.some((one) => one.track === track));
     if (!owner) return error("bad_data");
     const isOwn = owner === self;
-    if (!isOwn && (!muted || !self.state.permissions.moderate)) return error("forbidden");
+    // A phone can not unmute itself.
+    if (!isOwn && ((!muted && !owner.state.phone) || !self.state.permissions.moderate)) return error("forbidden");
     const state = owner.state.tracks.find((one) => one.track === track);
     const may = { microphone: owner.state.permissions.speak, camera: owner.state.permissions.video };
     if (!muted && may[state.source] === false) return error("forbidden");

@@ -30,7 +30,7 @@ test("a phone is shown by its number, unless it keeps it to itself", () => {
   assert.equal(numberOf("alice"), null);
   assert.deepEqual([isReachable("tel:42"), isReachable("sip:anonymous@anonymous.invalid"), isReachable("bob")], [true, false, false]);
   const name = (user, given = null) => named({ user, name: given }).name;
-  assert.deepEqual([name("tel:42"), name("tel:42", "Desk"), name("sip:anonymous@anonymous.invalid"), name("bob")], ["42", "Desk", "Number withheld", "bob"]);
+  assert.deepEqual([name("tel:42"), name("tel:42", "Desk"), name("sip:anonymous@anonymous.invalid"), name("bob")], ["42", "Desk", "Anonymous caller", "bob"]);
 });
 
 test("a number is dialled, heard before it answers, and ends", async () => {

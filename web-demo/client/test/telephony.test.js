@@ -23,7 +23,7 @@ test("messages are listed with who left them, page by page", async () => {
   const first = await telephony.voicemails({ limit: 2 });
   assert.deepEqual(first.voicemails.map(({ peer, queue }) => [peer.name, queue]), [["+15550100", undefined], ["Erika", "sales"]]);
   const second = await telephony.voicemails({ limit: 2, before: first.next });
-  assert.deepEqual(second.voicemails.map(({ peer }) => peer.name), ["Number withheld"]);
+  assert.deepEqual(second.voicemails.map(({ peer }) => peer.name), ["Anonymous caller"]);
   assert.deepEqual([first.unheard, "next" in second], [2, false]);
 });
 

@@ -1,7 +1,7 @@
 //! What people do with phones: dial, press keys, hold, hand over, take along into a Room.
 
 use model::bus::Origin;
-use model::phone::{Dial, Keys, PhoneCommandKind, PhoneTarget, PhoneTargetError};
+use model::phone::{Dial, Keys, PhoneCommandKind, PhoneReason, PhoneTarget, PhoneTargetError};
 use model::{AccountId, CallId, EndReason, Grants, Media, MessageId, Millis, Party, Phase, UserId};
 use signaling_wire::ErrorCode;
 
@@ -261,7 +261,7 @@ impl Signaling {
         let before = held.place.take_if(|place| place.room != room.1)?;
 
         let place = self.place_phone(phone, room)?;
-        self.vacate(phone.0, Some(before));
+        self.vacate(phone.0, Some(before), PhoneReason::Hangup);
         self.command_phone(phone, PhoneCommandKind::Move { place });
         Some(place.participant)
     }

@@ -208,13 +208,13 @@ impl Signaling {
         };
 
         self.command_phone(key, PhoneCommandKind::HangUp { cause });
-        self.vacate(key.0, phone.place);
+        self.vacate(key.0, phone.place, PhoneReason::Hangup);
     }
 
     /// Takes a phone out of where it was heard.
-    fn vacate(&mut self, account: AccountId, place: Option<PhonePlace>) {
+    fn vacate(&mut self, account: AccountId, place: Option<PhonePlace>, why: PhoneReason) {
         if let Some(place) = place {
-            self.phone_leaves((account, place.room), place.participant);
+            self.phone_leaves((account, place.room), place.participant, why);
         }
     }
 
@@ -244,7 +244,7 @@ impl Signaling {
                 self.end_call(call, None, how, None);
             }
         }
-        self.vacate(key.0, phone.place);
+        self.vacate(key.0, phone.place, how.reason);
     }
 
     /// A phone comes into a Room; tells where it is heard.

@@ -21,6 +21,8 @@ use crate::signaling::Signaling;
 pub(super) enum Leaving {
     /// They said so, or join again.
     Left,
+    /// Their phone has hung up, or was never answered.
+    HungUp(PhoneReason),
     /// A moderator removed them.
     Removed,
     /// Their Session ends: nobody is there to be told.
@@ -33,7 +35,7 @@ impl Leaving {
     /// What the others hear.
     const fn reason(self) -> LeaveReason {
         match self {
-            Self::Left => LeaveReason::Left,
+            Self::Left | Self::HungUp(_) => LeaveReason::Left,
             Self::Removed => LeaveReason::Removed,
             Self::SessionEnds | Self::Lost => LeaveReason::Gone,
         }
@@ -42,15 +44,24 @@ impl Leaving {
     /// What a phone hears of it.
     const fn phone_end(self) -> PhoneReason {
         match self {
+            Self::HungUp(why) => why,
             Self::Left | Self::Removed | Self::SessionEnds => PhoneReason::Hangup,
             Self::Lost => PhoneReason::Failed,
+        }
+    }
+
+    /// What the phone network said of it.
+    const fn phone(self) -> Option<PhoneReason> {
+        match self {
+            Self::HungUp(why) => Some(why),
+            _ => None,
         }
     }
 
     /// What the one who leaves hears, if it is news.
     const fn told(self) -> Option<RoomEndReason> {
         match self {
-            Self::Left | Self::SessionEnds => None,
+            Self::Left | Self::HungUp(_) | Self::SessionEnds => None,
             Self::Removed => Some(RoomEndReason::Removed),
             Self::Lost => Some(RoomEndReason::Failed),
         }
@@ -181,6 +192,7 @@ impl Signaling {
             room: key.1,
             participant: id,
             reason: how.reason(),
+            phone: how.phone(),
         };
         self.tell_room(key, &ServerFrame::RoomLeft(left), None);
         self.ensure_moderated(key);

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use model::media::MediaCommandKind;
-use model::phone::PhonePlace;
+use model::phone::{PhonePlace, PhoneReason};
 use model::room::{Line, ParticipantState, RoomSettings, TrackState};
 use model::{
     AccountId, CallId, MessageId, ParticipantId, Permissions, Role, RoomId, RoomName, Source,
@@ -184,8 +184,13 @@ impl Signaling {
     }
 
     /// A phone goes; a Room that was made for it ends with the last one.
-    pub(crate) fn phone_leaves(&mut self, key: RoomKey, participant: ParticipantId) {
-        self.remove_participant(key, participant, Leaving::Left);
+    pub(crate) fn phone_leaves(
+        &mut self,
+        key: RoomKey,
+        participant: ParticipantId,
+        why: PhoneReason,
+    ) {
+        self.remove_participant(key, participant, Leaving::HungUp(why));
         let is_over = self
             .rooms
             .get(key)

@@ -234,6 +234,25 @@ fn a_moderator_removes_a_phone_which_is_hung_up() {
 }
 
 #[test]
+fn why_a_phone_does_not_come_into_a_room_is_told_there() {
+    let mut t = TestSignaling::callers(&["alice"]);
+    let joined = t.ok("alice", "room.join", join("weekly"));
+    let room = joined["state"]["room"].clone();
+    t.ok(
+        "alice",
+        "room.invite",
+        json!({ "room": room, "user": NUMBER }),
+    );
+    let call = t.phone.last().unwrap().call.to_string();
+    t.phone_ends(&call, PhoneReason::Busy);
+    let left = t.take("alice", "room.left").unwrap();
+    assert_eq!(
+        (&left["data"]["reason"], &left["data"]["phone"]),
+        (&json!("left"), &json!("busy"))
+    );
+}
+
+#[test]
 fn who_mutes_a_phone_takes_it_back_since_the_phone_can_not() {
     let mut t = TestSignaling::callers(&["alice", "bob"]);
     let joined = t.ok("alice", "room.join", join("weekly"));
