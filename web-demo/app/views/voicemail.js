@@ -40,6 +40,8 @@ export function voicemailView() {
     },
     "Show older messages",
   );
+  /** A call that comes or goes out is not talked into. */
+  let wasBusy = false;
   const title = h("h1", { id: "voicemail-title", class: "list-title", tabindex: "-1" }, "Voicemail");
   const element = h(
     "section",
@@ -54,6 +56,9 @@ export function voicemailView() {
     element,
     /** @param {import("../state.js").State} state */
     update(state) {
+      const isBusy = state.calls.length > 0;
+      if (isBusy && !wasBusy) playing?.pause();
+      wasBusy = isBusy;
       if (state.tab !== "voicemail") {
         playing?.pause();
         return;

@@ -170,9 +170,33 @@ test("who leaves is gone with their streams", async () => {
   room.on("trackUnsubscribed", (gone) => lost.push(gone.source));
   const left = next(room, "participantLeft");
   server.rooms.depopulate("weekly", "bob");
-  assert.deepEqual(await left, [bob, "left"]);
+  assert.deepEqual(await left, [bob, "left", undefined]);
   assert.deepEqual(lost.sort(), ["camera", "microphone"]);
   assert.equal(bob.track("camera").stream, null);
+});
+
+test("a phone that is called into a Room rings, talks, and says why it does not come", async () => {
+  const { server, alice } = await people("alice");
+  const room = await alice.joinRoom("weekly");
+  await room.invite("tel:+4930123456");
+  await until(() => room.participants.size === 1);
+  const [phone] = room.participants.values();
+  assert.deepEqual([phone.name, phone.line], ["+4930123456", "ringing"]);
+  await assert.rejects(room.invite("tel:+4930123456"), { code: "self_call" });
+  const left = next(room, "participantLeft");
+  server.rooms.phoneEnds("weekly", "tel:+4930123456", "busy");
+  assert.deepEqual(await left, [phone, "left", "busy"]);
+
+  await room.invite("tel:42");
+  await until(() => room.participants.size === 1);
+  server.rooms.phoneTalks("weekly", "tel:42");
+  const [other] = room.participants.values();
+  await until(() => other.line === "talking");
+  const microphone = other.track("microphone");
+  for (const muted of [true, false]) {
+    await room.mute(microphone, muted);
+    await until(() => microphone.muted === muted);
+  }
 });
 
 test("a moderator mutes; nobody but oneself unmutes, and the page hears of it", async () => {
