@@ -6,33 +6,8 @@ import assert from 'node:assert/strict';
 import { hears } from '../browser/lib/meeting.mjs';
 import { story } from '../browser/lib/story.mjs';
 import { eventually } from '../browser/lib/wait.mjs';
-import { DESK, NUMBER, OUTSIDE, PROVIDER, SERVER, WORLD, skip, startRig } from './rig.mjs';
-
-const ACCOUNT = `
-[dialling]
-country = "49"
-national_prefix = "0"
-international_prefix = "00"
-
-[numbers."${NUMBER}"]
-to = { user = "alice" }
-
-[users.alice]
-number = "${NUMBER}"
-limits = { calls_per_second = 10 }
-`;
-
-/** A Trunk that registers, over UDP unless told otherwise. */
-const trunk = (more = '', transport = 'udp') => `${ACCOUNT}
-[trunks.provider]
-peering.registration = { user = "office", domain = "provider.test", expires_seconds = 120 }
-targets = ["sip:${PROVIDER}${transport === 'tls' ? ':5061' : ':5060'};transport=${transport}"]
-password = "secret"
-codecs = ["pcma"]
-destinations = { allow = ["+49"] }
-health_seconds = 10
-${more}
-`;
+import { dials, office, told, trunk } from './office.mjs';
+import { NUMBER, OUTSIDE, WORLD, skip, startRig } from './rig.mjs';
 
 const options = { server: false, skip };
 
@@ -136,53 +111,3 @@ story('over TLS to the provider, and SRTP to the telephone', options, async (wor
   await alice.press('hangup');
   await rig.figureBecomes('offhook_gateway_calls', 0);
 });
-
-story('a desk phone registers, and answers what rings the browser, too', options, async (world) => {
-  const desk = '[phones.alice-desk]\nuser = "alice"\npassword = "hush"\n';
-  const { rig, alice } = await office(world, trunk(desk), 'domains = ["sip.office.test"]\nsha256 = false # baresip 1.0 gives up where it reads of it');
-  const phone = await rig.phone('desk', DESK, `<sip:alice-desk@sip.office.test>;auth_pass=hush;outbound="sip:${SERVER}:5060";regint=60;answermode=auto;audio_codecs=PCMA`);
-  await rig.figureBecomes('offhook_gateway_phones', 1);
-  const caller = rig.calls('calls', NUMBER);
-  await caller.hangsUp();
-  await caller.succeeds();
-  await alice.seesNo('incoming');
-  await rig.figureBecomes('offhook_gateway_calls', 0);
-  await phone.close(); // It takes its registration back.
-  await rig.figureBecomes('offhook_gateway_phones', 0);
-});
-
-/** A server with this telephony and more lines for `[gateway]`, registered, and Alice at her browser. */
-async function office(world, telephony, gateway = '') {
-  const rig = await startRig(world);
-  await rig.startProvider();
-  world.server = await rig.startServer(telephony, gateway);
-  await rig.figureBecomes('offhook_gateway_trunks_up', 1);
-  const token = encodeURIComponent(await rig.token('alice', 'Alice'));
-  const alice = await world.visitor(await world.browser('chromium'), { at: `/#token=${token}`, scripts: [keepFrames] });
-  alice.name = 'Alice';
-  await alice.isSignedIn();
-  return { rig, alice };
-}
-
-async function dials(person, number) {
-  await person.press('open-dialpad');
-  await person.type('number', number);
-  await person.press('dial');
-}
-
-/** What the server told of its own accord, by type. */
-function told(person, type) {
-  return person.page.evaluate((kind) => globalThis.keptFrames.filter((frame) => frame.type === kind).map(({ data }) => data), type);
-}
-
-/** Goes into a page before its own scripts: keeps what the server says. */
-function keepFrames() {
-  const Original = globalThis.WebSocket;
-  globalThis.keptFrames = [];
-  globalThis.WebSocket = class WebSocket extends Original {
-    constructor(...args) {
-      super(...args);
-      this.addEventListener('message', ({ data }) => globalThis.keptFrames.push(JSON.parse(data)));
-    }
-  };
-}

@@ -4,7 +4,8 @@
 import { execFile, spawn } from 'node:child_process';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -28,6 +29,9 @@ export const CALLER = '10.44.0.21';
 export const NUMBER = '+49301234567';
 export const OUTSIDE = '+498912345678';
 
+/** How many samples a second phones take and give. */
+const RATE = 8_000;
+
 const URL_OF_SERVER = 'http://localhost:8080';
 
 /** How much of what a program printed a failed test shows. */
@@ -47,6 +51,7 @@ export async function startRig(world) {
 
 class Rig {
   #programs = [];
+  #version = 0;
 
   constructor(folder) {
     this.folder = folder;
@@ -79,11 +84,13 @@ ${gateway}
     return server;
   }
 
-  /** Gives the Account this telephony; the server has it within two seconds. */
+  /** Gives the Account this telephony, and waits until the server has it. */
   async apply(telephony) {
     const file = path.join(this.folder, 'telephony.toml');
     await writeFile(file, telephony);
     await run(OFFHOOK, ['apply', file, '--yes', '--config', this.config]);
+    this.#version += 1;
+    await eventually('the server has the telephony', () => new RegExp(`Telephony of an Account.* version=${this.#version} `).test(this.server.log));
   }
 
   /** An access token of somebody who may call phones. */
@@ -150,31 +157,58 @@ ${gateway}
     return program;
   }
 
-  /** A phone that picks up by itself and gives a steady tone of `pitch` Hz; `account` is its line of baresip's `accounts`. */
-  async phone(name, address, account, { pitch = 400 } = {}) {
+  /**
+   * A phone that picks up by itself, gives a steady tone of `pitch` Hz at `level` (1 is as loud as may be), and writes down what it hears;
+   * `account` is its line of baresip's `accounts`.
+   */
+  async phone(name, address, account, { pitch = 400, level = 0.5 } = {}) {
     const folder = path.join(this.folder, name);
-    await run('mkdir', ['-p', folder]);
+    await mkdir(folder);
+    const at = (file) => path.join(folder, file);
+    const control = 4444 + this.#programs.length;
     const modules = (await run('sh', ['-c', 'ls -d /usr/lib/baresip/modules /usr/lib/*/baresip/modules 2>/dev/null | head -1'])).stdout.trim();
-    await writeFile(path.join(folder, 'accounts'), `${account}\n`);
-    await writeFile(path.join(folder, 'tone.wav'), tone(pitch));
-    await writeFile(path.join(folder, 'config'), `
+    await writeFile(at('accounts'), `${account}\n`);
+    await writeFile(at('tone.wav'), tone(pitch, level));
+    await writeFile(at('config'), `
 sip_listen ${address}:5060
 sip_cafile ${this.authority.certificate}
 net_interface ${address}
 rtp_ports 31000-31100
 call_max_calls 4
-audio_source aufile,${folder}/tone.wav
-audio_player aufile,${folder}/heard.wav
-audio_alert aufile,${folder}/alert.wav
+audio_source aufile,${at('tone.wav')}
+audio_player aubridge,heard
+audio_alert aubridge,alert
+snd_path ${folder}
+ctrl_tcp_listen 127.0.0.1:${control}
 module_path ${modules}
 module g711.so
 module g722.so
 module srtp.so
 module aufile.so
+module aubridge.so
+module sndfile.so
 module_app account.so
 module_app menu.so
+module_app ctrl_tcp.so
 `);
-    return this.start('baresip', '-f', folder, '-v');
+    const program = this.start('baresip', '-f', folder, '-v');
+    /** Has it do what somebody at its keys would: `dial`, `hold`, `resume`, `hangup`. */
+    program.does = (command, params = '') => tells(control, { command, params });
+    /** How loud each of these pitches was in the last seconds it heard, in dB of what may be. */
+    program.heard = async (pitches) => {
+      // One recording for each call, named by its time.
+      const recorded = (await readdir(folder)).filter((file) => file.endsWith('-dec.wav')).sort();
+      const bytes = await readFile(at(recorded.at(-1) ?? 'nothing heard yet'));
+      const heard = new Int16Array(bytes.buffer, bytes.byteOffset + 44, (bytes.length - 44) >> 1).slice(-2 * RATE);
+      return pitches.map((one) => loudness(heard, one));
+    };
+    /** Waits until it hears all of these. */
+    program.hears = (pitches, level) => eventually(`${name} hears ${pitches}`, async () => {
+      const heard = await program.heard(pitches);
+      return heard.every((one) => one > level) || Promise.reject(new Error(JSON.stringify(heard)));
+    });
+    await program.says(/baresip is ready/);
+    return program;
   }
 
   /** Starts a program, which ends with the rig at the latest. */
@@ -234,23 +268,45 @@ class Program {
   }
 
   #keep(text) {
-    // What only moves a cursor about says nothing.
-    this.#lines.push(...text.replace(/\x1b\[[0-9;]*[A-Za-z]?/g, '').split(/[\r\n]+/).filter((line) => line.trim() !== ''));
+    // Of what is drawn over and over on one line nothing is kept.
+    this.#lines.push(...text.split('\n').filter((line) => line.trim() !== '' && !/[\r\x1b]|^\S$/.test(line)));
     this.#lines.splice(0, this.#lines.length - LINES_MAX);
   }
 }
 
-/** A steady tone as a WAV file: linear 16 bit samples at 8 kHz, three minutes of it, half as loud as may be. */
-function tone(pitch) {
-  const samples = Int16Array.from({ length: 180 * 8_000 }, (_, at) => Math.round(16_384 * Math.sin((2 * Math.PI * pitch * at) / 8_000)));
+/** A steady tone as a WAV file: linear 16 bit samples, three minutes of it. */
+function tone(pitch, level) {
+  const samples = Int16Array.from({ length: 180 * RATE }, (_, at) => Math.round(level * 32_767 * Math.sin((2 * Math.PI * pitch * at) / RATE)));
   const head = Buffer.alloc(44);
   head.write('RIFF', 0);
   head.writeUInt32LE(36 + samples.byteLength, 4);
   head.write('WAVEfmt ', 8);
-  for (const [at, value] of [[16, 16], [24, 8_000], [28, 16_000], [40, samples.byteLength]]) head.writeUInt32LE(value, at);
+  for (const [at, value] of [[16, 16], [24, RATE], [28, 2 * RATE], [40, samples.byteLength]]) head.writeUInt32LE(value, at);
   for (const [at, value] of [[20, 1], [22, 1], [32, 2], [34, 16]]) head.writeUInt16LE(value, at);
   head.write('data', 36);
   return Buffer.concat([head, Buffer.from(samples.buffer)]);
+}
+
+/** How loud a pitch is in these samples, in dB of what may be (a Fourier sum under a Hann window). */
+function loudness(samples, pitch) {
+  let [real, imaginary] = [0, 0];
+  for (const [at, sample] of samples.entries()) {
+    const weight = 0.5 - 0.5 * Math.cos((2 * Math.PI * at) / samples.length);
+    const angle = (2 * Math.PI * pitch * at) / RATE;
+    real += weight * sample * Math.cos(angle);
+    imaginary += weight * sample * Math.sin(angle);
+  }
+  const amplitude = (4 * Math.hypot(real, imaginary)) / (samples.length * 32_767);
+  return Math.round(20 * Math.log10(Math.max(amplitude, 1e-6)));
+}
+
+/** Gives baresip a command (a netstring of JSON), and waits for its answer. */
+async function tells(port, command) {
+  const text = JSON.stringify(command);
+  const socket = connect(port, '127.0.0.1');
+  socket.write(`${text.length}:${text},`);
+  await once(socket, 'data');
+  socket.destroy();
 }
 
 /** Sends these lines to port 5060 there. */
