@@ -23,6 +23,26 @@ const CODECS: [&str; 7] = [
     "rtx/90000",
 ];
 
+/// The parameters of them that anybody reads.
+const PARAMETERS: [&str; 16] = [
+    "apt",
+    "cbr",
+    "level-asymmetry-allowed",
+    "level-idx",
+    "maxaveragebitrate",
+    "maxplaybackrate",
+    "minptime",
+    "packetization-mode",
+    "profile",
+    "profile-id",
+    "profile-level-id",
+    "sprop-stereo",
+    "stereo",
+    "tier",
+    "usedtx",
+    "useinbandfec",
+];
+
 /// What a section carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -83,6 +103,8 @@ pub(super) enum Line<'a> {
     Plain(&'a str),
     /// About a payload type: only if that is of a codec we know.
     Format(u8, &'a str),
+    /// Its parameters, written anew: only if it is of a codec we know.
+    Parameters(u8, String),
 }
 
 /// A media description of an offer.
@@ -189,11 +211,15 @@ impl<'a> Section<'a> {
             "a=fmtp" | "a=rtcp-fb" => {
                 let word = value.split(' ').next().unwrap_or_default();
                 // `*` is for all payload types, which browsers never say and the library can't read.
-                if let Some(payload_type) = payload_type(word) {
-                    self.lines.push(Line::Format(payload_type, line));
-                    if name == "a=fmtp" {
-                        self.add_variant(payload_type, value);
+                match payload_type(word) {
+                    Some(payload_type) if name == "a=fmtp" => {
+                        let (_, told) = value.split_once(' ').unwrap_or_default();
+                        let parameters = parameters(told);
+                        self.add_variant(payload_type, &parameters);
+                        self.lines.push(Line::Parameters(payload_type, parameters));
                     }
+                    Some(payload_type) => self.lines.push(Line::Format(payload_type, line)),
+                    None => {}
                 }
             }
             "a=extmap" if is_known_extension(value) => self.lines.push(Line::Plain(line)),
@@ -297,7 +323,13 @@ impl<'a> Section<'a> {
                 Line::Format(payload_type, line) if self.is_ours(*payload_type) => {
                     push(&[line, "\r\n"]);
                 }
-                Line::Format(..) => {}
+                Line::Parameters(payload_type, parameters)
+                    if self.is_ours(*payload_type) && !parameters.is_empty() =>
+                {
+                    let payload_type = payload_type.to_string();
+                    push(&["a=fmtp:", &payload_type, " ", parameters, "\r\n"]);
+                }
+                Line::Format(..) | Line::Parameters(..) => {}
             }
         }
         for rid in &self.rids {
@@ -349,7 +381,7 @@ impl<'a> Section<'a> {
     /// Takes in parameters that two ends have to agree on (RFC 6184 §8.2.2, RFC 9628 §6, RFC 4588 §8.1): level and the like may differ from
     /// section to section. What is left out is what it means to leave it out; what is there twice, or is no profile, is told as it is, since
     /// one reader makes something else of it than another.
-    fn add_variant(&mut self, payload_type: u8, value: &str) {
+    fn add_variant(&mut self, payload_type: u8, parameters: &str) {
         const TOLD: [(&str, &str); 5] = [
             ("packetization-mode", "0"),
             ("profile-level-id", ""),
@@ -357,15 +389,11 @@ impl<'a> Section<'a> {
             ("profile", "0"),
             ("apt", ""),
         ];
-        let parameters = value
-            .split_once(' ')
-            .map_or("", |(_, parameters)| parameters);
         let mut variant = String::new();
         for (name, default) in TOLD {
             let told = parameters.split(';').filter_map(|parameter| {
                 let (known, value) = parameter.split_once('=')?;
-                let is_it = known.trim().eq_ignore_ascii_case(name);
-                is_it.then_some(value.trim())
+                (known == name).then_some(value)
             });
             for told in told.filter(|told| *told != default) {
                 let is_level = |told: &str| {
@@ -421,6 +449,22 @@ fn payload_type(word: &str) -> Option<u8> {
 }
 
 /// `<number>["/"<direction>] <URI>` (RFC 8285 §8), of one we know.
+/// The parameters of a format that are known, as the library reads them: one it can't read, and it reads none of the line, and takes
+/// the format for another one than we do.
+fn parameters(told: &str) -> String {
+    let is_of_red = |byte: u8| byte.is_ascii_digit() || byte == b'/';
+    if told.bytes().all(is_of_red) {
+        return told.to_owned(); // The formats of redundant audio (RFC 2198 §5).
+    }
+    let known = told.split(';').filter_map(|parameter| {
+        let (name, value) = parameter.split_once('=')?;
+        let (name, value) = (name.trim().to_ascii_lowercase(), value.trim());
+        let is_fit = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_graphic());
+        (is_fit && PARAMETERS.contains(&name.as_str())).then(|| format!("{name}={value}"))
+    });
+    known.collect::<Vec<String>>().join(";")
+}
+
 fn is_known_extension(value: &str) -> bool {
     let mut words = value.split(' ');
     let number = words.next().and_then(|word| word.split('/').next());

@@ -201,6 +201,15 @@ fn what_stands_for_two_things_is_refused() {
         &both("packetization-mode=0", "level-asymmetry-allowed=1"),
         None,
     );
+    // What can't be read spoils nothing of what can.
+    check(
+        &both(parameters, &format!("level-asymmetry-allowed;{parameters}")),
+        None,
+    );
+    check(
+        &both(parameters, &format!("{parameters}; level-id=93;=;a b=1")),
+        None,
+    );
     let other = section("1", "").replace("apt=96", "apt=97");
     check(&(head(&["0", "1"]) + &section("0", "") + &other), repeated);
 
