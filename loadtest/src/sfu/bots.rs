@@ -36,6 +36,9 @@ pub(crate) struct BotsArguments {
     /// How many send sound and pictures, and receive.
     #[arg(long, default_value_t = 1)]
     publishers: usize,
+    /// How many of them have a microphone; without it, all.
+    #[arg(long)]
+    voices: Option<usize>,
     /// How many only receive.
     #[arg(long, default_value_t = 0)]
     subscribers: usize,
@@ -144,10 +147,11 @@ pub(crate) async fn run(arguments: &BotsArguments) -> anyhow::Result<()> {
     let mut seats = Vec::new();
     for (index, user) in sign_in(&target, count).await?.iter().enumerate() {
         let publishes = index < arguments.publishers;
-        let sends = if publishes {
-            vec![Kind::Microphone, camera]
-        } else {
-            Vec::new()
+        let has_voice = arguments.voices.is_none_or(|voices| index < voices);
+        let sends = match (publishes, has_voice) {
+            (true, true) => vec![Kind::Microphone, camera],
+            (true, false) => vec![camera],
+            (false, _) => Vec::new(),
         };
         let role = Role {
             sends,

@@ -21,6 +21,13 @@ const PATIENCE = { timeout: 120_000, interval: SECOND_MS };
 /** So few packets may be lost in 20 seconds to a queue that is filled now and then to see how much fits. */
 const LOST_MAX = 20;
 
+/**
+ * Whether a way bears more is tried ever more seldom, the third time after six seconds: so often the Layer may change in 20 of them, up
+ * and down again twice, and so many may have the larger one.
+ */
+const CHANGES_MAX = 4;
+const LARGER_S_MAX = 4;
+
 /** After so many seconds nothing of before is on its way any more. */
 const SETTLED_S = 5;
 
@@ -65,9 +72,12 @@ network('a slow subscriber beside a fast one', async ({ rig, watch, alice, carol
   await watch.until('Alice has a smaller one', alice, ({ height, frames }) => height < HIGH && frames > 0);
   const held = await watch.during('300 kbit/s for Alice alone', 25);
   assert.ok(held.get(carol).every(({ height, frames }) => height === HIGH && frames > 0), 'Carol keeps the whole picture');
-  // What waited in the queue of her network when it became narrow comes first. Then she has what fits, be it a smaller picture or fewer
-  // of the large one, and nothing of it overflows that queue.
+  // What waited in the queue of her network when it became narrow comes first. Then she has the smaller picture and keeps it, and
+  // nothing of it overflows that queue.
   const fits = held.get(alice).slice(SETTLED_S);
+  const changes = fits.filter(({ height }, at) => at > 0 && height !== fits[at - 1].height).length;
+  assert.ok(changes <= CHANGES_MAX, `${changes} changes of Layer: ${JSON.stringify(fits)}`);
+  assert.ok(fits.filter(({ height }) => height !== LOW).length <= LARGER_S_MAX, JSON.stringify(fits));
   assert.ok(fits.filter(({ frames }) => frames === 0).length <= 2, JSON.stringify(fits));
   assert.ok(fits.reduce((sum, { lost }) => sum + lost, 0) <= LOST_MAX, JSON.stringify(fits));
   neverSuffers(watch, carol);
