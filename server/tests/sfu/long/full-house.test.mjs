@@ -28,6 +28,9 @@ const SPAN_MS = 10_000;
 /** What is sent besides what is seen, at most: probes, and what was on its way when a page was turned. */
 const BESIDE_MAX = 0.25;
 
+/** No task of a page's main thread may take more of the processor. */
+const TASK_MS_MAX = 50;
+
 /** How often pages are turned from the first to the last: who speaks comes to the first meanwhile. */
 const ROUNDS_MAX = 4;
 
@@ -73,6 +76,7 @@ story(`four Chromium, a Firefox and ${BOTS} bots in one Room`, {}, async (world)
   printProcessor('while they turned pages', await taken());
   const { count, longest, pages } = await tasksOf(chromium.browser);
   console.log(`${count} tasks of the Chromium pages, the longest took ${longest.toFixed(1)} ms of the processor`);
+  assert.ok(longest <= TASK_MS_MAX, `a task took ${longest} ms`);
   for (const person of people) table.get(person)['longest task ms'] = pages.get(person.name)?.toFixed(1) ?? 'not told';
   console.table([...table.values()]);
 
@@ -135,6 +139,7 @@ story(`four Chromium, a Firefox and ${BOTS} bots in one Room`, {}, async (world)
   const tasks = await tasksOf(chromium.browser);
   console.log(`Alice with ${rates.length} pictures on one page: ${spread(rates)} frames a second, the longest task took ${tasks.longest.toFixed(1)} ms of the processor`);
   printProcessor(`while Alice saw ${rates.length} pictures`, await takenAlone());
+  assert.ok(tasks.longest <= TASK_MS_MAX, `a task took ${tasks.longest} ms`);
   assert.ok(people.every(({ problems }) => problems.length === 0));
 });
 
