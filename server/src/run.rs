@@ -138,7 +138,7 @@ impl Server {
                 let tcp = sfu::tcp_addresses(config, &settings, &addresses, plan.speaks_tls());
                 let sfu = sfu::start(&settings, tcp, signaling).await?;
                 if let Some(relay) = &relay {
-                    relay.set_media_peers(sfu::media_peers(&sfu)).await;
+                    sfu::connect_relay(&sfu, relay).await;
                 }
                 Some(sfu)
             }

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Context;
 use signaling_service::{Media, Service};
+use sockets::handover;
 use tokio::sync::mpsc;
 
 use crate::addresses;
@@ -33,11 +34,11 @@ pub(crate) async fn start(
     Ok(handle)
 }
 
-/// Where the relay's clients may send media though it is this server: the SFU's ports, as they are and as clients are told them.
-pub(crate) fn media_peers(sfu: &sfu_service::Handle) -> Vec<SocketAddr> {
-    let (here, told) = (sfu.udp_addresses(), sfu.udp_addresses_told());
-    let elsewhere = told.iter().filter(|address| !here.contains(address));
-    here.iter().chain(elsewhere).copied().collect()
+/// Lets clients of the relay reach the SFU's ports, as they are told them, and has the two hand datagrams over in memory.
+pub(crate) async fn connect_relay(sfu: &sfu_service::Handle, relay: &relay_service::Handle) {
+    let (of_relay, of_sfu) = handover::connect(relay.wakers(), &sfu.wakers());
+    sfu.connect_relay(of_sfu, &relay.owner_of());
+    relay.connect_media(of_relay, sfu.media_ports()).await;
 }
 
 /// The settings that hold: what `[sfu]` does not say about addresses is as for the relay. `public_ips` are the relay's, as they

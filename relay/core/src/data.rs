@@ -80,7 +80,7 @@ impl Relay {
         // it would let any process on this machine in.
         self.config
             .peers
-            .check(from, |_| false)
+            .check_arrival(from)
             .map_err(Refusal::Forbidden)?;
 
         self.relay_to_client(now, port.allocation(), from, 0..len)
@@ -117,6 +117,16 @@ impl Relay {
                 self.stats.handed_over.count(len);
                 Ok(forward)
             }
+            // In memory nobody takes it apart.
+            (Route::Media(thread), _) => {
+                self.stats.to_media.count(payload.len());
+                Ok(Forward::ToMedia {
+                    thread,
+                    from: relayed,
+                    to: peer,
+                    payload,
+                })
+            }
             _ => Ok(Forward::ToPeer {
                 port: RelayPort::new(index, relayed),
                 to: peer,
@@ -151,8 +161,8 @@ impl Relay {
         Ok(forward)
     }
 
-    /// Relays what a [`Path`](crate::Path) handed over: a payload of the Allocation at `from` for
-    /// the one at `to`.
+    /// Relays what was handed over in memory: a payload of the Allocation at `from`, or of the media port there, for the Allocation
+    /// at `to`.
     pub(crate) fn on_handed_over(
         &mut self,
         now: Instant,
@@ -162,7 +172,8 @@ impl Relay {
     ) -> Result<Forward, Refusal> {
         let index = self.live_relayed(to).ok_or(Refusal::NoAllocation)?;
         let forward = self.relay_to_client(now, index, from, 0..len)?;
-        self.stats.handed_over.count(len);
+        let is_media = self.config.peers.media.contains_key(&from);
+        self.stats.handed_over_from(is_media).count(len);
         Ok(forward)
     }
 

@@ -3,10 +3,11 @@
 //! ```text
 //!   Relay (one) ── Output::Path(PathUpdate) ──▶ Path (one for each thread)
 //!
-//!  client ──▶ handle_client_packet ──▶ Way::Forward ─────▶ peer, or another client of this thread
+//!  client ──▶ handle_client_packet ──▶ Way::Forward ─────▶ peer, the SFU, or another client of this thread
 //!                                  └─▶ Way::HandOver ────▶ the thread of the other Allocation
 //!                                  └─▶ Way::Control ─────▶ Relay: a request
 //!  peer   ──▶ handle_peer_datagram ──▶ Way::Forward ─────▶ client
+//!  SFU    ──▶ handle_handed_over   ──▶ Way::Forward ─────▶ client
 //! ```
 //!
 //! The [`Relay`](crate::Relay) decides who may do what and tells the Path of the thread its client
@@ -124,7 +125,7 @@ pub enum Way {
         owner: usize,
         /// The relayed address it is for.
         to: SocketAddr,
-        /// The relayed address it comes from.
+        /// The relayed address it comes from, or the SFU's media port.
         from: SocketAddr,
         /// The payload's place in the packet.
         payload: Range<usize>,
@@ -332,8 +333,8 @@ impl Path {
         self.count_refusal(way)
     }
 
-    /// Takes a payload of `len` bytes from the Allocation at `from`, which another thread or the
-    /// Relay holds, for the one at `to`. Never fails.
+    /// Takes a payload of `len` bytes that was handed over in memory, for the Allocation at `to`: from the one at `from`, which
+    /// another thread or the Relay holds, or from the SFU at its media port `from`. Never fails.
     pub fn handle_handed_over(
         &mut self,
         now: Instant,
@@ -410,9 +411,7 @@ impl Path {
         let allocation = self.flow_by_port.get(port.index).copied().flatten();
         let allocation = allocation.ok_or(Refusal::NoAllocation)?;
         // An own address is let in by a hand-over alone; see `Relay::on_peer_datagram`.
-        self.peers
-            .check(from, |_| false)
-            .map_err(Refusal::Forbidden)?;
+        self.peers.check_arrival(from).map_err(Refusal::Forbidden)?;
 
         self.relay_to_client(now, allocation, from, 0..len)
     }
@@ -469,6 +468,15 @@ impl Path {
                 from: port.address,
                 payload,
             }),
+            (Route::Media(thread), _) => {
+                self.stats.to_media.count(payload.len());
+                Ok(Way::Forward(Forward::ToMedia {
+                    thread,
+                    from: port.address,
+                    to: peer,
+                    payload,
+                }))
+            }
             _ => Ok(Way::Forward(Forward::ToPeer {
                 port,
                 to: peer,
@@ -498,7 +506,8 @@ impl Path {
         };
         let len = payload.len();
         let way = self.relay_to_client(now, allocation, from, payload)?;
-        self.stats.handed_over.count(len);
+        let is_media = self.peers.media.contains_key(&from);
+        self.stats.handed_over_from(is_media).count(len);
         Ok(way)
     }
 

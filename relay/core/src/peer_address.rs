@@ -4,6 +4,7 @@
 //! ask [`PeerPolicy`]; nothing else decides. An address is first brought to its canonical form, so
 //! that no other way of writing it passes.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
@@ -74,8 +75,8 @@ impl Denial {
 pub enum Route {
     /// It is a live relayed address of this relay: hand the payload over in memory.
     Own,
-    /// To a media port of this process, which the kernel keeps inside this machine.
-    Media,
+    /// It is a media port of this process, which the SFU's thread with this number serves: hand the payload over in memory.
+    Media(usize),
     /// Through the network.
     Network,
 }
@@ -85,8 +86,8 @@ pub enum Route {
 pub enum Rule<'p> {
     /// A live relayed address of this relay, as peers are told it.
     LiveRelayed,
-    /// A media port of the SFU in this process.
-    Media,
+    /// A media port of the SFU in this process, which its thread with this number serves.
+    Media(usize),
     /// An entry of the deny list.
     Denied(&'p Network),
     /// An entry of the allow list.
@@ -110,7 +111,7 @@ impl Rule<'_> {
     pub fn route(self) -> Result<Route, Denial> {
         match self {
             Rule::LiveRelayed => Ok(Route::Own),
-            Rule::Media => Ok(Route::Media),
+            Rule::Media(thread) => Ok(Route::Media(thread)),
             Rule::Allowed(_) | Rule::Public => Ok(Route::Network),
             Rule::Denied(_) => Err(Denial::DenyList),
             Rule::Own => Err(Denial::OwnAddress),
@@ -201,8 +202,9 @@ pub struct PeerPolicy {
     pub deny: Vec<Network>,
     /// Addresses of this server: reachable only where a live Allocation is behind them.
     pub own: Vec<IpAddr>,
-    /// UDP ports of this process that anybody may send media to; stronger than `deny`.
-    pub media: Vec<SocketAddr>,
+    /// UDP ports of this process that anybody may send media to, as clients are told them, and the SFU's thread that serves each;
+    /// stronger than `deny`.
+    pub media: BTreeMap<SocketAddr, usize>,
 }
 
 impl PeerPolicy {
@@ -234,8 +236,9 @@ impl PeerPolicy {
         if own && ip == peer.ip() && is_live(peer) {
             return Rule::LiveRelayed;
         }
-        if self.media.contains(&SocketAddr::new(ip, peer.port())) {
-            return Rule::Media;
+        // The same goes for these, and what is sent to them reaches no network either.
+        if let Some(thread) = self.media.get(&peer) {
+            return Rule::Media(*thread);
         }
         let listed = |network: &Network| {
             network.contains_ip(ip) && network.port.is_none_or(|port| port == peer.port())
@@ -265,6 +268,19 @@ impl PeerPolicy {
         allowed.map_or(Rule::Public, Rule::Allowed)
     }
 
+    /// Decides on `from`, who sent what arrived at a relayed port from the network. What own relayed addresses and media ports send
+    /// is handed over in memory: from the network it would let in whoever writes their address.
+    ///
+    /// # Errors
+    ///
+    /// The [`Denial`] that says why not.
+    pub fn check_arrival(&self, from: SocketAddr) -> Result<(), Denial> {
+        match self.check(from, |_| false)? {
+            Route::Network => Ok(()),
+            Route::Own | Route::Media(_) => Err(Denial::OwnAddress),
+        }
+    }
+
     /// Decides on `ip` before a port is known, as CreatePermission must: allows what some port
     /// behind it could be allowed for. Every datagram is asked about again by [`check`](Self::check).
     ///
@@ -283,8 +299,8 @@ impl PeerPolicy {
         if self.own.contains(&canonical_ip) && canonical_ip == ip {
             return Rule::LiveRelayed;
         }
-        if self.media.iter().any(|media| media.ip() == canonical_ip) {
-            return Rule::Media;
+        if let Some((_, thread)) = self.media.iter().find(|(media, _)| media.ip() == ip) {
+            return Rule::Media(*thread);
         }
         let denied =
             |network: &Network| network.contains_ip(canonical_ip) && network.port.is_none();
@@ -533,7 +549,7 @@ mod tests {
             own: ["127.0.0.1", "198.51.100.9", "203.0.113.5"]
                 .map(|ip| ip.parse().unwrap())
                 .into(),
-            media: Vec::new(),
+            media: BTreeMap::new(),
         };
         let live = |address: SocketAddr| address.port() == 50_000;
         let check = |peer: &str, expected: Result<Route, Denial>| {
@@ -576,7 +592,7 @@ mod tests {
             allow: networks("10.1.0.0/16 10.1.0.9:53"),
             deny: networks("10.1.2.0/24 9.9.9.9:5000"),
             own: vec!["203.0.113.5".parse().unwrap()],
-            media: Vec::new(),
+            media: BTreeMap::new(),
         };
         let check = |peer: &str, expected: &str| {
             let peer: SocketAddr = peer.parse().unwrap();
@@ -610,18 +626,20 @@ mod tests {
         let policy = PeerPolicy {
             deny: vec!["10.0.0.0/8".parse().unwrap()],
             own: vec!["127.0.0.1".parse().unwrap()],
-            media: ["127.0.0.1:10000", "10.0.0.7:10001"]
-                .map(|media| media.parse().unwrap())
-                .to_vec(),
+            media: [("127.0.0.1:10000", 0), ("10.0.0.7:10001", 1)]
+                .map(|(media, thread)| (media.parse().unwrap(), thread))
+                .into(),
             ..PeerPolicy::default()
         };
         let check = |peer: &str, expected: Result<Route, Denial>| {
             let peer: SocketAddr = peer.parse().unwrap();
             assert_eq!(policy.check(peer, |_| false), expected, "{peer}");
         };
-        check("127.0.0.1:10000", Ok(Route::Media));
-        check("[::ffff:127.0.0.1]:10000", Ok(Route::Media));
-        check("10.0.0.7:10001", Ok(Route::Media));
+        check("127.0.0.1:10000", Ok(Route::Media(0)));
+        check("10.0.0.7:10001", Ok(Route::Media(1)));
+        // One form only.
+        check("[::ffff:127.0.0.1]:10000", Err(Denial::OwnAddress));
+        check("[::ffff:10.0.0.7]:10001", Err(Denial::DenyList));
         check("127.0.0.1:10001", Err(Denial::OwnAddress));
         check("10.0.0.7:10000", Err(Denial::DenyList));
         check("10.0.0.8:10001", Err(Denial::DenyList));
@@ -630,6 +648,20 @@ mod tests {
         let check_ip = |ip: &str| policy.check_ip(ip.parse().unwrap());
         assert_eq!(check_ip("10.0.0.7"), Ok(()));
         assert_eq!(check_ip("10.0.0.8"), Err(Denial::DenyList));
+        assert_eq!(check_ip("::ffff:10.0.0.7"), Err(Denial::DenyList));
+
+        // From the network nobody writes their address.
+        for media in policy.media.keys() {
+            assert_eq!(
+                policy.check_arrival(*media),
+                Err(Denial::OwnAddress),
+                "{media}"
+            );
+        }
+        assert_eq!(
+            policy.check_arrival("8.8.8.8:10000".parse().unwrap()),
+            Ok(())
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The relay: what comes in, what goes out, and the Allocations in between.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::mem::replace;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
@@ -191,6 +191,17 @@ pub enum Forward {
         /// with DF clear (RFC 8656 §15, alternate behavior).
         dont_fragment: bool,
     },
+    /// Hand the payload to the SFU of this process, as it is.
+    ToMedia {
+        /// The SFU's thread, as [`PeerPolicy::media`] names it.
+        thread: usize,
+        /// The relayed address it comes from.
+        from: SocketAddr,
+        /// The media port it is for.
+        to: SocketAddr,
+        /// The payload's place in the packet.
+        payload: Range<usize>,
+    },
     /// Send the payload to a client, with `prefix` in front and `padding` zero bytes behind.
     ToClient {
         /// The client, and the socket to send from.
@@ -343,8 +354,8 @@ impl Relay {
         self.count_refusal(handled)
     }
 
-    /// Takes a payload of `len` bytes that a [`Path`](crate::Path) hands over: from the Allocation
-    /// at the relayed address `from` for the one at `to`. Never fails.
+    /// Takes a payload of `len` bytes that was handed over in memory, for the Allocation at the relayed address `to`: from the one
+    /// at `from`, which a [`Path`](crate::Path) holds, or from the SFU at its media port `from`. Never fails.
     pub fn handle_handed_over(
         &mut self,
         now: Instant,
@@ -472,9 +483,10 @@ impl Relay {
         });
     }
 
-    /// Lets peers be reached at `media`, whatever lists and blocks say: UDP ports of this process. A [`Path`](crate::Path) has to be
-    /// given the new [`peers`](Self::peers).
-    pub fn set_media_peers(&mut self, media: Vec<SocketAddr>) {
+    /// Lets peers be reached at `media`, whatever lists and blocks say: UDP ports of this process, and the SFU's thread that serves
+    /// each, to which what is for it goes ([`Forward::ToMedia`]). A [`Path`](crate::Path) has to be given the new
+    /// [`peers`](Self::peers).
+    pub fn set_media_peers(&mut self, media: BTreeMap<SocketAddr, usize>) {
         self.config.peers.media = media;
     }
 

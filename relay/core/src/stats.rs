@@ -50,6 +50,10 @@ pub struct Stats {
     pub offloaded_to_clients: Traffic,
     /// Handed from one Allocation to another without touching the network.
     pub handed_over: Traffic,
+    /// Of those from clients, for media ports of this process.
+    pub to_media: Traffic,
+    /// Of those to clients, from media ports of this process.
+    pub from_media: Traffic,
     /// Refusals and dropped packets, by [`Refusal::cause`] and the code of the answer, 0 where
     /// silence was the answer.
     pub refusals: BTreeMap<(&'static str, u16), u64>,
@@ -67,6 +71,8 @@ impl AddAssign<&Stats> for Stats {
         self.offloaded_from_clients += other.offloaded_from_clients;
         self.offloaded_to_clients += other.offloaded_to_clients;
         self.handed_over += other.handed_over;
+        self.to_media += other.to_media;
+        self.from_media += other.from_media;
         for index in 0..Transport::COUNT {
             self.allocations_by_transport[index] += other.allocations_by_transport[index];
             self.from_clients[index] += other.from_clients[index];
@@ -99,6 +105,14 @@ impl Stats {
     pub fn refused(&self, cause: &str) -> u64 {
         let of_cause = self.refusals.iter().filter(|((held, _), _)| *held == cause);
         of_cause.map(|(_, count)| count).sum()
+    }
+
+    /// What counts payloads that were handed over to clients, by the SFU or by another Allocation.
+    pub(crate) fn handed_over_from(&mut self, is_media: bool) -> &mut Traffic {
+        match is_media {
+            true => &mut self.from_media,
+            false => &mut self.handed_over,
+        }
     }
 
     pub(crate) fn refuse(&mut self, refusal: Refusal) {

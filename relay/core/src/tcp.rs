@@ -435,7 +435,7 @@ impl Relay {
             .check(peer, |_| other.is_some())
             .map_err(Refusal::Forbidden)?;
         // Media ports are UDP ports; what listens at the same numbers over TCP is something else.
-        if route == Route::Media {
+        if matches!(route, Route::Media(_)) {
             return Err(Refusal::Forbidden(Denial::OwnAddress));
         }
         Ok((route, other))

@@ -1,5 +1,6 @@
 //! What an operator decides about the relay.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -615,7 +616,7 @@ impl Config {
                     allow: networks(&self.peers_allow, "peers_allow")?,
                     deny: networks(&self.peers_deny, "peers_deny")?,
                     own,
-                    media: Vec::new(), // Told once there is an SFU.
+                    media: BTreeMap::new(), // Told once there is an SFU.
                 },
                 alternates: Alternates {
                     servers: self.alternate_servers.clone(),

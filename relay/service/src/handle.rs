@@ -1,7 +1,9 @@
 //! Starts the relay's threads, and talks to them.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -13,7 +15,10 @@ use rand::SeedableRng;
 use rand::rngs::{StdRng, SysRng};
 use relay_core::{Credentials, FiveTuple, Owners, Path, Refusal, Stats, Transport, UsageByAccount};
 use sockets::burst;
-use tokio::io::{AsyncRead, AsyncWrite};
+use sockets::handover::{End, OwnerOf};
+use sockets::wake::Waker;
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
@@ -127,6 +132,9 @@ impl Relay {
             crew.threads.push(worker.spawn(core.copied())?);
         }
 
+        let waker = Waker::new().context("no eventfd")?;
+        let wakers = workers.iter().map(Remote::waker);
+        let wakers = wakers.chain([waker.clone().into()]).collect();
         let udp_listeners = std::mem::take(&mut sockets.udp_control);
         let left_behind = Arc::new(Mutex::new(UsageByAccount::new()));
         let left = left_behind.clone();
@@ -136,8 +144,10 @@ impl Relay {
             dtls,
             inbox,
             requests,
+            waker,
             stopping: stopping.clone(),
         };
+        let owned = owners.clone();
         thread::Builder::new()
             .name("relay".to_owned())
             .spawn(move || {
@@ -158,6 +168,8 @@ impl Relay {
             stopped,
             left: left_behind,
             addresses,
+            wakers,
+            owners: owned,
         })
     }
 }
@@ -171,6 +183,9 @@ pub struct Handle {
     /// What the relay leaves behind of usage when it ends.
     left: Arc<Mutex<UsageByAccount>>,
     addresses: Addresses,
+    /// Of each worker, and then of the control thread.
+    wakers: Vec<std::task::Waker>,
+    owners: Arc<Owners>,
 }
 
 /// The addresses in use, in the order of the settings; a port that was 0 is filled in.
@@ -192,7 +207,7 @@ enum Command {
     Credentials(Credentials, Done),
     Reconfigure(Box<Settings>, Credentials, Done),
     PublicIps(Vec<IpAddr>, oneshot::Sender<Vec<IpAddr>>),
-    MediaPeers(Vec<SocketAddr>, Done),
+    Media(Vec<End>, BTreeMap<SocketAddr, usize>, Done),
     Draining(bool, Done),
 }
 
@@ -292,10 +307,25 @@ impl Handle {
     }
 
     /// Lets clients reach `media` as peers, though they are addresses of this server, and whatever the lists of peers say: the UDP
-    /// ports at which the SFU of this process takes media, as clients are told them. What is sent there stays in this machine.
-    pub async fn set_media_peers(&self, media: Vec<SocketAddr>) {
-        let told = self.tell(|done| Command::MediaPeers(media, done));
+    /// ports at which the SFU of this process takes media, as clients are told them, and its thread that serves each. What is sent
+    /// there is handed over in memory by `ends`, one for each of [`wakers`](Self::wakers), and so are the answers; nothing of it
+    /// touches a network.
+    pub async fn connect_media(&self, ends: Vec<End>, media: BTreeMap<SocketAddr, usize>) {
+        let told = self.tell(|done| Command::Media(ends, media, done));
         told.await.ok(); // Without a relay nobody is relayed.
+    }
+
+    /// What wakes each thread that hands payloads over, in their order.
+    #[must_use]
+    pub fn wakers(&self) -> &[std::task::Waker] {
+        &self.wakers
+    }
+
+    /// Tells which of those threads an Allocation is with, to whom what is for its client may be handed.
+    #[must_use]
+    pub fn owner_of(&self) -> OwnerOf {
+        let owners = self.owners.clone();
+        Arc::new(move |relayed| owners.get(relayed))
     }
 
     /// Has something changed, and waits until it holds.
@@ -441,6 +471,8 @@ struct Control {
     dtls: Option<Certificates>,
     inbox: mpsc::Receiver<Command>,
     requests: mpsc::Receiver<Event>,
+    /// Wakes the thread for what the SFU hands over.
+    waker: Arc<Waker>,
     stopping: CancellationToken,
 }
 
@@ -500,8 +532,13 @@ async fn run(shard: Rc<Shard>, control: Control) -> anyhow::Result<()> {
         dtls,
         mut inbox,
         mut requests,
+        waker,
         stopping,
     } = control;
+    let media = waker.event().as_fd().try_clone_to_owned()?;
+    // SAFETY: the descriptor is open and the same for as long as the AsyncFd has it.
+    let media = unsafe { AsyncFd::register_with_interest(media, Interest::READABLE) }?;
+    tokio::task::spawn_local(take_in_media(shard.clone(), media, waker));
     for listener in sockets.tcp {
         let listener = TcpListener::from_std(listener)?;
         tokio::task::spawn_local(accept_all(shard.clone(), listener, None));
@@ -572,8 +609,8 @@ async fn run(shard: Rc<Shard>, control: Control) -> anyhow::Result<()> {
             Command::PublicIps(ips, reply) => {
                 reply.send(shard.set_public_ips(&ips)).ok();
             }
-            Command::MediaPeers(media, done) => {
-                shard.set_media_peers(media);
+            Command::Media(ends, media, done) => {
+                shard.connect_media(ends, media);
                 done.send(()).ok();
             }
             Command::Draining(draining, done) => {
@@ -606,6 +643,16 @@ impl Exhausted {
             self.refused = refused;
             self.said = Some(now);
         }
+    }
+}
+
+/// Takes in what the SFU hands over for clients on streams, when it calls.
+async fn take_in_media(shard: Rc<Shard>, event: AsyncFd<OwnedFd>, waker: Arc<Waker>) {
+    while let Ok(mut called) = event.readable().await {
+        // Whoever calls after this is seen by the next turn.
+        called.clear_ready();
+        waker.hear();
+        shard.receive_from_media();
     }
 }
 

@@ -1,13 +1,14 @@
 //! The relay's sockets: UDP, TCP, TLS and DTLS clients in front of [`relay_core::Relay`].
 //!
 //! ```text
-//! UDP listeners ──▶ Worker ─ Path ───┬─ relayed ports ── peers
-//!                   (one for each core) └─ another client of the same relay
+//! UDP listeners ──▶ Worker ─ Path ──────┬─ relayed ports ── peers
+//!                   (one for each core) ├─ another client of the same relay
+//!                     │                 └─ the SFU of this process, in memory
 //!                     │ requests  ▲ what was decided
 //!                     ▼           │
 //! TCP listeners ─┬─▶ Shard ─ Relay ──┬─ relayed ports ── peers
-//! TLS listeners ─┤   (one thread)    └─ another client of the same relay
-//! accept_stream ─┤
+//! TLS listeners ─┤   (one thread)    ├─ another client of the same relay
+//! accept_stream ─┤                  └─ the SFU of this process, in memory
 //! DTLS sessions ─┘
 //! ```
 //!

@@ -23,6 +23,8 @@ pub(crate) async fn publish(shard: &Shard) -> Stats {
         .absolute(shard.dropped.udp.get() + figures.socket_full);
     counter!("relay_dropped_total", "cause" => "handed_over_full")
         .absolute(figures.handed_over_full);
+    counter!("relay_dropped_total", "cause" => "media_full")
+        .absolute(shard.dropped.media_full.get() + figures.media_full);
     counter!("relay_dropped_total", "cause" => "requests_full").absolute(figures.requests_full);
     counter!("relay_dropped_total", "cause" => "queue_full")
         .absolute(shard.dropped.queue_full.get());
@@ -93,6 +95,12 @@ fn publish_stats(stats: &Stats) {
     }
     counter!("relay_handed_over_packets_total").absolute(stats.handed_over.packets);
     counter!("relay_handed_over_bytes_total").absolute(stats.handed_over.bytes);
+    for (direction, Traffic { packets, bytes }) in
+        [("to_sfu", stats.to_media), ("from_sfu", stats.from_media)]
+    {
+        counter!("relay_media_packets_total", "direction" => direction).absolute(packets);
+        counter!("relay_media_bytes_total", "direction" => direction).absolute(bytes);
+    }
     counter!("relay_icmp_indications_total").absolute(stats.icmp_indications);
     for ((cause, code), count) in &stats.refusals {
         counter!("relay_refusals_total", "cause" => *cause, "code" => code_name(*code))

@@ -2,7 +2,7 @@
 //! them, and between the core and the workers; decides nothing.
 
 use std::cell::{Cell, Ref, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
@@ -25,6 +25,7 @@ use crate::tcp::Tcp;
 use crate::worker::{Batch, Command, Event, Figures, Listener, Remote};
 use crate::{udp, xdp};
 use sockets::burst::{self, Inbox, RECEIVED_MAX};
+use sockets::handover::{End, Label, Receivers, Senders};
 
 /// Room in front of every received packet for the longest prefix a core writes there.
 pub(crate) const HEADROOM: usize = Prefix::LEN_MAX;
@@ -52,6 +53,8 @@ pub(crate) struct Shard {
     /// The worker whose packet is being handled: what follows from it goes back there.
     serving: Cell<Option<usize>>,
     ports: Ports,
+    to_media: RefCell<Senders>,
+    from_media: RefCell<Receivers>,
     senders: RefCell<HashMap<FiveTuple, Rc<Sender>>>,
     streams_by_address: RefCell<HashMap<IpAddr, usize>>,
     /// What TCP Allocations hold.
@@ -76,6 +79,8 @@ pub(crate) struct Dropped {
     pub(crate) too_long: Cell<u64>,
     /// The queue of a stream was full.
     pub(crate) queue_full: Cell<u64>,
+    /// The SFU had no room.
+    pub(crate) media_full: Cell<u64>,
     /// Streams refused since there were too many.
     pub(crate) streams: Cell<u64>,
     /// DTLS clients that lost their place before their handshake was over.
@@ -100,6 +105,8 @@ impl Shard {
             owners,
             offload: RefCell::new(offload),
             serving: Cell::new(None),
+            to_media: RefCell::default(),
+            from_media: RefCell::default(),
             senders: RefCell::default(),
             streams_by_address: RefCell::default(),
             tcp: Tcp::default(),
@@ -220,6 +227,26 @@ impl Shard {
                 self.forward_payload(&forward, payload);
             }
         }
+    }
+
+    /// Takes in what the SFU has handed over, which is no more than rings hold.
+    pub(crate) fn receive_from_media(self: &Rc<Self>) {
+        let mut from_media = self.from_media.borrow_mut();
+        from_media.look();
+        from_media.read(|burst| {
+            let Label { relayed, media, .. } = burst.label;
+            for payload in burst.into_datagrams() {
+                let (now, len) = (Instant::now(), payload.len());
+                let forward = self
+                    .relay
+                    .borrow_mut()
+                    .handle_handed_over(now, relayed, media, len);
+                self.apply_outputs();
+                if let Some(forward) = forward {
+                    self.forward_payload(&forward, payload);
+                }
+            }
+        });
     }
 
     /// Receives what waits at a relayed port, as far as its turn goes; `false` where there may be
@@ -357,8 +384,19 @@ impl Shard {
         unknown
     }
 
-    /// Lets peers be reached at these UDP ports of this process.
-    pub(crate) fn set_media_peers(self: &Rc<Self>, media: Vec<SocketAddr>) {
+    /// Reaches the SFU by `ends`, those of the workers and then this thread's own, and lets peers be reached at its ports.
+    pub(crate) fn connect_media(
+        self: &Rc<Self>,
+        mut ends: Vec<End>,
+        media: BTreeMap<SocketAddr, usize>,
+    ) {
+        if let Some(own) = ends.pop() {
+            self.to_media.replace(own.senders);
+            self.from_media.replace(own.receivers);
+        }
+        for (worker, end) in self.workers.iter().zip(ends) {
+            worker.tell(vec![Command::Media(end)]);
+        }
         self.relay.borrow_mut().set_media_peers(media);
         self.tell_peers();
     }
@@ -542,6 +580,24 @@ impl Shard {
                 match dont_fragment {
                     false => self.send_datagram(&*socket, *to, bytes),
                     true => self.send_whole(*port, &socket, *to, bytes),
+                }
+            }
+            Forward::ToMedia {
+                thread,
+                from,
+                to,
+                payload,
+            } => {
+                let label = Label {
+                    relayed: *from,
+                    media: *to,
+                    segment: payload.len(),
+                };
+                let bytes = &buffer[start + payload.start..start + payload.end];
+                let mut to_media = self.to_media.borrow_mut();
+                match to_media.write(*thread, label, bytes) {
+                    Ok(()) => to_media.wake(),
+                    Err(_) => self.dropped.media_full.update(|count| count + 1),
                 }
             }
             Forward::ToClient {

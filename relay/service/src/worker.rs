@@ -4,7 +4,7 @@
 //! ```text
 //! listeners ──▶ ┌────────┐ ──▶ relayed ports        control thread: requests there,
 //!               │ Worker │                          what was decided back ([`Command`])
-//! clients   ◀── └────────┘ ◀── relayed ports        other workers: payloads handed over
+//! clients   ◀── └────────┘ ◀── relayed ports        other workers, the SFU: payloads handed over
 //! ```
 //!
 //! The listeners of all workers share their addresses (SO_REUSEPORT), and the kernel chooses one by
@@ -14,14 +14,12 @@
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
 use anyhow::Context;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use relay_core::{
     FiveTuple, Forward, Path, PathUpdate, PeerPolicy, RelayPort, Stats, Transport, Way,
 };
@@ -31,8 +29,10 @@ use crate::icmp::{self, Said};
 use crate::outgoing::{Exit, Outgoing};
 use crate::udp;
 use sockets::burst::{Inbox, RECEIVED_MAX};
+use sockets::handover::{End, Label, Receivers, Senders};
 use sockets::pace::{NAP, Pace};
 use sockets::thread::settle;
+use sockets::wake::Waker;
 
 /// How many sockets one call tells about.
 const EVENTS_MAX: usize = 256;
@@ -70,6 +70,8 @@ pub(crate) enum Command {
     Send(FiveTuple, Vec<u8>),
     /// Other peers may be reached from now on.
     Peers(PeerPolicy),
+    /// The SFU is reached by this from now on.
+    Media(End),
     /// Tell the counters.
     Figures(oneshot::Sender<Figures>),
     /// End.
@@ -96,6 +98,8 @@ pub(crate) struct Figures {
     pub(crate) socket_full: u64,
     /// Payloads another thread had no room for.
     pub(crate) handed_over_full: u64,
+    /// Payloads the SFU had no room for.
+    pub(crate) media_full: u64,
     /// Requests the control thread had no room for.
     pub(crate) requests_full: u64,
     /// Datagrams to be kept whole that no interface takes.
@@ -109,6 +113,7 @@ impl Figures {
         self.stats += &other.stats;
         self.socket_full += other.socket_full;
         self.handed_over_full += other.handed_over_full;
+        self.media_full += other.media_full;
         self.requests_full += other.requests_full;
         self.too_long += other.too_long;
         self.requests_waiting = self.requests_waiting.max(other.requests_waiting);
@@ -122,7 +127,7 @@ pub(crate) struct Batch {
     payloads: Vec<HandedOver>,
 }
 
-/// Where a payload goes, and how long it is.
+/// Where a payload goes and comes from, and how long it is.
 #[derive(Clone, Copy)]
 struct HandedOver {
     to: SocketAddr,
@@ -131,7 +136,7 @@ struct HandedOver {
 }
 
 impl Batch {
-    /// Each payload with the relayed addresses it goes to and comes from.
+    /// Each payload with the relayed address it goes to, and the one or the media port it comes from.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (SocketAddr, SocketAddr, &[u8])> {
         let mut rest = &self.bytes[..];
         self.payloads.iter().map(move |handed| {
@@ -139,30 +144,6 @@ impl Batch {
             (payload, rest) = rest.split_at(handed.len);
             (handed.to, handed.from, payload)
         })
-    }
-}
-
-/// Wakes a worker that waits for its sockets.
-struct Waker {
-    event: EventFd,
-    /// Somebody has called and was not heard yet.
-    called: AtomicBool,
-}
-
-impl Waker {
-    fn wake(&self) {
-        // The counter can't overflow: it is written once between two readings.
-        if !self.called.swap(true, Ordering::AcqRel)
-            && let Err(error) = self.event.write(1)
-        {
-            tracing::error!(%error, "Relay thread not woken");
-        }
-    }
-
-    fn hear(&self) {
-        self.event.read().ok(); // Empty after an early hearing.
-        // What was sent before the call is seen after this.
-        self.called.swap(false, Ordering::AcqRel);
     }
 }
 
@@ -183,7 +164,12 @@ impl Remote {
     }
 
     pub(crate) fn wake(&self) {
-        self.waker.wake();
+        self.waker.call();
+    }
+
+    /// Wakes the worker, for those who leave what they have for it elsewhere.
+    pub(crate) fn waker(&self) -> std::task::Waker {
+        self.waker.clone().into()
     }
 }
 
@@ -196,11 +182,7 @@ pub(crate) struct Inlets {
 
 /// A worker to start, and how to reach it.
 pub(crate) fn connect() -> anyhow::Result<(Remote, Inlets)> {
-    let event = EventFd::from_value_and_flags(0, EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC);
-    let waker = Arc::new(Waker {
-        event: event.context("no eventfd")?,
-        called: AtomicBool::new(false),
-    });
+    let waker = Waker::new().context("no eventfd")?;
     let (commands, commands_in) = std::sync::mpsc::channel();
     let (handed_over, handed_over_in) = std::sync::mpsc::sync_channel(HANDED_OVER_MAX);
     let remote = Remote {
@@ -243,6 +225,8 @@ pub(crate) struct Worker {
     workers: Vec<Remote>,
     /// What goes to each owner, by its number; the last is the control thread.
     batches: Vec<Batch>,
+    to_media: Senders,
+    from_media: Receivers,
     outgoing: Outgoing,
     figures: Figures,
 }
@@ -260,7 +244,7 @@ impl Worker {
     ) -> anyhow::Result<Worker> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).context("no epoll")?;
         let readable = |token| EpollEvent::new(EpollFlags::EPOLLIN, token);
-        epoll.add(&inlets.waker.event, readable(WAKER))?;
+        epoll.add(inlets.waker.event(), readable(WAKER))?;
         for (at, listener) in listeners.iter().enumerate() {
             epoll.add(&listener.socket, readable(LISTENERS + at as u64))?;
         }
@@ -275,6 +259,8 @@ impl Worker {
             control,
             workers,
             batches: (0..owners).map(|_| Batch::default()).collect(),
+            to_media: Senders::default(),
+            from_media: Receivers::default(),
             outgoing: Outgoing::default(),
             figures: Figures::default(),
         })
@@ -316,9 +302,10 @@ impl Worker {
             for event in &events[..ready] {
                 match event.data() {
                     WAKER => {
-                        if !self.obey(now) {
+                        let Some(handed) = self.obey(now) else {
                             return Ok(());
-                        }
+                        };
+                        received += handed;
                     }
                     token if token >= LISTENERS => {
                         received += self.receive_from_clients(place(token), now, &mut inbox);
@@ -344,28 +331,51 @@ impl Worker {
         }
     }
 
-    /// Carries out what other threads ask for; `false` when that is to stop.
-    fn obey(&mut self, now: Instant) -> bool {
+    /// Carries out what other threads ask for; returns how many datagrams the SFU had, or `None` when it is to stop.
+    fn obey(&mut self, now: Instant) -> Option<usize> {
         self.inlets.waker.hear();
         if !self.obey_commands(now) {
-            return false;
+            return None;
         }
+        let received = self.receive_from_media(now)?;
         // Bounded, so that others have their turn.
         for _ in 0..HANDED_OVER_MAX {
             let Ok(batch) = self.inlets.handed_over.try_recv() else {
-                return true;
+                return Some(received);
             };
             // Whoever handed it over knew of what was told before.
             if !self.obey_commands(now) {
-                return false;
+                return None;
             }
             for (to, from, payload) in batch.iter() {
                 let way = self.path.handle_handed_over(now, to, from, payload.len());
                 self.follow(way, payload);
             }
         }
-        self.inlets.waker.wake();
-        true
+        self.inlets.waker.call();
+        Some(received)
+    }
+
+    /// Takes in what the SFU has handed over, which is no more than rings hold; returns how many datagrams that was, or `None`
+    /// when it is to stop.
+    fn receive_from_media(&mut self, now: Instant) -> Option<usize> {
+        // It may have been sent here by what was told before.
+        if self.from_media.look() && !self.obey_commands(now) {
+            return None;
+        }
+        let mut from_media = std::mem::take(&mut self.from_media);
+        let mut datagrams = 0;
+        from_media.read(|burst| {
+            let Label { relayed, media, .. } = burst.label;
+            for payload in burst.into_datagrams() {
+                datagrams += 1;
+                let len = payload.len();
+                let way = self.path.handle_handed_over(now, relayed, media, len);
+                self.follow(way, payload);
+            }
+        });
+        self.from_media = from_media;
+        Some(datagrams)
     }
 
     fn obey_commands(&mut self, now: Instant) -> bool {
@@ -392,6 +402,10 @@ impl Worker {
                         }
                     }
                     Command::Peers(peers) => self.path.set_peers(peers),
+                    Command::Media(end) => {
+                        self.to_media = end.senders;
+                        self.from_media = end.receivers;
+                    }
                     Command::Figures(reply) => {
                         self.figures.stats = self.path.stats().clone();
                         self.figures.requests_waiting =
@@ -550,6 +564,20 @@ impl Worker {
                     self.put(Exit::Listener(at), to.client, &parts);
                 }
             }
+            Way::Forward(Forward::ToMedia {
+                thread,
+                from,
+                to,
+                payload,
+            }) => {
+                let label = Label {
+                    relayed: from,
+                    media: to,
+                    segment: payload.len(),
+                };
+                let handed = self.to_media.write(thread, label, &packet[payload]);
+                self.figures.media_full += u64::from(handed.is_err());
+            }
             Way::HandOver {
                 owner,
                 to,
@@ -612,6 +640,7 @@ impl Worker {
 
     /// Gives what was collected for other threads to them.
     fn hand_over(&mut self) {
+        self.to_media.wake();
         for (owner, batch) in self.batches.iter_mut().enumerate() {
             if batch.payloads.is_empty() {
                 continue;

@@ -228,7 +228,7 @@ fn describe(policy: &PeerPolicy, check: &'static str, rule: Rule<'_>, peer: Endp
             "an own relayed address, which is reached in memory while an Allocation lives behind it"
                 .to_owned()
         }
-        Rule::Media => "a media port of the SFU in this process".to_owned(),
+        Rule::Media(_) => "a media port of the SFU in this process".to_owned(),
         Rule::Denied(entry) => format!("`peers_deny` holds {entry}"),
         Rule::Allowed(entry) => format!("`peers_allow` holds {entry}"),
         Rule::Own => "an address of this server with no live Allocation behind it".to_owned(),

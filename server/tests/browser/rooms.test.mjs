@@ -9,12 +9,35 @@ import { eventually } from './lib/wait.mjs';
 story('who gets nowhere but to the relay is in the Room through it', {}, async (world) => {
   const chromium = await world.browser('chromium');
   const alice = await meets(world, chromium, 'Alice', { at: '/?relay=1' });
-  const bob = await meets(world, chromium, 'Bob');
+  const bob = await meets(world, chromium, 'Bob', { at: '/?relay=1' });
   for (const person of [alice, bob]) await seesPictures(person, 1);
-  const [{ local, remote }] = await alice.media();
-  assert.match(local, /^relay\//);
-  assert.match(remote, /^host\/udp/);
+  for (const person of [alice, bob]) {
+    const [{ local, remote }] = await person.media();
+    assert.match(local, /^relay\//);
+    assert.match(remote, /^host\/udp/);
+  }
+  // Relay and SFU hand all of it over in memory: no socket of the SFU has seen a datagram.
+  const figure = await figures(world);
+  for (const direction of ['in', 'out']) {
+    const packets = figure(`sfu_packets_total{direction="${direction}"}`);
+    assert.ok(packets > 100, `${packets} packets ${direction}`);
+    assert.equal(figure(`sfu_relayed_packets_total{direction="${direction}"}`), packets);
+  }
+  assert.equal(figure('sfu_send_calls_total'), 0);
+  assert.ok(figure('relay_media_packets_total{direction="to_sfu"}') > 100);
+
+  // Somebody with a way of their own meets them all the same.
+  const carol = await meets(world, chromium, 'Carol');
+  for (const person of [alice, bob, carol]) await seesPictures(person, 2);
+  assert.ok((await figures(world))('sfu_send_calls_total') > 0);
 });
+
+/** What the server has counted, by name and labels. */
+async function figures(world) {
+  const text = await (await fetch(new URL('/metrics', world.server.url))).text();
+  const counted = new Map(text.split('\n').map((line) => line.split(' ')));
+  return (name) => Number(counted.get(name) ?? NaN);
+}
 
 story('messages of an application go to everybody or to some, reliable or not, in Chromium and Firefox', {}, async (world) => {
   const people = [];

@@ -1,11 +1,16 @@
-//! Rooms through the whole server: the answer of a real SFU, and a drain that lets them end.
+//! Rooms through the whole server: the answer of a real SFU, the relay's way to it, and a drain that lets them end.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Parser;
 use futures_util::{SinkExt, StreamExt};
 use offhook::cli::{Cli, Command};
 use offhook::commands;
+use relay_service::client::{Client, ClientError};
+use relay_stun::{
+    AttributeType, Class, IntegrityKey, IntegrityKind, Message as Stun, MessageWriter, Method,
+};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -150,6 +155,76 @@ async fn people_meet_in_a_room_and_are_told_where_its_media_is() {
     assert_eq!(gina.join().await["role"], "speaker");
     let news = alice.next("room.participant").await;
     assert_eq!(news["data"]["participant"]["name"], "Gina");
+    t.server.stop().await;
+}
+
+/// Asks the SFU at `media`, as ICE does, whether this way leads there; returns from where it was asked, as it says.
+async fn checks(
+    client: &mut Client,
+    media: SocketAddr,
+    user: &str,
+    password: &str,
+) -> Result<Option<SocketAddr>, ClientError> {
+    let mut buffer = [0; 200];
+    let writer = MessageWriter::new(&mut buffer, Class::Request, Method::BINDING, [7; 12]);
+    let request = writer
+        .attribute(AttributeType::USERNAME, user.as_bytes())
+        .attribute(AttributeType(0x0024), &[0, 0, 1, 0]) // PRIORITY
+        .attribute(AttributeType(0x802A), &[0; 8]) // ICE-CONTROLLING
+        .integrity(IntegrityKind::Sha1, &IntegrityKey::short_term(password))
+        .fingerprint()
+        .finish()
+        .unwrap();
+    client.channel_bind(0x4000, media).await?;
+    client.send_channel(0x4000, request).await?;
+    let answer = timeout(PATIENCE, client.receive()).await.unwrap()?;
+    let answer = Stun::parse(&answer.payload).unwrap();
+    assert_eq!(answer.class(), Class::Success);
+    Ok(answer.xor_address(AttributeType::XOR_MAPPED_ADDRESS))
+}
+
+#[tokio::test]
+async fn the_relay_reaches_the_sfu_in_memory_at_an_address_no_packet_could_go_to() {
+    let t = TestServer::local_with(|config| {
+        config.sfu.listen_ips = vec!["127.0.0.1".parse().unwrap()];
+        config.sfu.public_ips = vec!["203.0.113.7".parse().unwrap()];
+        config.sfu.threads = 2;
+    })
+    .await;
+    let alice = json!({ "name": "Alice" });
+    let (mut alice, _) = Person::arrive(&t, 1, "/demo/sign-in", &alice).await;
+    let joined = alice.join().await;
+    let sdp = joined["sdp"].as_str().unwrap();
+    let value = |name: &str| {
+        let found = sdp.lines().find_map(|line| line.strip_prefix(name));
+        found.unwrap_or_else(|| panic!("no {name} in {sdp}"))
+    };
+    let candidate = sdp.lines().find_map(|line| {
+        let fields: Vec<_> = line.strip_prefix("a=candidate:")?.split(' ').collect();
+        fields[2].eq_ignore_ascii_case("udp").then_some(fields)
+    });
+    let candidate = candidate.unwrap();
+    let media: SocketAddr = format!("{}:{}", candidate[4], candidate[5])
+        .parse()
+        .unwrap();
+    assert_eq!(media.ip().to_string(), "203.0.113.7");
+    let (user, password) = (
+        format!("{}:abcd", value("a=ice-ufrag:")),
+        value("a=ice-pwd:"),
+    );
+
+    for mut client in [t.turn_udp().await, t.turn(t.connect().await)] {
+        let relayed = client.allocate(None).await.unwrap().relayed;
+        let seen = checks(&mut client, media, &user, password).await.unwrap();
+        assert_eq!(seen, relayed);
+        // Nothing else at that address is.
+        let beside = SocketAddr::new(media.ip(), media.port() ^ 1024);
+        let refused = client.channel_bind(0x4001, beside).await;
+        assert!(
+            matches!(refused, Err(ClientError::Refused(code)) if code.0 == 403),
+            "{refused:?}"
+        );
+    }
     t.server.stop().await;
 }
 

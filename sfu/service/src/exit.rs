@@ -1,4 +1,4 @@
-//! The sockets of a shard, and what waits to leave by them.
+//! All ways out of a shard, and what waits to leave by them: [doors](crate::doors), and streams of clients that can't send UDP.
 
 use std::net::{SocketAddr, UdpSocket};
 
@@ -6,16 +6,11 @@ use slab::Slab;
 use str0m::net::Transmit;
 use tokio::sync::mpsc;
 
+use crate::doors::{self, Doors, Relay};
 use crate::outgoing::{Outgoing, Sent, Way};
 
-/// A socket, and what clients know it by.
-pub(crate) struct Door {
-    /// As the internet calls it.
-    pub(crate) public: SocketAddr,
-}
-
 /// Numbers of streams among the sockets begin here.
-const STREAMS: usize = 1 << 16;
+const STREAMS: usize = doors::PLACES;
 
 /// The most streams of a shard.
 const STREAMS_MAX: usize = 4096;
@@ -28,16 +23,14 @@ struct Stream {
 
 /// Where datagrams leave.
 pub(crate) struct Exit {
-    sockets: Vec<UdpSocket>,
-    doors: Vec<Door>,
+    doors: Doors,
     streams: Slab<Stream>,
     outgoing: Outgoing,
 }
 
 impl Exit {
-    pub(crate) fn new(sockets: Vec<UdpSocket>, doors: Vec<Door>) -> Self {
+    pub(crate) fn new(doors: Doors) -> Self {
         Self {
-            sockets,
             doors,
             streams: Slab::new(),
             outgoing: Outgoing::new(),
@@ -45,17 +38,27 @@ impl Exit {
     }
 
     pub(crate) fn sockets(&self) -> &[UdpSocket] {
-        &self.sockets
+        self.doors.sockets()
     }
 
-    /// What a socket is known by; `None` of a stream.
+    /// Leads to the relay of this process, too.
+    pub(crate) fn connect_relay(&mut self, relay: Relay) {
+        self.doors.connect(relay);
+    }
+
+    /// The way of a client of the relay; see [`Doors::relayed`].
+    pub(crate) fn way_of_relayed(&self, media: SocketAddr, relayed: SocketAddr) -> Option<Way> {
+        self.doors.relayed(media, relayed)
+    }
+
+    /// What a way's socket is known by; `None` of a stream.
     pub(crate) fn public(&self, way: Way) -> Option<SocketAddr> {
-        self.doors.get(way.socket).map(|door| door.public)
+        self.doors.public(way)
     }
 
     /// What all sockets are known by.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        self.doors.iter().map(|door| door.public)
+        self.doors.addresses()
     }
 
     /// Takes a stream; returns its number, or `None` where there are too many.
@@ -89,13 +92,13 @@ impl Exit {
 
     /// Where the next datagram is to be written.
     pub(crate) fn space(&mut self) -> &mut [u8] {
-        self.outgoing.space(&self.sockets)
+        self.outgoing.space(&mut self.doors)
     }
 
     /// Lets the first `len` bytes of [`space`](Self::space) leave.
     pub(crate) fn put(&mut self, way: Way, len: usize) {
         let Some(number) = way.socket.checked_sub(STREAMS) else {
-            self.outgoing.put(way, len, &self.sockets);
+            self.outgoing.put(way, len, &mut self.doors);
             return;
         };
         let datagram = self.outgoing.written(len).to_vec();
@@ -126,9 +129,10 @@ impl Exit {
         }
     }
 
-    /// Sends what waits.
+    /// Sends what waits, at the end of a turn.
     pub(crate) fn flush(&mut self) {
-        self.outgoing.flush(&self.sockets);
+        self.outgoing.flush(&mut self.doors);
+        self.doors.wake();
     }
 
     pub(crate) fn sent(&self) -> Sent {

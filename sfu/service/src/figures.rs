@@ -58,6 +58,10 @@ causes! {
     Plain = "plain",
     /// A socket had no room.
     SocketFull = "socket_full",
+    /// The relay of this process had no room.
+    RelayFull = "relay_full",
+    /// Its receiver was a client of the relay of this process, whose Allocation is no more.
+    RelayGone = "relay_gone",
     }
 }
 
@@ -108,6 +112,10 @@ pub struct Figures {
     pub bytes_out: u64,
     /// Calls of the system it took to send them.
     pub calls_out: u64,
+    /// Of those that came in, the ones the relay of this process handed over.
+    pub relayed_in: u64,
+    /// Of those that left, the ones handed to it.
+    pub relayed_out: u64,
     /// Turns of the loop.
     pub turns: u64,
     /// Microseconds the loop was at work.
@@ -226,6 +234,8 @@ impl Figures {
         self.packets_out += other.packets_out;
         self.bytes_out += other.bytes_out;
         self.calls_out += other.calls_out;
+        self.relayed_in += other.relayed_in;
+        self.relayed_out += other.relayed_out;
         self.turns += other.turns;
         self.busy_micros += other.busy_micros;
         self.panics += other.panics;
@@ -259,6 +269,9 @@ impl Figures {
         ] {
             counter!("sfu_packets_total", "direction" => direction).absolute(packets);
             counter!("sfu_bytes_total", "direction" => direction).absolute(bytes);
+        }
+        for (direction, packets) in [("in", self.relayed_in), ("out", self.relayed_out)] {
+            counter!("sfu_relayed_packets_total", "direction" => direction).absolute(packets);
         }
         counter!("sfu_send_calls_total").absolute(self.calls_out);
         counter!("sfu_turns_total").absolute(self.turns);

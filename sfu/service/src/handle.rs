@@ -1,9 +1,11 @@
 //! Starts the SFU's threads, and talks to them.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Waker;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,12 +17,14 @@ use model::plain::{Attach, End, NoSeat, Seat};
 use rand::SeedableRng;
 use rand::rngs::{StdRng, SysRng};
 use sockets::burst;
+use sockets::handover::{self, OwnerOf};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::exit::{Door, Exit};
+use crate::doors::Doors;
+use crate::exit::Exit;
 use crate::figures::Figures;
 use crate::outbox::Outbox;
 use crate::peer::Identity;
@@ -79,8 +83,11 @@ impl Sfu {
             .flatten()
             .map(|(address, _)| *address)
             .collect();
-        let told = |address: &SocketAddr| config.public(*address);
-        let addresses_told = addresses.iter().map(told).collect();
+        let ports_of = |(number, sockets): (usize, &Vec<(SocketAddr, UdpSocket)>)| {
+            let told = sockets.iter().map(|(address, _)| config.public(*address));
+            told.map(|address| (address, number)).collect::<Vec<_>>()
+        };
+        let media_ports = sockets.iter().enumerate().flat_map(ports_of).collect();
         let identity = Identity::new()?;
         let shared = Arc::new(Shared::default());
         let config = Arc::new(config.clone());
@@ -92,12 +99,9 @@ impl Sfu {
         };
         for (number, sockets) in sockets.into_iter().enumerate() {
             let (remote, inlet) = waker::connect(COMMANDS_MAX).context("no eventfd")?;
-            let door = |(local, _): &(SocketAddr, UdpSocket)| Door {
-                public: config.public(*local),
-            };
-            let doors = sockets.iter().map(door).collect();
-            let sockets = sockets.into_iter().map(|(_, socket)| socket).collect();
-            let exit = Exit::new(sockets, doors);
+            let sockets = sockets.into_iter();
+            let doors = sockets.map(|(local, socket)| (socket, config.public(local)));
+            let exit = Exit::new(Doors::new(doors.collect()));
             let outbox = Outbox::new(start.events.clone());
             let (config, shared) = (config.clone(), shared.clone());
             let rooms = Rooms::new(
@@ -145,7 +149,7 @@ impl Sfu {
             stopped,
             shared,
             addresses,
-            addresses_told,
+            media_ports,
             streams,
             shards,
         })
@@ -160,7 +164,7 @@ pub struct Handle {
     stopped: CancellationToken,
     shared: Arc<Shared>,
     addresses: Vec<SocketAddr>,
-    addresses_told: Vec<SocketAddr>,
+    media_ports: BTreeMap<SocketAddr, usize>,
     streams: Vec<Remote<StreamEvent>>,
     shards: Vec<Remote<Command>>,
 }
@@ -206,10 +210,26 @@ impl Handle {
         &self.addresses
     }
 
-    /// The same as clients are told them: those of `sfu.public_ips` where that is set.
+    /// The same as clients are told them, those of `sfu.public_ips` where that is set, with the thread that serves each, by its place
+    /// among the [`wakers`](Self::wakers): to whom the relay of this process hands over what its clients send there.
     #[must_use]
-    pub fn udp_addresses_told(&self) -> &[SocketAddr] {
-        &self.addresses_told
+    pub fn media_ports(&self) -> BTreeMap<SocketAddr, usize> {
+        self.media_ports.clone()
+    }
+
+    /// What wakes each thread that serves Rooms, in their order.
+    #[must_use]
+    pub fn wakers(&self) -> Vec<Waker> {
+        self.shards.iter().map(Remote::waker).collect()
+    }
+
+    /// Takes what the relay of this process hands over by `ends`, one for each of [`wakers`](Self::wakers), for datagrams of its
+    /// clients, and hands over what is for them: each to the thread of the relay that `owner_of` names.
+    pub fn connect_relay(&self, ends: Vec<handover::End>, owner_of: &OwnerOf) {
+        for (shard, end) in self.shards.iter().zip(ends) {
+            // One that has ended takes nothing any more.
+            shard.send(Command::Relay(end, owner_of.clone())).ok();
+        }
     }
 
     /// A snapshot of the counters of all shards; all zero once the SFU has ended.

@@ -5,7 +5,7 @@
 //!           ◀─ MediaEvent ───────────────│ Shard: one thread, one port, some Rooms │ ◀─▶ Participants
 //!                                        │  Peer (SDP, ICE, DTLS, SCTP: str0m)     │
 //!                                        │  SRTP (sfu-rtp) ◀─▶ Room (sfu-core)     │
-//!                                        └────────────────────────────────────────┘
+//! relay ◀── rings in memory ────────────▶└────────────────────────────────────────┘
 //! ```
 //!
 //! A Room lives on one shard, so what happens to its packets takes no lock. The library negotiates; from the first byte of SRTP on
@@ -16,6 +16,7 @@ mod choice;
 mod config;
 mod data;
 mod delivery;
+mod doors;
 mod exit;
 mod figures;
 mod handle;

@@ -3,10 +3,12 @@
 //! A packet is rewritten and sealed where it leaves from: the buffer's tail ([`Outgoing::space`]), then [`Outgoing::put`]. What
 //! doesn't go with those that wait makes them leave first.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::ops::Range;
 
-use sockets::burst::{self, BURST_LEN_MAX, SEGMENTS_MAX};
+use sockets::burst::{BURST_LEN_MAX, SEGMENTS_MAX};
+
+use crate::doors::Doors;
 
 /// The longest datagram, in bytes.
 pub(crate) const DATAGRAM_LEN_MAX: usize = 2048;
@@ -17,13 +19,13 @@ const BUFFER_LEN: usize = 4 * BURST_LEN_MAX;
 /// Where a datagram leaves from and goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Way {
-    /// The socket, by its place.
+    /// The socket, by its place; streams, and the relay, have places behind those ([`Exit`](crate::exit::Exit)).
     pub(crate) socket: usize,
     /// The receiver.
     pub(crate) to: SocketAddr,
 }
 
-/// What the sockets were given.
+/// What left.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Sent {
     pub(crate) packets: u64,
@@ -32,6 +34,12 @@ pub(crate) struct Sent {
     pub(crate) calls: u64,
     /// Datagrams a socket refused.
     pub(crate) refused: u64,
+    /// Of all datagrams, those handed to the relay.
+    pub(crate) relayed: u64,
+    /// Datagrams the relay had no room for.
+    pub(crate) relay_full: u64,
+    /// Datagrams for Allocations that are no more.
+    pub(crate) relay_gone: u64,
 }
 
 /// Datagrams of equal length for one receiver, one behind the other; the last may be shorter.
@@ -61,16 +69,16 @@ impl Outgoing {
     }
 
     /// Where the next datagram is to be written: [`DATAGRAM_LEN_MAX`] bytes.
-    pub(crate) fn space(&mut self, sockets: &[UdpSocket]) -> &mut [u8] {
+    pub(crate) fn space(&mut self, doors: &mut Doors) -> &mut [u8] {
         if self.waiting.end + DATAGRAM_LEN_MAX > self.buffer.len() {
-            self.flush(sockets);
+            self.flush(doors);
             self.waiting = 0..0;
         }
         &mut self.buffer[self.waiting.end..][..DATAGRAM_LEN_MAX]
     }
 
     /// Lets the first `len` bytes of [`space`](Self::space) leave by `way`, with those that wait where they can leave together.
-    pub(crate) fn put(&mut self, way: Way, len: usize, sockets: &[UdpSocket]) {
+    pub(crate) fn put(&mut self, way: Way, len: usize, doors: &mut Doors) {
         let len = len.min(DATAGRAM_LEN_MAX);
         let goes_with = self.way == Some(way)
             && !self.is_complete
@@ -78,7 +86,7 @@ impl Outgoing {
             && self.count < SEGMENTS_MAX
             && self.waiting.len() + len <= BURST_LEN_MAX;
         if !goes_with {
-            self.flush(sockets);
+            self.flush(doors);
             self.way = Some(way);
             self.segment = len;
         }
@@ -93,59 +101,45 @@ impl Outgoing {
     }
 
     /// Sends what waits, all at once, or one by one where that can't be.
-    pub(crate) fn flush(&mut self, sockets: &[UdpSocket]) {
+    pub(crate) fn flush(&mut self, doors: &mut Doors) {
         let Some(way) = self.way.take() else {
             return;
         };
         let bytes = &self.buffer[self.waiting.clone()];
         self.sent.packets += self.count as u64;
         self.sent.bytes += bytes.len() as u64;
-        if let Some(socket) = sockets.get(way.socket) {
-            let (calls, refused) = send(socket, bytes, self.segment, way.to);
-            self.sent.calls += calls;
-            self.sent.refused += refused;
-        }
+        doors.send(way, bytes, self.segment, self.count, &mut self.sent);
         self.waiting.start = self.waiting.end;
         self.count = 0;
     }
 }
 
-/// Returns how many calls it took, and how many datagrams were refused.
-fn send(socket: &UdpSocket, bytes: &[u8], segment: usize, to: SocketAddr) -> (u64, u64) {
-    let Err(error) = burst::send(socket, bytes, segment, to) else {
-        return (1, 0);
-    };
-    tracing::trace!(%error, "Datagrams not sent");
-    let mut calls = 1;
-    let mut refused = 0;
-    // Longer than the way's MTU, an interface that can't compute checksums, or news of an earlier datagram. A full socket is full
-    // for each of them.
-    for datagram in bytes.chunks(segment.max(1)) {
-        calls += 1;
-        refused += u64::from(burst::send(socket, datagram, segment, to).is_err());
-    }
-    (calls, refused)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::UdpSocket;
+
     use super::*;
 
     fn udp() -> UdpSocket {
         UdpSocket::bind("127.0.0.1:0").unwrap()
     }
 
+    fn door() -> Doors {
+        let address = SocketAddr::from(([192, 0, 2, 1], 10_000));
+        Doors::new(vec![(udp(), address)])
+    }
+
     #[test]
     fn equal_datagrams_for_one_receiver_leave_in_one_call() {
-        let (from, one, other) = (vec![udp()], udp(), udp());
+        let (mut from, one, other) = (door(), udp(), udp());
         let way = |to: &UdpSocket| Way {
             socket: 0,
             to: to.local_addr().unwrap(),
         };
         let mut outgoing = Outgoing::new();
         let mut put = |to: &UdpSocket, byte: u8, len: usize| {
-            outgoing.space(&from)[..len].fill(byte);
-            outgoing.put(way(to), len, &from);
+            outgoing.space(&mut from)[..len].fill(byte);
+            outgoing.put(way(to), len, &mut from);
             outgoing.sent.calls
         };
 
@@ -155,7 +149,7 @@ mod tests {
         assert_eq!(put(&one, 4, 40), 1, "behind a shorter one comes nothing");
         assert_eq!(put(&other, 5, 40), 2, "another receiver");
         assert_eq!(put(&other, 6, 41), 3, "a longer one");
-        outgoing.flush(&from);
+        outgoing.flush(&mut from);
         assert_eq!(
             (
                 outgoing.sent.calls,
@@ -183,7 +177,7 @@ mod tests {
 
     #[test]
     fn the_buffer_begins_anew_before_it_ends() {
-        let (from, to) = (vec![udp()], udp());
+        let (mut from, to) = (door(), udp());
         let way = Way {
             socket: 0,
             to: to.local_addr().unwrap(),
@@ -192,10 +186,10 @@ mod tests {
         let mut buffer = [0; DATAGRAM_LEN_MAX];
         for round in 0..BUFFER_LEN / 1000 * 3 {
             let byte = u8::try_from(round % 251).unwrap();
-            outgoing.space(&from)[..1200].fill(byte);
-            outgoing.put(way, 1200, &from);
+            outgoing.space(&mut from)[..1200].fill(byte);
+            outgoing.put(way, 1200, &mut from);
             if round % 5 == 4 {
-                outgoing.flush(&from);
+                outgoing.flush(&mut from);
                 for earlier in (0..5).rev() {
                     let byte = u8::try_from((round - earlier) % 251).unwrap();
                     assert_eq!(to.recv(&mut buffer).unwrap(), 1200);

@@ -525,6 +525,9 @@ impl Rooms {
         figures.packets_out = sent.packets;
         figures.bytes_out = sent.bytes;
         figures.calls_out = sent.calls;
+        figures.relayed_out = sent.relayed;
         figures.set_dropped(Drop::SocketFull, sent.refused);
+        figures.set_dropped(Drop::RelayFull, sent.relay_full);
+        figures.set_dropped(Drop::RelayGone, sent.relay_gone);
     }
 }

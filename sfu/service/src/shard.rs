@@ -17,11 +17,13 @@ use anyhow::Context;
 use model::media::MediaCommand;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use sockets::burst::{Inbox, RECEIVED_MAX};
+use sockets::handover::{End, Label, OwnerOf, Receivers};
 use sockets::pace::{NAP, Pace};
 use sockets::thread::settle;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
-use crate::figures::Figures;
+use crate::doors::Relay;
+use crate::figures::{Drop, Figures};
 use crate::outgoing::Way;
 use crate::plain::Ask;
 use crate::rooms::Rooms;
@@ -51,6 +53,8 @@ pub(crate) enum Command {
     Media(MediaCommand),
     /// Hand the end of a plain Participant over.
     Attach(Ask),
+    /// Reach clients of the relay by this from now on.
+    Relay(End, OwnerOf),
     /// Tell the counters.
     Figures(oneshot::Sender<Figures>),
     /// End.
@@ -86,6 +90,8 @@ pub(crate) struct Shard {
     epoll: Epoll,
     inlet: Inlet<Command>,
     streams: Receiver<StreamEvent>,
+    /// What the relay hands over.
+    relayed: Receivers,
     rooms: Rooms,
     /// Datagrams of this turn.
     received: usize,
@@ -115,6 +121,7 @@ impl Shard {
             epoll,
             inlet,
             streams,
+            relayed: Receivers::default(),
             rooms,
             received: 0,
         })
@@ -154,7 +161,11 @@ impl Shard {
             match catch_unwind(turn) {
                 Ok(true) => {}
                 Ok(false) => return Ok(()),
-                Err(_) => self.rooms.recover(now),
+                Err(_) => {
+                    self.rooms.recover(now);
+                    // What was left undone has its turn.
+                    self.inlet.ring();
+                }
             }
             pace.count(now, std::mem::take(&mut self.received));
             self.rooms.figures.turns += 1;
@@ -232,6 +243,24 @@ impl Shard {
         }
     }
 
+    /// Takes in what the relay has handed over, which is no more than rings hold.
+    fn receive_relayed(&mut self, now: Instant) {
+        self.relayed.look();
+        let (rooms, received) = (&mut self.rooms, &mut self.received);
+        self.relayed.read(|burst| {
+            let Label { media, relayed, .. } = burst.label;
+            let way = rooms.exit.way_of_relayed(media, relayed);
+            for datagram in burst.into_datagrams() {
+                *received += 1;
+                rooms.figures.relayed_in += 1;
+                match way {
+                    Some(way) => rooms.handle_datagram(now, way, datagram),
+                    None => rooms.figures.drop_packet(Drop::Stranger),
+                }
+            }
+        });
+    }
+
     /// Takes in what waits at streams, as far as its turn goes.
     fn receive_from_streams(&mut self, now: Instant) {
         for _ in 0..STREAM_EVENTS_PER_TURN_MAX {
@@ -282,12 +311,18 @@ impl Shard {
     /// Carries out what other threads ask for; `false` when that is to stop.
     fn obey(&mut self, now: Instant) -> bool {
         self.inlet.hear();
+        self.receive_relayed(now);
         self.receive_from_streams(now);
         self.rooms.receive_plain(now);
         for _ in 0..COMMANDS_PER_TURN_MAX {
             match self.inlet.receive() {
                 Some(Command::Media(command)) => self.rooms.handle_command(now, command),
                 Some(Command::Attach(ask)) => self.rooms.attach(now, ask),
+                Some(Command::Relay(End { senders, receivers }, owner_of)) => {
+                    self.relayed = receivers;
+                    let relay = Relay { senders, owner_of };
+                    self.rooms.exit.connect_relay(relay);
+                }
                 Some(Command::Figures(reply)) => {
                     self.rooms.take_stock();
                     reply.send(self.rooms.figures.clone()).ok(); // Whoever asked may be gone.

@@ -3,39 +3,11 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::task::{self, Wake};
+use std::task;
 
-use nix::sys::eventfd::{EfdFlags, EventFd};
-
-/// Wakes a thread that waits for its sockets.
-struct Waker {
-    event: EventFd,
-    /// Somebody has called and was not heard yet.
-    called: AtomicBool,
-}
-
-impl Waker {
-    fn call(&self) {
-        // The counter can't overflow: it is written once between two readings.
-        if !self.called.swap(true, Ordering::AcqRel)
-            && let Err(error) = self.event.write(1)
-        {
-            tracing::error!(%error, "SFU thread not woken");
-        }
-    }
-}
-
-impl Wake for Waker {
-    fn wake(self: Arc<Self>) {
-        self.call();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.call();
-    }
-}
+use nix::sys::eventfd::EventFd;
+use sockets::wake::Waker;
 
 /// Reaches a shard from other threads.
 pub(crate) struct Remote<T> {
@@ -79,11 +51,7 @@ impl<T> Remote<T> {
 ///
 /// The system has no event left.
 pub(crate) fn connect<T>(waiting_max: usize) -> io::Result<(Remote<T>, Inlet<T>)> {
-    let event = EventFd::from_value_and_flags(0, EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
-    let waker = Arc::new(Waker {
-        event,
-        called: AtomicBool::new(false),
-    });
+    let waker = Waker::new()?;
     let (sender, receiver) = sync_channel(waiting_max);
     let remote = Remote {
         channel: sender,
@@ -116,6 +84,11 @@ impl<T> Remote<T> {
     fn wake(&self) {
         self.waker.call();
     }
+
+    /// Wakes the shard, for those who leave what they have for it elsewhere.
+    pub(crate) fn waker(&self) -> task::Waker {
+        self.waker.clone().into()
+    }
 }
 
 impl<T> Inlet<T> {
@@ -126,20 +99,17 @@ impl<T> Inlet<T> {
 
     /// What tells that something waits.
     pub(crate) fn event(&self) -> &EventFd {
-        &self.waker.event
+        self.waker.event()
     }
 
     /// Makes the event quiet; what was sent before is received after this.
     pub(crate) fn hear(&self) {
-        self.waker.event.read().ok(); // Empty after an early hearing.
-        self.waker.called.swap(false, Ordering::AcqRel);
+        self.waker.hear();
     }
 
     /// Has the event ring again, for what was not received yet.
     pub(crate) fn ring(&self) {
-        if !self.waker.called.swap(true, Ordering::AcqRel) {
-            self.waker.event.write(1).ok(); // It is at zero and has room.
-        }
+        self.waker.call();
     }
 
     /// The next message, if one waits.

@@ -3,7 +3,7 @@
 use relay_core::Transport;
 use relay_stun::ErrorCode;
 
-use crate::world::{PEER, World};
+use crate::world::{Delivered, PEER, World};
 
 /// Peers no client may reach by default, in forms an address can take.
 const FORBIDDEN: [&str; 12] = [
@@ -161,4 +161,72 @@ fn a_peer_that_is_denied_later_is_cut_off_and_one_that_is_allowed_later_is_reach
         world.reconfigure(|_| {});
         assert!(world.send_channel(&alice, 0x4000, "x").is_some());
     }
+}
+
+#[test]
+fn the_sfu_of_the_process_is_reached_in_memory_and_answers_there() {
+    for transport in [Transport::Udp, Transport::Tls] {
+        let mut world = World::new();
+        // On loopback and an own address, which are denied to all but these ports.
+        world.set_media(&["127.0.0.1:10000", "7.7.7.7:10001"]);
+        let mut alice = world.phone("alice", 1000, transport);
+        world.allocate(&mut alice).unwrap();
+        assert_eq!(world.media_sends("7.7.7.7:10001", &alice, "x"), None);
+        assert_eq!(world.refusals("no_permission"), 1);
+
+        world.bind(&mut alice, 0x4000, "7.7.7.7:10001").unwrap();
+        let relayed = alice.relayed.unwrap();
+        let expected = Delivered::Media {
+            thread: 1,
+            from: relayed,
+            to: "7.7.7.7:10001".parse().unwrap(),
+            payload: b"hello".to_vec(),
+        };
+        assert_eq!(world.send_channel(&alice, 0x4000, "hello"), Some(expected));
+        let delivered = world.media_sends("7.7.7.7:10001", &alice, "hello yourself");
+        assert_eq!(alice.reads(delivered).unwrap(), "0x4000 hello yourself");
+
+        world.permit(&mut alice, "127.0.0.1:10000").unwrap();
+        let sent = world.send(&mut alice, "127.0.0.1:10000", "hi");
+        assert!(
+            matches!(sent, Some(Delivered::Media { thread: 0, .. })),
+            "{sent:?}"
+        );
+        let delivered = world.media_sends("127.0.0.1:10000", &alice, "hi");
+        assert_eq!(alice.reads(delivered).unwrap(), "127.0.0.1:10000 hi");
+
+        // Beside them nothing is reached, and from the network nobody speaks for them.
+        assert_eq!(world.send(&mut alice, "127.0.0.1:10001", "x"), None);
+        assert_eq!(world.send(&mut alice, "7.7.7.7:10000", "x"), None);
+        for media in ["127.0.0.1:10000", "7.7.7.7:10001"] {
+            assert_eq!(world.peer_sends(media, &alice, "x"), None, "{media}");
+        }
+        if transport != Transport::Udp {
+            // What a path counts is its own.
+            let stats = world.relay.stats();
+            let counted =
+                [stats.to_media, stats.from_media].map(|traffic| (traffic.packets, traffic.bytes));
+            assert_eq!(counted, [(2, 7), (2, 16)]);
+            assert_eq!(stats.handed_over.packets, 0);
+            assert_eq!(stats.from_clients[transport.index()].packets, 2);
+        }
+        world.refresh(&mut alice, 0).unwrap();
+        assert_eq!(world.media_sends("7.7.7.7:10001", &alice, "x"), None);
+        assert_eq!(world.refusals("no_allocation"), 1);
+    }
+}
+
+#[test]
+fn media_ports_stay_reachable_under_other_settings_and_end_with_the_sfu() {
+    let mut world = World::new();
+    world.set_media(&["10.0.0.7:10000"]);
+    let mut alice = world.allocated("alice", 1000);
+    world.bind(&mut alice, 0x4000, "10.0.0.7:10000").unwrap();
+    world.reconfigure(|config| config.peers.deny = vec!["10.0.0.0/8".parse().unwrap()]);
+    assert!(world.send_channel(&alice, 0x4000, "x").is_some());
+    assert!(world.media_sends("10.0.0.7:10000", &alice, "x").is_some());
+
+    world.set_media(&[]);
+    assert_eq!(world.send_channel(&alice, 0x4000, "x"), None);
+    assert_eq!(world.refusals("forbidden_deny_list"), 1);
 }

@@ -81,6 +81,13 @@ pub(crate) enum Delivered {
         to: FiveTuple,
         packet: Vec<u8>,
     },
+    /// The SFU, in memory.
+    Media {
+        thread: usize,
+        from: SocketAddr,
+        to: SocketAddr,
+        payload: Vec<u8>,
+    },
 }
 
 pub(crate) fn config() -> Config {
@@ -341,6 +348,39 @@ impl World {
         forward.map(|forward| deliver(forward, payload.as_bytes()))
     }
 
+    /// The SFU hands a datagram of its media port `from` to the Allocation of `phone`.
+    pub(crate) fn media_sends(
+        &mut self,
+        from: &str,
+        phone: &Phone,
+        payload: &str,
+    ) -> Option<Delivered> {
+        let from: SocketAddr = from.parse().unwrap();
+        let both = [phone.relayed, phone.relayed_v6].into_iter().flatten();
+        let to = both.into_iter().find(|to| to.is_ipv4() == from.is_ipv4())?;
+        self.advance(Duration::ZERO);
+        let way = self
+            .path
+            .handle_handed_over(self.now, to, from, payload.len());
+        let forward = self
+            .relay
+            .handle_handed_over(self.now, to, from, payload.len());
+        match way {
+            // It is not this thread's.
+            Way::HandOver { owner, .. } => assert_eq!(owner, CONTROL),
+            way => assert_same(way, forward.as_ref(), payload.as_bytes()),
+        }
+        self.drain();
+        forward.map(|forward| deliver(forward, payload.as_bytes()))
+    }
+
+    /// The SFU serves these media ports from now on, each with the thread of its place.
+    pub(crate) fn set_media(&mut self, media: &[&str]) {
+        let media = media.iter().map(|media| media.parse().unwrap()).zip(0..);
+        self.relay.set_media_peers(media.collect());
+        self.path.set_peers(self.relay.peers().clone());
+    }
+
     /// What the thread for UDP clients does with a packet for `other`, who is about to be its own:
     /// whether it hands the payload to itself, behind the update that is on its way.
     pub(crate) fn hands_to_itself(&mut self, phone: &Phone, packet: &[u8], other: &Phone) -> bool {
@@ -495,7 +535,7 @@ pub(crate) fn peer_reads(delivered: Option<Delivered>) -> Option<String> {
         Delivered::Peer {
             from, to, payload, ..
         } => Some(format!("{from} → {to} {}", text(&payload))),
-        Delivered::Client { .. } => None,
+        Delivered::Client { .. } | Delivered::Media { .. } => None,
     }
 }
 
@@ -556,5 +596,16 @@ fn deliver(forward: Forward, packet: &[u8]) -> Delivered {
             bytes.resize(bytes.len() + padding, 0);
             Delivered::Client { to, packet: bytes }
         }
+        Forward::ToMedia {
+            thread,
+            from,
+            to,
+            payload,
+        } => Delivered::Media {
+            thread,
+            from,
+            to,
+            payload: packet[payload].to_vec(),
+        },
     }
 }

@@ -23,7 +23,7 @@ fn mobile() -> AllocateOptions {
 }
 
 /// Alice, announced at another address.
-fn announced(wire: Wire, ticket: &mut Vec<u8>) -> Phone {
+pub(crate) fn announced(wire: Wire, ticket: &mut Vec<u8>) -> Phone {
     let mut there = Phone::new(wire, "alice");
     let request = Request::Move {
         ticket: ticket.clone(),

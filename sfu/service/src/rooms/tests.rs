@@ -6,6 +6,7 @@ use str0m::media::{Direction, MediaKind};
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::doors::Doors;
 
 fn offer(now: Instant) -> MediaOffer {
     let mut rtc = RtcConfig::new().build(now);
@@ -47,7 +48,7 @@ fn rooms(now: Instant) -> (Rooms, mpsc::Receiver<MediaEvent>) {
         Arc::new(Config::default()),
         Arc::new(Shared::default()),
         Identity::new().unwrap(),
-        Exit::new(Vec::new(), Vec::new()),
+        Exit::new(Doors::new(Vec::new())),
         Outbox::new(events),
         StdRng::seed_from_u64(1),
     );

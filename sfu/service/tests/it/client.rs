@@ -12,6 +12,7 @@ use model::room::Source;
 use sfu_rtp::packet::{FixedHeader, HeaderWriter};
 use sfu_rtp::rtcp::Builder;
 use sfu_rtp::srtp::Outbound;
+use sockets::handover::{End, Label};
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::channel::{ChannelConfig, ChannelId, Reliability};
 use str0m::format::Codec;
@@ -93,6 +94,10 @@ pub(crate) struct Client {
     outbound: Option<Outbound>,
     /// In place of the socket, where UDP can't be sent: bytes that came, and those of frames not whole yet.
     stream: Option<(TcpStream, Vec<u8>)>,
+    /// In place of the socket, where a relay of the SFU's process leads there.
+    relay: Option<End>,
+    /// Nothing it sends leaves any more.
+    is_silent: bool,
 }
 
 /// How many datagrams a client remembers in each direction.
@@ -139,7 +144,19 @@ impl Client {
             keys,
             outbound: None,
             stream: None,
+            relay: None,
+            is_silent: false,
         }
+    }
+
+    /// A client of the relay in the SFU's process, who has the relayed address `relayed`: its datagrams pass `end` and no socket.
+    pub(crate) fn through(&mut self, end: End, relayed: SocketAddr) {
+        let before = Candidate::host(self.address, "udp").unwrap();
+        self.rtc.direct_api().invalidate_candidate(&before);
+        self.address = relayed;
+        let candidate = Candidate::host(relayed, "udp").unwrap();
+        self.rtc.add_local_candidate(candidate);
+        self.relay = Some(end);
     }
 
     /// A client that can't send UDP: it comes by `stream`.
@@ -316,6 +333,12 @@ impl Client {
             self.rtc.handle_input(Input::Receive(now, receive)).unwrap();
             self.poll();
         }
+        for (from, datagram) in self.relayed() {
+            remember(&mut self.datagrams, &datagram);
+            let receive = Receive::new(Protocol::Udp, from, self.address, &datagram).unwrap();
+            self.rtc.handle_input(Input::Receive(now, receive)).unwrap();
+            self.poll();
+        }
         for frame in self.frames() {
             let receive = Receive::new(Protocol::Tcp, TCP, self.address, &frame).unwrap();
             self.rtc.handle_input(Input::Receive(now, receive)).unwrap();
@@ -328,6 +351,26 @@ impl Client {
     /// Ends the stream.
     pub(crate) fn hang_up(&mut self) {
         self.stream = None;
+    }
+
+    /// The relay ends.
+    pub(crate) fn lose_relay(&mut self) {
+        self.relay = Some(End::default());
+        self.is_silent = true;
+    }
+
+    /// What came by the relay.
+    fn relayed(&mut self) -> Vec<(SocketAddr, Vec<u8>)> {
+        let mut datagrams = Vec::new();
+        if let Some(End { receivers, .. }) = &mut self.relay {
+            receivers.look();
+            receivers.read(|burst| {
+                let Label { relayed, media, .. } = burst.label;
+                assert_eq!(relayed, self.address);
+                datagrams.extend(burst.into_datagrams().map(|one| (media, one.to_vec())));
+            });
+        }
+        datagrams
     }
 
     /// What came by the stream (RFC 4571 §2).
@@ -359,6 +402,19 @@ impl Client {
                 Output::Transmit(transmit) if self.is_lost(&transmit.contents) => {}
                 Output::Transmit(transmit) => {
                     remember(&mut self.sent, &transmit.contents);
+                    if self.is_silent {
+                        continue;
+                    }
+                    if let Some(End { senders, .. }) = &mut self.relay {
+                        let label = Label {
+                            relayed: self.address,
+                            media: transmit.destination,
+                            segment: transmit.contents.len(),
+                        };
+                        senders.write(0, label, &transmit.contents).unwrap();
+                        senders.wake();
+                        continue;
+                    }
                     let Some((stream, _)) = &mut self.stream else {
                         self.socket
                             .send_to(&transmit.contents, transmit.destination)

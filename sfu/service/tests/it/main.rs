@@ -10,6 +10,7 @@ mod hostile;
 #[path = "../../src/keys.rs"]
 mod keys;
 mod plain;
+mod relayed;
 mod restart;
 mod stage;
 mod story;
