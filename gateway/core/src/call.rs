@@ -143,7 +143,7 @@ struct Hunt {
     rest: VecDeque<Group>,
     until: Option<Instant>,
     /// The best of the answers so far.
-    answer: Ended,
+    answer: Option<Ended>,
     rung: bool,
     /// Whose early media the holder hears.
     early: Option<LegKey>,
@@ -250,7 +250,7 @@ impl Call {
             ringing: Vec::new(),
             rest: groups.into(),
             until: None,
-            answer: NOBODY,
+            answer: None,
             rung: false,
             early: None,
         });
@@ -272,7 +272,7 @@ impl Call {
                 return;
             }
         }
-        let answer = hunt.answer;
+        let answer = hunt.answer.unwrap_or(NOBODY);
         if hunt.led {
             hunt.until = None;
             self.actions.push(Action::Lead(answer));
@@ -297,7 +297,7 @@ impl Call {
     fn on_lead(&mut self, now: Instant, groups: Vec<Group>) {
         let Some(hunt) = &mut self.hunt else { return };
         if groups.is_empty() {
-            let answer = hunt.answer;
+            let answer = hunt.answer.unwrap_or(NOBODY);
             return self.end_hunt(answer);
         }
         hunt.rest.extend(groups);
@@ -418,7 +418,7 @@ impl Call {
         if hunt.early == Some(leg) {
             hunt.early = None;
         }
-        hunt.answer = better(hunt.answer, ended);
+        hunt.answer = Some(hunt.answer.map_or(ended, |answer| better(answer, ended)));
         // Whoever says that nobody is to be rung speaks for all (RFC 3261 §16.7).
         if ended.code.get() >= 600 {
             for other in std::mem::take(&mut hunt.ringing) {

@@ -19,7 +19,7 @@ use std::net::Ipv4Addr;
 use std::time::Instant;
 
 use gateway_sip::digest::Answering;
-use gateway_sip::negotiate::{self, Agreed, Capabilities, Disagreement, Local};
+use gateway_sip::negotiate::{self, Agreed, Capabilities, Disagreement, Keys, Local};
 use gateway_sip::sanity::{IncomingRequest, IncomingResponse};
 use gateway_sip::sdp::{Direction, Session};
 use gateway_sip::{
@@ -542,8 +542,13 @@ impl Leg {
 
     /// A description of ours, with a version above those before.
     fn local(&mut self) -> Local {
+        let active = self.agreed().and_then(|agreed| match agreed.keys {
+            Keys::Dtls { active, .. } => Some(active),
+            Keys::None | Keys::Sdes { .. } => None,
+        });
         let local = Local {
             version: self.media.version,
+            active,
             ..self.settings.local.clone()
         };
         self.media.version += 1;

@@ -36,6 +36,9 @@ pub struct Config {
     /// Whether phones and PBXs are asked for their password by SHA-256 (RFC 8760), too, and not by MD5 alone. Some old phones give up where
     /// they read of it.
     pub sha256: bool,
+    /// The name servers that are asked for the services (SRV) of Trunks; those of the system where none is written.
+    #[schemars(extend("examples" = [["192.0.2.53:53"]]))]
+    pub dns_servers: Vec<SocketAddr>,
     /// The first UDP port of media; a Leg takes two.
     pub rtp_port_min: u16,
     /// The last UDP port of media.
@@ -73,6 +76,7 @@ impl Default for Config {
             public_ips: Vec::new(),
             domains: Vec::new(),
             sha256: true,
+            dns_servers: Vec::new(),
             rtp_port_min: 20_000,
             rtp_port_max: 29_999,
             calls_max: 2_000,

@@ -75,6 +75,8 @@ pub struct Figures {
     pub no_port: u64,
     /// Calls whose phone had no place in its Room.
     pub no_seat: u64,
+    /// Calls that were ended because no keys for their sound could be had by DTLS.
+    pub no_keys: u64,
     /// Calls that were ended because nothing was heard of a phone.
     pub silent_ended: u64,
     /// Requests that were not sent since there were too many.
@@ -186,6 +188,7 @@ impl Figures {
             ),
             ("offhook_gateway_no_port_total", self.no_port),
             ("offhook_gateway_no_seat_total", self.no_seat),
+            ("offhook_gateway_no_keys_total", self.no_keys),
             ("offhook_gateway_silent_ended_total", self.silent_ended),
             ("offhook_gateway_overload_total", self.overload),
             (

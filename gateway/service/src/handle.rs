@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::doors::{Door, Doors};
 use crate::exchange::{Exchange, Output, Rows, TrunkId};
 use crate::figures::Figures;
-use crate::resolve::{Hop, resolve};
+use crate::resolve::{Found, Hop, Resolver};
 use crate::sound::{self, LegId, Sound};
 use crate::streams::{Accepted, Stream, StreamEvent, Streams, Tls, accept_all, listen};
 use crate::udp::UdpSockets;
@@ -120,6 +120,7 @@ impl Gateway {
         let (seats, seated) = mpsc::channel(LOOKUPS_MAX);
         let (questions, asked) = mpsc::channel(QUESTIONS_MAX);
         let (stopping, stopped) = (CancellationToken::new(), CancellationToken::new());
+        let resolver = Arc::new(Resolver::new(&config.dns_servers));
         let config = Arc::new(config.clone());
         let idle = Duration::from_secs(config.connection_idle_seconds);
         let control = Control {
@@ -143,6 +144,7 @@ impl Gateway {
             lookups,
             looked_up,
             limit: Arc::new(Semaphore::new(LOOKUPS_MAX)),
+            resolver,
             attach: start.attach,
             seats,
             seated,
@@ -260,9 +262,10 @@ struct Control {
     connections: HashMap<u64, Stream, RandomState>,
     from_streams: mpsc::Receiver<StreamEvent>,
     accepted: mpsc::Receiver<Accepted>,
-    lookups: mpsc::Sender<(Hop, Vec<SocketAddr>)>,
-    looked_up: mpsc::Receiver<(Hop, Vec<SocketAddr>)>,
+    lookups: mpsc::Sender<(Hop, Found)>,
+    looked_up: mpsc::Receiver<(Hop, Found)>,
     limit: Arc<Semaphore>,
+    resolver: Arc<Resolver>,
     attach: Attach,
     seats: mpsc::Sender<Seated>,
     seated: mpsc::Receiver<Seated>,
@@ -318,8 +321,8 @@ impl Control {
                 Some(event) = self.sound_events.recv() => {
                     self.exchange.handle_sound(Instant::now(), event);
                 }
-                Some((hop, addresses)) = self.looked_up.recv() => {
-                    self.exchange.handle_resolved(Instant::now(), &hop, &addresses);
+                Some((hop, found)) = self.looked_up.recv() => {
+                    self.exchange.handle_resolved(Instant::now(), &hop, &found);
                 }
                 Some(seated) = self.seated.recv() => self.on_seated(seated),
                 asked = self.asked.recv(), if has_handles => match asked {
@@ -456,13 +459,14 @@ impl Control {
     }
 
     fn look_up(&self, hop: Hop) {
-        let (limit, found) = (self.limit.clone(), self.lookups.clone());
+        let (limit, resolver) = (self.limit.clone(), self.resolver.clone());
+        let lookups = self.lookups.clone();
         tokio::spawn(async move {
             let Ok(_permit) = limit.acquire().await else {
                 return;
             };
-            let addresses = resolve(&hop).await;
-            found.send((hop, addresses)).await.ok(); // The gateway may have ended.
+            let found = resolver.find(&hop).await;
+            lookups.send((hop, found)).await.ok(); // The gateway may have ended.
         });
     }
 

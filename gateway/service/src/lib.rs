@@ -12,6 +12,7 @@
 
 mod admission;
 mod config;
+mod dns;
 mod doors;
 mod exchange;
 mod figures;

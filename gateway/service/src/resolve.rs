@@ -1,13 +1,29 @@
 //! From the name of a host to addresses (RFC 3263 §4).
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use gateway_core::transaction::Transport;
 use gateway_sip::{Host, SipUri};
 
+use crate::dns::{self, Service, system_servers};
+
 /// The most addresses of one name that are used.
 pub(crate) const ADDRESSES_MAX: usize = 8;
+
+/// The most places of one host that are used.
+const PLACES_MAX: usize = 16;
+
+/// The most names that are known at once.
+const CACHE_MAX: usize = 1_024;
+
+/// How long what is found holds: within these bounds what its records say, and that much where they say nothing.
+const TTL_MIN: Duration = Duration::from_secs(10);
+const TTL_MAX: Duration = Duration::from_secs(3_600);
+const TTL_UNTOLD: Duration = Duration::from_secs(60);
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -69,24 +85,152 @@ impl Hop {
     }
 }
 
-/// The addresses of a host, in the order they are to be tried; none when the name leads nowhere.
-pub(crate) async fn resolve(hop: &Hop) -> Vec<SocketAddr> {
-    let name = match &hop.host {
-        Name::Ip(ip) => return vec![SocketAddr::new(*ip, hop.port())],
-        Name::Name(name) => name,
-    };
-    let found = tokio::time::timeout(
-        PATIENCE,
-        tokio::net::lookup_host((name.as_str(), hop.port())),
-    );
+/// Where a host is, one of its places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) address: SocketAddr,
+    /// The lowest is tried first.
+    pub(crate) priority: u16,
+    /// How much of what comes to its priority it takes.
+    pub(crate) weight: u16,
+}
+
+/// Where a host is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// By their priority, then by their weight; none when the name leads nowhere.
+    pub(crate) places: Vec<Place>,
+    /// How long that holds.
+    pub(crate) ttl: Duration,
+}
+
+impl Found {
+    /// At this address, and no other.
+    pub(crate) fn at(address: SocketAddr) -> Self {
+        Self::all(0, 0, [address], TTL_MAX)
+    }
+
+    fn all(
+        priority: u16,
+        weight: u16,
+        addresses: impl IntoIterator<Item = SocketAddr>,
+        ttl: Duration,
+    ) -> Self {
+        let place = |address| Place {
+            address,
+            priority,
+            weight,
+        };
+        Self {
+            places: addresses.into_iter().map(place).collect(),
+            ttl,
+        }
+    }
+}
+
+/// Finds hosts: by SRV where neither a port nor an address is told, else by the system (RFC 3263 §4.2). The transport is the one that is
+/// told.
+#[derive(Debug)]
+pub(crate) struct Resolver {
+    servers: Vec<SocketAddr>,
+    /// What name servers said, and until when it holds.
+    cache: Mutex<BTreeMap<String, (Instant, Vec<Service>)>>,
+}
+
+impl Resolver {
+    /// Asks these name servers; those of the system, where there are none.
+    pub(crate) fn new(servers: &[SocketAddr]) -> Self {
+        Self {
+            servers: match servers {
+                [] => system_servers(),
+                servers => servers.to_vec(),
+            },
+            cache: Mutex::default(),
+        }
+    }
+
+    /// The places of a host.
+    pub(crate) async fn find(&self, hop: &Hop) -> Found {
+        let name = match &hop.host {
+            Name::Ip(ip) => return Found::at(SocketAddr::new(*ip, hop.port())),
+            Name::Name(name) => name,
+        };
+        // A name without a dot is one of this network, or of this machine.
+        let services = match hop.port {
+            None if name.contains('.') => self.services(hop.transport, name).await,
+            _ => Vec::new(),
+        };
+        if services.is_empty() {
+            let addresses = look_up(name, hop.port()).await;
+            return Found::all(0, 0, addresses, TTL_UNTOLD);
+        }
+        let mut found = Found {
+            places: Vec::new(),
+            ttl: TTL_MAX,
+        };
+        for service in &services {
+            found.ttl = found.ttl.min(service.ttl).max(TTL_MIN);
+            // A dot alone says that there is no such service (RFC 2782).
+            if service.host.is_empty() || found.places.len() >= PLACES_MAX {
+                continue;
+            }
+            let addresses = look_up(&service.host, service.port).await;
+            let (priority, weight) = (service.priority, service.weight);
+            let places = Found::all(priority, weight, addresses, service.ttl).places;
+            found.places.extend(places);
+        }
+        found.places.truncate(PLACES_MAX);
+        found
+    }
+
+    /// The SRV records of a name, by their priority, then by their weight.
+    async fn services(&self, transport: Transport, name: &str) -> Vec<Service> {
+        let asked = match transport {
+            Transport::Udp => format!("_sip._udp.{name}"),
+            Transport::Tcp => format!("_sip._tcp.{name}"),
+            Transport::Tls => format!("_sips._tcp.{name}"),
+        };
+        let now = Instant::now();
+        {
+            let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((until, services)) = cache.get(&asked)
+                && now < *until
+            {
+                return services.clone();
+            }
+        }
+        let mut services = match dns::services(&self.servers, &asked).await {
+            Ok(services) => services,
+            Err(error) => {
+                tracing::debug!(host = name, %error, "No SRV found");
+                return Vec::new();
+            }
+        };
+        services.sort_by_key(|service| (service.priority, Reverse(service.weight)));
+        let ttl = services.iter().map(|service| service.ttl).min();
+        let ttl = ttl.unwrap_or(TTL_UNTOLD).clamp(TTL_MIN, TTL_MAX);
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if cache.len() >= CACHE_MAX {
+            cache.retain(|_, (until, _)| now < *until);
+        }
+        if cache.len() < CACHE_MAX {
+            cache.insert(asked, (now + ttl, services.clone()));
+        }
+        services
+    }
+}
+
+/// The addresses of a host by the system, in the order they are to be tried; none when the name leads nowhere.
+async fn look_up(host: &str, port: u16) -> Vec<SocketAddr> {
+    let found = tokio::time::timeout(PATIENCE, tokio::net::lookup_host((host, port)));
     match found.await {
         Ok(Ok(addresses)) => addresses.take(ADDRESSES_MAX).collect(),
         Ok(Err(error)) => {
-            tracing::debug!(host = name, %error, "Host not found");
+            tracing::debug!(host, %error, "Host not found");
             Vec::new()
         }
         Err(_) => {
-            tracing::debug!(host = name, "Nobody says where the host is");
+            tracing::debug!(host, "Nobody says where the host is");
             Vec::new()
         }
     }

@@ -45,6 +45,8 @@ pub enum EventKind {
     Key(char),
     /// Nothing has come from the other side for too long, though it should send.
     Silent,
+    /// No keys could be had by DTLS: nobody answered, or somebody with another certificate than was told.
+    NoKeys,
     /// The place in the Room is gone.
     RoomLost,
     /// The last figures of a Leg that was closed. Nothing follows.
@@ -70,6 +72,9 @@ pub struct MediaFigures {
 
 /// The media of all Legs. No call of it waits for anything.
 pub trait Sound: Send {
+    /// `sha-256 AB:CD:…` of the certificate that DTLS is spoken with (RFC 8122); `None` where it is not.
+    fn fingerprint(&self) -> Option<String>;
+
     /// Opens the ports of a Leg at this address of ours: RTP at the one that comes back, RTCP at the next.
     ///
     /// # Errors

@@ -70,14 +70,16 @@ impl Codec {
     }
 }
 
-/// How a Leg's SRTP is wanted. Keys by DTLS are asked for by a fingerprint in [`Local`].
+/// How a Leg's SRTP is wanted. Keys by DTLS are taken wherever SRTP is, if [`Local`] has a fingerprint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Security {
     /// Plain RTP is offered; SRTP is taken where it is offered to us.
     #[default]
     Accept,
-    /// Nothing but SRTP.
+    /// Nothing but SRTP; keys of SDES are offered.
     Require,
+    /// Nothing but SRTP with keys by DTLS (RFC 5763).
+    Dtls,
     /// Nothing but plain RTP.
     Off,
 }
@@ -110,6 +112,8 @@ pub struct Local {
     pub key_bytes: MasterKeyBytes,
     /// `sha-256 AB:CD:…` of our certificate, where DTLS may give the keys.
     pub fingerprint: Option<String>,
+    /// Whether we began the handshake of the DTLS session that there is, which later descriptions keep (RFC 5763 §6.6).
+    pub active: Option<bool>,
 }
 
 /// How many random bytes SDES keys are made of.
@@ -229,12 +233,14 @@ pub fn offer(capabilities: &Capabilities, local: &Local, direction: Direction) -
         }
     }
     let protocol = match (capabilities.security, &local.fingerprint) {
-        (Security::Require, Some(fingerprint)) => {
-            audio.push("fingerprint", fingerprint);
+        (Security::Dtls, fingerprint) => {
+            if let Some(fingerprint) = fingerprint {
+                audio.push("fingerprint", fingerprint);
+            }
             audio.push("setup", "actpass");
             "UDP/TLS/RTP/SAVP"
         }
-        (Security::Require, None) => {
+        (Security::Require, _) => {
             for (tag, suite) in (1..).zip(Suite::ALL.into_iter().rev()) {
                 if let Some(key) = local.key_bytes.key(suite) {
                     audio.push("crypto", &Crypto { tag, suite, key }.to_value());
@@ -511,7 +517,9 @@ fn answered_keys(
 ) -> Result<Keys, Disagreement> {
     let secure = is_secure(media);
     match (capabilities.security, secure) {
-        (Security::Off, true) | (Security::Require, false) => return Err(Disagreement::Security),
+        (Security::Off, true) | (Security::Require | Security::Dtls, false) => {
+            return Err(Disagreement::Security);
+        }
         (_, false) if !is_plain(media) => return Err(Disagreement::NoAudio),
         (_, false) => return Ok(Keys::None),
         (_, true) => {}
@@ -525,7 +533,8 @@ fn answered_keys(
             .get("setup")
             .or_else(|| offer.attributes.get("setup"))
         {
-            Some("actpass" | "passive") => true,
+            Some("actpass") => local.active.unwrap_or(true),
+            Some("passive") => true,
             Some("active") => false,
             _ => return Err(Disagreement::Security),
         };
@@ -535,6 +544,9 @@ fn answered_keys(
             fingerprint,
             active,
         });
+    }
+    if capabilities.security == Security::Dtls {
+        return Err(Disagreement::Security);
     }
     let taken = media
         .attributes

@@ -169,6 +169,7 @@ const RESTART: &[Key] = keys![
     gateway.public_ips,
     gateway.domains,
     gateway.sha256,
+    gateway.dns_servers,
     gateway.rtp_port_min,
     gateway.rtp_port_max,
     gateway.calls_max,

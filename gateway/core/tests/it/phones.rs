@@ -254,6 +254,7 @@ pub(crate) fn settings(end: u8) -> Settings {
             version: 1,
             key_bytes: MasterKeyBytes([end; KEY_BYTES_LEN].into()),
             fingerprint: None,
+            active: None,
         },
         quirks: Quirks::default(),
     }

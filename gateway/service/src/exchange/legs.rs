@@ -19,7 +19,7 @@ use model::{CallId, TrackId};
 use super::outgoing::Attempt;
 use super::trunks::TrunkId;
 use super::{Exchange, Output, Owner, Route, Side, Timer, is_inner};
-use crate::resolve::Hop;
+use crate::resolve::{Found, Hop};
 use crate::sound::{self, EventKind, LegId, To};
 
 /// The most requests of one Leg that wait for the name of their host.
@@ -227,12 +227,7 @@ impl Exchange {
     }
 
     /// Names of hosts in dialogs were looked up.
-    pub(super) fn on_hop_resolved(
-        &mut self,
-        now: Instant,
-        hop: &Hop,
-        addresses: &[std::net::SocketAddr],
-    ) {
+    pub(super) fn on_hop_resolved(&mut self, now: Instant, hop: &Hop, found: &Found) {
         let mut ready = Vec::new();
         for (id, leg) in &mut self.legs {
             let name = match &hop.host {
@@ -245,11 +240,11 @@ impl Exchange {
         }
         for (id, of, request, name) in ready {
             let owner = Owner::Leg(id, of);
-            match addresses.first() {
-                Some(address) if !self.doors.is_own(*address) => {
+            match found.places.first() {
+                Some(place) if !self.doors.is_own(place.address) => {
                     let route = Route {
                         transport: hop.transport,
-                        address: *address,
+                        address: place.address,
                         name,
                     };
                     self.send(now, owner, &route, request);
@@ -271,11 +266,16 @@ impl Exchange {
             return;
         };
         if let Some(attempt) = &mut leg.attempt {
-            attempt.heard = true;
+            let is_first = !std::mem::replace(&mut attempt.heard, true);
             leg.way = Some(Sticky {
                 flow,
                 name: attempt.route.name.clone(),
             });
+            let trunk = leg.trunk.clone().filter(|_| is_first);
+            let address = attempt.route.address;
+            if let Some(trunk) = trunk {
+                self.on_health(&trunk, address, true);
+            }
         }
         self.tell_leg(id, leg::Event::Response { of, incoming });
     }
@@ -562,6 +562,10 @@ impl Exchange {
                 self.figures.silent_ended += 1;
                 tracing::info!(%call, "Nothing was heard of a phone for too long, call ended");
                 self.give_up(id, StatusCode::REQUEST_TIMEOUT, Why::Expired);
+            }
+            EventKind::NoKeys => {
+                self.figures.no_keys += 1;
+                self.give_up(id, StatusCode::NOT_ACCEPTABLE_HERE, Why::Media);
             }
             EventKind::RoomLost => {
                 self.give_up(id, StatusCode::SERVER_INTERNAL_ERROR, Why::Protocol);

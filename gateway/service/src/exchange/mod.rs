@@ -51,7 +51,7 @@ use crate::admission::Admission;
 use crate::config::Config;
 use crate::doors::Doors;
 use crate::figures::Figures;
-use crate::resolve::Hop;
+use crate::resolve::{Found, Hop};
 use crate::sound::{self, LegId, Sound};
 use crate::timers::Timers;
 
@@ -419,9 +419,9 @@ impl Exchange {
     }
 
     /// A name was looked up.
-    pub(crate) fn handle_resolved(&mut self, now: Instant, hop: &Hop, addresses: &[SocketAddr]) {
-        self.on_trunk_resolved(now, hop, addresses);
-        self.on_hop_resolved(now, hop, addresses);
+    pub(crate) fn handle_resolved(&mut self, now: Instant, hop: &Hop, found: &Found) {
+        self.on_trunk_resolved(now, hop, found);
+        self.on_hop_resolved(now, hop, found);
         self.settle(now);
     }
 

@@ -21,6 +21,12 @@ use crate::sound::LegId;
 /// How long an address may be silent before the next one is tried, where there is one.
 const ATTEMPT_MAX: Duration = Duration::from_secs(5);
 
+/// How long an address that did not answer is tried after all others (RFC 3263 §4.3), where it is not heard of before.
+const SHUNNED_SILENT: Duration = Duration::from_secs(60);
+
+/// The same for one that can't take calls now (503).
+const SHUNNED_BUSY: Duration = Duration::from_secs(10);
+
 /// Whom to dial by which Trunk, for whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Dialling {
@@ -64,7 +70,7 @@ impl Exchange {
                 Some((key, user))
             }
             Some(Target::Trunk(dialling)) => {
-                let routes = self.trunks.routes(&dialling.trunk);
+                let routes = self.routes(now, &dialling.trunk);
                 self.dial(now, id, key, *dialling, routes);
                 None
             }
@@ -115,7 +121,7 @@ impl Exchange {
             let Some(next) = dialling.others.pop_front() else {
                 return self.refuse_leg(id, key, full);
             };
-            routes = self.trunks.routes(&next);
+            routes = self.routes(now, &next);
             dialling.trunk = next;
         };
         let begun = self.begin_outgoing(id, &dialling, &route);
@@ -229,7 +235,7 @@ impl Exchange {
             return;
         }
         let (trunk, address) = (attempt.dialling.trunk.clone(), attempt.route.address);
-        self.on_health(&trunk, address, false);
+        self.shun(now, &trunk, address, SHUNNED_SILENT);
         self.leave(now, id);
     }
 
@@ -274,9 +280,14 @@ impl Exchange {
             .calls
             .get(&call)
             .is_some_and(|call| call.sides.get(&key) == Some(&Side::Sip(id)));
-        if ended.why == Why::Vanished {
+        let shunned = match (ended.why, ended.code) {
+            (Why::Vanished, _) => Some(SHUNNED_SILENT),
+            (Why::Remote, StatusCode::SERVICE_UNAVAILABLE) => Some(SHUNNED_BUSY),
+            _ => None,
+        };
+        if let Some(shunned) = shunned {
             let (trunk, address) = (attempt.dialling.trunk.clone(), attempt.route.address);
-            self.on_health(&trunk, address, false);
+            self.shun(now, &trunk, address, shunned);
         }
         if !goes_on || !attempt.has_next() || !still_wanted {
             return false;

@@ -17,12 +17,12 @@ use model::{AccountId, Network};
 use super::outgoing::credential;
 use super::words::host_of;
 use super::{AGENT, Exchange, Owner, Route, Rows, Timer};
-use crate::resolve::{Hop, Name};
+use crate::resolve::{Found, Hop, Name, Place};
 
 /// Which Trunk: that of an Account, by its name.
 pub type TrunkId = (AccountId, RowName);
 
-/// How often the names of targets are looked up again.
+/// When the names of targets are looked up again that led nowhere.
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How long what health says is put off at first, so that all Trunks are not asked in one moment.
@@ -42,8 +42,8 @@ pub(crate) struct TrunkState {
     pub(super) row: Arc<Trunk>,
     /// Every address of its targets, in the order they are tried.
     addresses: Vec<Address>,
-    /// What each target led to.
-    found: BTreeMap<Hop, Vec<SocketAddr>>,
+    /// What each target led to, and until when that holds.
+    found: BTreeMap<Hop, (Vec<Place>, Instant)>,
     registering: Option<Registering>,
     calls: u32,
     /// How many calls may begin now.
@@ -53,7 +53,12 @@ pub(crate) struct TrunkState {
 
 struct Address {
     route: Route,
+    /// The number of its target, and its priority there.
+    tier: (usize, u16),
+    weight: u16,
     up: bool,
+    /// It is down for a call that it did not take, and may be tried again then.
+    again_at: Option<Instant>,
 }
 
 struct Registering {
@@ -94,7 +99,7 @@ impl Trunks {
 
     /// Where calls to it go: those addresses that answer first, and the others all the same, for it is better to try. One that we
     /// are registered with is called where that holds.
-    pub(super) fn routes(&self, id: &TrunkId) -> VecDeque<Route> {
+    fn routes(&self, now: Instant, id: &TrunkId, rng: &mut dyn rand::Rng) -> VecDeque<Route> {
         let Some(trunk) = self.all.get(id) else {
             return VecDeque::new();
         };
@@ -102,10 +107,12 @@ impl Trunks {
             let address = trunk.addresses.get(registering.at)?;
             registering.registered.then(|| address.route.clone())
         });
-        let up = trunk.addresses.iter().filter(|address| address.up);
-        let down = trunk.addresses.iter().filter(|address| !address.up);
+        let is_up = |address: &&Address| {
+            address.up || address.again_at.is_some_and(|again_at| again_at <= now)
+        };
+        let (up, down): (Vec<_>, Vec<_>) = trunk.addresses.iter().partition(is_up);
         let mut routes: VecDeque<Route> = registered_at.into_iter().collect();
-        for address in up.chain(down) {
+        for address in [in_order(up, rng), in_order(down, rng)].concat() {
             if !routes.contains(&address.route) {
                 routes.push_back(address.route.clone());
             }
@@ -208,18 +215,23 @@ impl TrunkState {
     /// Puts the addresses that were found in the order of the targets; what was known of each is kept.
     fn order_addresses(&mut self) {
         let mut addresses = Vec::new();
-        for target in &self.row.targets {
+        for (number, target) in self.row.targets.iter().enumerate() {
             let hop = hop_of(target);
-            let found = self.found.get(&hop);
-            for address in found.into_iter().flatten() {
+            let found = self.found.get(&hop).map(|(places, _)| places);
+            for place in found.into_iter().flatten() {
                 let route = Route {
                     transport: hop.transport,
-                    address: *address,
+                    address: place.address,
                     name: (hop.transport == Transport::Tls).then(|| target.host.as_str().into()),
                 };
                 let known = self.addresses.iter().find(|known| known.route == route);
-                let up = known.is_none_or(|known| known.up);
-                addresses.push(Address { route, up });
+                addresses.push(Address {
+                    route,
+                    tier: (number, place.priority),
+                    weight: place.weight,
+                    up: known.is_none_or(|known| known.up),
+                    again_at: known.and_then(|known| known.again_at),
+                });
             }
         }
         self.addresses = addresses;
@@ -300,7 +312,7 @@ impl Exchange {
         let mut has_names = false;
         for hop in hops {
             match hop.address() {
-                Some(address) => self.on_trunk_resolved(now, &hop, &[address]),
+                Some(address) => self.on_trunk_resolved(now, &hop, &Found::at(address)),
                 None => {
                     has_names = true;
                     self.outputs.push_back(super::Output::Resolve(hop));
@@ -312,8 +324,14 @@ impl Exchange {
     }
 
     /// A name was looked up. One that leads nowhere now keeps the addresses it had: the names may be back before the Trunk is missed.
-    pub(super) fn on_trunk_resolved(&mut self, now: Instant, hop: &Hop, addresses: &[SocketAddr]) {
-        if addresses.is_empty() {
+    pub(super) fn on_trunk_resolved(&mut self, now: Instant, hop: &Hop, found: &Found) {
+        // An address of a family that no door of ours has is of no use.
+        let mut places = found.places.clone();
+        places.retain(|place| {
+            let door = self.doors.reached_by(hop.transport, place.address.ip());
+            door.is_some()
+        });
+        if places.is_empty() {
             return;
         }
         let mut moved = Vec::new();
@@ -323,13 +341,24 @@ impl Exchange {
                 .targets
                 .iter()
                 .any(|target| hop_of(target) == *hop);
-            let own = addresses.iter().all(|address| self.doors.is_own(*address));
+            let own = places.iter().all(|place| self.doors.is_own(place.address));
             if own && concerns {
                 tracing::warn!(trunk = %id.1, account = %id.0, "Trunk leads back to this gateway, left out");
-            } else if concerns && trunk.found.get(hop).map(Vec::as_slice) != Some(addresses) {
-                trunk.found.insert(hop.clone(), addresses.to_vec());
-                trunk.order_addresses();
-                moved.push(id.clone());
+            } else if concerns {
+                let new = (places.clone(), now + found.ttl);
+                let old = trunk.found.insert(hop.clone(), new);
+                if hop.address().is_none() {
+                    let names = trunk
+                        .found
+                        .iter()
+                        .filter(|(hop, _)| hop.address().is_none());
+                    let first = names.map(|(_, (_, until))| *until).min();
+                    self.timers.set(&Timer::Lookup(id.clone()), first);
+                }
+                if old.is_none_or(|(old, _)| old != places) {
+                    trunk.order_addresses();
+                    moved.push(id.clone());
+                }
             }
         }
         if !moved.is_empty() {
@@ -546,6 +575,22 @@ impl Exchange {
         request
     }
 
+    /// Where calls to a Trunk go now.
+    pub(super) fn routes(&mut self, now: Instant, id: &TrunkId) -> VecDeque<Route> {
+        self.trunks.routes(now, id, &mut self.rng)
+    }
+
+    /// An address of a Trunk took no call, and is tried after all others for so long.
+    pub(super) fn shun(&mut self, now: Instant, id: &TrunkId, address: SocketAddr, time: Duration) {
+        self.on_health(id, address, false);
+        let trunk = self.trunks.all.get_mut(id);
+        for known in trunk.into_iter().flat_map(|trunk| &mut trunk.addresses) {
+            if known.route.address == address {
+                known.again_at = Some(now + time);
+            }
+        }
+    }
+
     /// An address of a Trunk answers, or does not.
     pub(super) fn on_health(&mut self, id: &TrunkId, address: SocketAddr, up: bool) {
         let Some(trunk) = self.trunks.all.get_mut(id) else {
@@ -554,6 +599,7 @@ impl Exchange {
         let mut changed = false;
         for known in &mut trunk.addresses {
             if known.route.address == address {
+                known.again_at = None;
                 changed |= std::mem::replace(&mut known.up, up) != up;
             }
         }
@@ -563,6 +609,30 @@ impl Exchange {
             tracing::warn!(trunk = %id.1, account = %id.0, %address, "Trunk does not answer");
         }
     }
+}
+
+/// By targets and priorities; among equals each comes first as often as its weight says (RFC 2782).
+fn in_order<'a>(mut rest: Vec<&'a Address>, rng: &mut dyn rand::Rng) -> Vec<&'a Address> {
+    // Those without a weight stand first, and have the least chance so.
+    rest.sort_by_key(|address| (address.tier, address.weight));
+    let mut ordered = Vec::with_capacity(rest.len());
+    while let Some(first) = rest.first() {
+        let tier = first.tier;
+        let equals = rest.iter().take_while(|address| address.tier == tier);
+        let sum: u64 = equals
+            .clone()
+            .map(|address| u64::from(address.weight))
+            .sum();
+        // All of them fit 32 bits by far: the remainder favours nobody that could be noticed.
+        let drawn = rng.next_u64() % (sum + 1);
+        let mut passed = 0;
+        let taken = equals.clone().position(|address| {
+            passed += u64::from(address.weight);
+            passed >= drawn
+        });
+        ordered.push(rest.remove(taken.unwrap_or(0)));
+    }
+    ordered
 }
 
 fn hop_of(target: &rows::Target) -> Hop {
@@ -588,5 +658,46 @@ fn advice(code: StatusCode) -> &'static str {
         408 | 503 => "see the trunk's targets: nobody answers there",
         423 => "let the trunk register for longer: `expires_seconds`",
         _ => "ask the provider about this code",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+
+    #[test]
+    fn equals_share_by_their_weight_and_priorities_come_first() {
+        let address = |port, tier, weight| Address {
+            route: Route {
+                transport: Transport::Udp,
+                address: ([192, 0, 2, 1], port).into(),
+                name: None,
+            },
+            tier,
+            weight,
+            up: true,
+            again_at: None,
+        };
+        let all = [
+            address(1, (0, 20), 0),
+            address(2, (0, 10), 30),
+            address(3, (0, 10), 10),
+            address(4, (0, 10), 0),
+            address(5, (1, 0), 0),
+        ];
+        let mut rng = StdRng::seed_from_u64(1);
+        let mut first = [0; 6];
+        for _ in 0..4_000 {
+            let ordered = in_order(all.iter().rev().collect(), &mut rng);
+            let ports: Vec<u16> = ordered.iter().map(|it| it.route.address.port()).collect();
+            assert_eq!(ports[3..], [1, 5]);
+            first[usize::from(ports[0])] += 1;
+        }
+        assert!((2_700..3_100).contains(&first[2]), "{first:?}");
+        assert!((800..1_100).contains(&first[3]), "{first:?}");
+        assert!((1..200).contains(&first[4]), "{first:?}");
     }
 }

@@ -24,7 +24,8 @@ impl Exchange {
             session: self.rng.random::<u64>() >> 2,
             version: 1,
             key_bytes: MasterKeyBytes(keys),
-            fingerprint: None,
+            fingerprint: self.sound.fingerprint(),
+            active: None,
         }
     }
 }
@@ -52,6 +53,7 @@ pub(super) fn capabilities(codecs: &[rows::Codec], events: bool, srtp: rows::Srt
             rows::Srtp::Off => Security::Off,
             rows::Srtp::Optional => Security::Accept,
             rows::Srtp::Required => Security::Require,
+            rows::Srtp::Dtls => Security::Dtls,
         },
     }
 }

@@ -8,11 +8,13 @@
 //!
 //! A Leg lives on one thread. What happens to its packets takes no lock and allocates nothing; orders and events are few.
 
+mod dtls;
 mod ports;
 mod thread;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -29,6 +31,7 @@ use sfu_rtp::rtcp::NtpTime;
 use tokio::sync::mpsc;
 
 use crate::sound::{Event, LegId, NoPort, Sound, To};
+use dtls::Identity;
 use thread::{Order, Thread};
 
 /// How many orders may wait for a thread, which looks after them every 5 ms.
@@ -51,6 +54,7 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Engine {
     settings: Settings,
+    fingerprint: String,
     threads: Vec<SyncSender<Order>>,
     /// Which thread a Leg is on, and how many each has.
     thread_by_leg: HashMap<LegId, usize, RandomState>,
@@ -77,14 +81,16 @@ impl Engine {
             0 => sockets::thread::cores().len().max(1),
             count => count,
         };
+        let identity = Arc::new(Identity::new()?);
         let mut threads = Vec::new();
         for number in 0..count {
             let (orders, taken) = sync_channel(ORDERS_MAX);
-            Thread::new(taken, events.clone())?.spawn(number)?;
+            Thread::new(taken, events.clone(), identity.clone())?.spawn(number)?;
             threads.push(orders);
         }
         Ok(Self {
             settings,
+            fingerprint: identity.fingerprint(),
             legs: vec![0; threads.len()],
             threads,
             thread_by_leg: HashMap::default(),
@@ -128,6 +134,10 @@ impl Engine {
 }
 
 impl Sound for Engine {
+    fn fingerprint(&self) -> Option<String> {
+        Some(self.fingerprint.clone())
+    }
+
     fn open(&mut self, leg: LegId, local: IpAddr) -> Result<u16, NoPort> {
         let (port, rtp, rtcp) = ports::bind(&self.settings, local, &mut self.rng).ok_or(NoPort)?;
         let counts = self.legs.iter().enumerate();

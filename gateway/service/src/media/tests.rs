@@ -113,6 +113,102 @@ fn legs_hear_each_other_and_rooms_hear_legs() {
     }
 }
 
+/// Two Legs whose keys come by DTLS; A is told this fingerprint of B.
+fn keyed(world: &mut World, told: &str) {
+    let [a, b] = [A, B].map(|leg| world.engine.open(leg, HERE).unwrap());
+    let own = world.engine.fingerprint().unwrap();
+    let keyed = |port, active, fingerprint: &str| Agreed {
+        keys: Keys::Dtls {
+            fingerprint: fingerprint.to_owned(),
+            active,
+        },
+        ..agreed(port)
+    };
+    world.engine.agree(A, &keyed(b, true, told));
+    world.engine.agree(B, &keyed(a, false, &own));
+}
+
+#[test]
+fn legs_hear_each_other_by_keys_of_dtls_if_each_is_who_was_told() {
+    let mut world = World::new();
+    let own = world.engine.fingerprint().unwrap();
+    keyed(&mut world, &own);
+    world.engine.connect(A, To::Music);
+    let (mut near, far) = plain::pair(std::task::Waker::noop().clone());
+    let to = To::Room(Box::new(far), TrackId::from_u128(5));
+    world.engine.connect(B, to);
+    hear(&mut near);
+
+    let mut world = World::new();
+    let wrong = format!("sha-256 {}", vec!["00"; 32].join(":"));
+    keyed(&mut world, &wrong);
+    let expected = Event {
+        leg: A,
+        kind: EventKind::NoKeys,
+    };
+    assert_eq!(world.next(), expected);
+}
+
+/// A packet of a phone: 400 Hz, half as loud as can be.
+fn loud(sequence: u16) -> [u8; 172] {
+    let mut packet = [0; 172];
+    (packet[0], packet[11]) = (0x80, 7);
+    for (at, byte) in packet[12..].iter_mut().enumerate() {
+        *byte = if at / 10 % 2 == 0 { 0x90 } else { 0x10 };
+    }
+    packet[2..4].copy_from_slice(&sequence.to_be_bytes());
+    packet[4..8].copy_from_slice(&(u32::from(sequence) * 160).to_be_bytes());
+    packet
+}
+
+#[test]
+fn what_a_third_address_sends_is_not_heard() {
+    let mut world = World::new();
+    let port = world.engine.open(A, HERE).unwrap();
+    let phone = UdpSocket::bind((HERE, 0)).unwrap();
+    phone.connect((HERE, port)).unwrap();
+    let told = phone.local_addr().unwrap().port();
+    world.engine.agree(A, &agreed(told));
+    // It is heard once it is spoken to.
+    world.engine.connect(A, To::Music);
+    phone.recv(&mut [0; 1_500]).unwrap();
+    let key = |pressed: u8, sequence: u16| {
+        let mut packet = [0; 16];
+        packet[..2].copy_from_slice(&[0x80, 0x80 | 101]);
+        packet[2..4].copy_from_slice(&sequence.to_be_bytes());
+        packet[4..8].copy_from_slice(&(u32::from(sequence) * 160).to_be_bytes());
+        packet[11] = 7;
+        // It has ended, and was 800 samples long (RFC 4733 §2.3).
+        packet[12..].copy_from_slice(&[pressed, 0x80, 3, 32]);
+        packet
+    };
+    let pressed = |world: &mut World, key| {
+        let kind = EventKind::Key(key);
+        assert_eq!(world.next(), Event { leg: A, kind });
+    };
+    for sequence in 0..5 {
+        phone.send(&loud(sequence)).unwrap();
+    }
+    phone.send(&key(1, 5)).unwrap();
+    pressed(&mut world, '1');
+    // Somebody who has found the port knows even how the stream goes on.
+    for address in ["127.0.0.66:0", "127.0.0.1:0"] {
+        let stranger = UdpSocket::bind(address).unwrap();
+        for sequence in 6..60 {
+            let packet = loud(sequence);
+            stranger.send_to(&packet, (HERE, port)).unwrap();
+        }
+        stranger.send_to(&key(9, 60), (HERE, port)).unwrap();
+    }
+    phone.send(&key(2, 6)).unwrap();
+    pressed(&mut world, '2');
+    world.engine.close(A);
+    let EventKind::Closed(figures) = world.next().kind else {
+        panic!("it was closed");
+    };
+    assert_eq!((figures.packets_received, figures.packets_lost), (7, 0));
+}
+
 #[test]
 fn two_legs_of_one_call_are_joined_whoever_is_told_first() {
     let mut world = World::new();
@@ -129,23 +225,15 @@ fn two_legs_of_one_call_are_joined_whoever_is_told_first() {
     }
     world.engine.connect(A, To::Leg(B));
     world.engine.connect(B, To::Leg(A));
-    // 400 Hz, half as loud as can be.
-    let mut packet = [0; 172];
-    (packet[0], packet[11]) = (0x80, 7);
-    for (at, byte) in packet[12..].iter_mut().enumerate() {
-        *byte = if at / 10 % 2 == 0 { 0x90 } else { 0x10 };
-    }
     let mut heard = [0; 1_500];
-    let (mut loud, mut sequence) = (0, 0_u16);
-    while loud < 20 {
-        packet[2..4].copy_from_slice(&sequence.to_be_bytes());
-        packet[4..8].copy_from_slice(&(u32::from(sequence) * 160).to_be_bytes());
+    let (mut loud_ones, mut sequence) = (0, 0_u16);
+    while loud_ones < 20 {
+        phones[0].send(&loud(sequence)).unwrap();
         sequence = sequence.wrapping_add(1);
-        phones[0].send(&packet).unwrap();
         // The other phone's packets are the clock.
         let len = phones[1].recv(&mut heard).unwrap();
         let is_loud = |byte: &&u8| (**byte & 0x7f) < 0x50;
-        loud += usize::from(heard[12..len].iter().filter(is_loud).count() > 80);
+        loud_ones += usize::from(heard[12..len].iter().filter(is_loud).count() > 80);
     }
     world.engine.close(A);
     let kinds = [world.next(), world.next()]

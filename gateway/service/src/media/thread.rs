@@ -8,6 +8,7 @@ use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
 use std::time::{Duration, Instant};
 
@@ -19,9 +20,11 @@ use gateway_media::leg::{self, Drop, Drops, Leg, Port};
 use gateway_sip::negotiate::Agreed;
 use metrics::{counter, gauge};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use sfu_rtp::{DatagramKind, classify};
 use slab::Slab;
 use tokio::sync::mpsc;
 
+use super::dtls::{Handshake, Identity, Next};
 use crate::sound::{Event, EventKind, LegId, MediaFigures};
 
 /// How often the thread wakes up while it has Legs.
@@ -62,6 +65,7 @@ pub(super) enum Order {
 pub(super) struct Thread {
     orders: Receiver<Order>,
     events: mpsc::Sender<Event>,
+    identity: Arc<Identity>,
     /// Events that wait for room.
     outbox: VecDeque<Event>,
     epoll: Epoll,
@@ -79,6 +83,7 @@ pub(super) struct Thread {
 struct Seat {
     id: LegId,
     leg: Leg,
+    keys: Handshake,
     rtp: UdpSocket,
     rtcp: UdpSocket,
     clock: Clock,
@@ -98,11 +103,13 @@ impl Thread {
     pub(super) fn new(
         orders: Receiver<Order>,
         events: mpsc::Sender<Event>,
+        identity: Arc<Identity>,
     ) -> anyhow::Result<Self> {
         let now = Instant::now();
         Ok(Self {
             orders,
             events,
+            identity,
             outbox: VecDeque::new(),
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).context("no epoll")?,
             seats: Slab::new(),
@@ -177,9 +184,11 @@ impl Thread {
                 }
             }
             Order::Agree(leg, agreed) => {
-                let agreed = self.with(leg, |seat| seat.leg.agree(now, &agreed));
-                if let Some(Err(why)) = agreed {
-                    tracing::warn!(%why, "A Leg has no sound");
+                if let Some(at) = self.seat_by_leg.get(&leg).copied() {
+                    let identity = self.identity.clone();
+                    self.with_keys(now, at, |keys, send| {
+                        keys.agree(now, &identity, agreed, send)
+                    });
                 }
             }
             Order::Connect(leg, to) => {
@@ -212,6 +221,37 @@ impl Thread {
         self.seats.get_mut(at).map(what)
     }
 
+    /// Lets the keys of a Leg do something, and the Leg go by what comes of it. A fault in there ends that Leg alone.
+    fn with_keys(
+        &mut self,
+        now: Instant,
+        at: usize,
+        work: impl FnOnce(&mut Handshake, &mut dyn FnMut(SocketAddr, &[u8])) -> Next,
+    ) {
+        let Some(seat) = self.seats.get_mut(at) else {
+            return;
+        };
+        let (sockets, keys, counted) = ((&seat.rtp, &seat.rtcp), &mut seat.keys, &mut self.counted);
+        let next = catch_unwind(AssertUnwindSafe(|| {
+            work(keys, &mut |to, bytes| {
+                send(sockets, Port::Rtp, to, bytes, counted);
+            })
+        }));
+        match next {
+            Ok(Next::Wait) => {}
+            Ok(Next::Agree(agreed)) => {
+                if let Err(why) = seat.leg.agree(now, &agreed) {
+                    tracing::warn!(%why, "A Leg has no sound");
+                }
+            }
+            Ok(Next::Fail) => self.outbox.push_back(Event {
+                leg: seat.id,
+                kind: EventKind::NoKeys,
+            }),
+            Err(_) => self.fail(at),
+        }
+    }
+
     fn open(
         &mut self,
         now: Instant,
@@ -233,6 +273,7 @@ impl Thread {
         entry.insert(Seat {
             id: leg,
             leg: Leg::new(now, start),
+            keys: Handshake::default(),
             rtp,
             rtcp,
             clock: Clock::new(first),
@@ -300,6 +341,10 @@ impl Thread {
                 };
                 self.counted.packets_in += 1;
                 let bytes = &mut datagram[..len];
+                if port == Port::Rtp && classify(bytes) == Some(DatagramKind::Dtls) {
+                    self.with_keys(now, at, |keys, send| keys.handle(now, from, bytes, send));
+                    continue;
+                }
                 let taken_in = catch_unwind(AssertUnwindSafe(|| match port {
                     Port::Rtp => seat.leg.handle_rtp(now, from, bytes),
                     Port::Rtcp => seat.leg.handle_rtcp(now, from, bytes),
@@ -347,6 +392,12 @@ impl Thread {
             if seat.clock.next() != at {
                 continue;
             }
+            if seat.keys.is_due(now) {
+                self.with_keys(now, place, |keys, send| keys.handle_timeout(now, send));
+            }
+            let Some(seat) = self.seats.get_mut(place) else {
+                continue;
+            };
             let counted = &mut self.counted;
             if catch_unwind(AssertUnwindSafe(|| seat.go_on(now, counted))).is_err() {
                 self.fail(place);

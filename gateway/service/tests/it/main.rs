@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod calls;
+mod hostile;
 mod peer;
 mod routes;
 mod safety;
+mod services;
 mod transfers;
 mod trunks;
 mod world;

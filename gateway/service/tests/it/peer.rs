@@ -34,7 +34,12 @@ pub(crate) struct Peer {
 impl Peer {
     /// A peer on UDP at `ip`.
     pub(crate) async fn udp(ip: &str) -> Self {
-        let socket = UdpSocket::bind((ip, 0)).await.unwrap();
+        Self::at(SocketAddr::new(ip.parse().unwrap(), 0)).await
+    }
+
+    /// A peer on UDP at this address.
+    pub(crate) async fn at(address: SocketAddr) -> Self {
+        let socket = UdpSocket::bind(address).await.unwrap();
         let address = socket.local_addr().unwrap();
         Self {
             way: Way::Udp(socket),
@@ -292,6 +297,45 @@ impl Peer {
                 return;
             }
             assert!(body.starts_with("SIP/2.0 1"), "{body} instead of {code}");
+        }
+    }
+
+    /// The next request with this method, or the next final code for one of ours.
+    pub(crate) async fn first(&mut self, method: &Method) -> Result<Request, StatusCode> {
+        loop {
+            match self.receive().await {
+                Message::Request(request) if request.method == *method => return Ok(request),
+                Message::Response(response) if response.code.is_final() => {
+                    return Err(response.code);
+                }
+                Message::Request(_) | Message::Response(_) => {}
+            }
+        }
+    }
+
+    /// Waits until the other side has closed the connection.
+    pub(crate) async fn ended(&mut self) {
+        let Way::Tcp(stream, _) = &mut self.way else {
+            panic!("a datagram has no connection")
+        };
+        let mut rest = Vec::new();
+        let end = timeout(PATIENCE, stream.read_to_end(&mut rest)).await;
+        // Closed with something unread, or without.
+        drop(end.expect("it has to end"));
+    }
+
+    /// What has come by now with `request`, which is answered last: the codes of all responses to other requests.
+    pub(crate) async fn codes_before(&mut self, request: &Request) -> Vec<u16> {
+        self.send(&request.to_bytes()).await;
+        let call_id = request.headers.get(&HeaderName::CallId);
+        let mut codes = Vec::new();
+        loop {
+            if let Message::Response(response) = self.receive().await {
+                if response.headers.get(&HeaderName::CallId) == call_id {
+                    return codes;
+                }
+                codes.push(response.code.get());
+            }
         }
     }
 

@@ -11,7 +11,9 @@ use gateway_service::{
 };
 use gateway_sip::negotiate::Agreed;
 use model::id::{AccountId, CallId, ParticipantId, RoomId, TrackId};
-use model::phone::rows::{Destination, Destinations, LegRecord, Line, Number, Telephony, Trunk};
+use model::phone::rows::{
+    CallLimits, Destination, Destinations, LegRecord, Line, Number, Telephony, Trunk,
+};
 use model::phone::{Dial, PhoneCommand, PhoneCommandKind, PhoneEvent, PhoneEventKind, PhonePlace};
 use model::plain;
 use model::time::Millis;
@@ -22,6 +24,13 @@ use tokio::time::timeout;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) const NUMBER: &str = "+4930123456";
+/// Limits that no test comes to.
+pub(crate) const PLENTY: CallLimits = CallLimits {
+    calls: 1_000,
+    calls_per_second: 1_000,
+    minutes_per_day: 1_000,
+};
+
 pub(crate) const ALICE: &str = "alice";
 
 /// What the exchange wanted of the media.
@@ -43,6 +52,10 @@ struct Written {
 }
 
 impl Sound for Written {
+    fn fingerprint(&self) -> Option<String> {
+        None
+    }
+
     fn open(&mut self, leg: LegId, _: IpAddr) -> Result<u16, NoPort> {
         self.port += 2;
         self.wanted.send(Wanted::Open(leg)).ok();

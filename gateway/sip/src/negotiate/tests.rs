@@ -19,6 +19,7 @@ fn local(last: u8, fingerprint: bool) -> Local {
         version: 1,
         key_bytes: MasterKeyBytes(zeroize::Zeroizing::new([last; KEY_BYTES_LEN])),
         fingerprint,
+        active: None,
     }
 }
 
@@ -91,7 +92,8 @@ fn keys_are_exchanged_by_sdes_and_by_dtls() {
     assert_eq!((&local, &remote), (&ours, &theirs));
     assert_ne!(local, remote);
 
-    let (here, there) = agree(&secure, &secure, true).expect("they agree");
+    let dtls = capabilities(&NARROW, Security::Dtls);
+    let (here, there) = agree(&dtls, &secure, true).expect("they agree");
     assert!(
         matches!(here.keys, Keys::Dtls { active: false, fingerprint } if fingerprint.contains("02:02"))
     );
@@ -101,9 +103,28 @@ fn keys_are_exchanged_by_sdes_and_by_dtls() {
 }
 
 #[test]
+fn a_session_of_dtls_keeps_its_roles() {
+    let dtls = capabilities(&NARROW, Security::Dtls);
+    for active in [true, false] {
+        let here = Local {
+            active: Some(active),
+            ..local(1, true)
+        };
+        let offered = offer(&dtls, &local(2, true), Direction::SendOnly);
+        let (_, agreed) = answer(&offered, &dtls, &here, Direction::SendRecv).expect("they agree");
+        assert!(matches!(agreed.keys, Keys::Dtls { active: is, .. } if is == active));
+    }
+}
+
+#[test]
 fn protection_is_never_lost_on_the_way() {
-    let [off, accept, require] = [Security::Off, Security::Accept, Security::Require]
-        .map(|security| capabilities(&NARROW, security));
+    let [off, accept, require, dtls] = [
+        Security::Off,
+        Security::Accept,
+        Security::Require,
+        Security::Dtls,
+    ]
+    .map(|security| capabilities(&NARROW, security));
     for (a, b, agrees) in [
         (&off, &off, true),
         (&off, &accept, true),
@@ -111,6 +132,12 @@ fn protection_is_never_lost_on_the_way() {
         (&off, &require, false),
         (&require, &off, false),
         (&require, &accept, true),
+        (&require, &dtls, false),
+        (&accept, &dtls, false),
+        (&off, &dtls, false),
+        // Without a certificate there is no fingerprint to give.
+        (&dtls, &accept, false),
+        (&dtls, &off, false),
     ] {
         let result = agree(a, b, false).map(drop);
         assert_eq!(

@@ -37,7 +37,7 @@ pub struct Trunk {
     pub targets: Vec<Target>,
     /// Where requests come from, besides the addresses of the targets.
     pub networks: Vec<Network>,
-    /// Whether media is encrypted by keys in the SDP (RFC 4568).
+    /// Whether media is encrypted, and by which keys (RFC 4568, 5763).
     pub srtp: Srtp,
     /// What is offered and taken, most wanted first.
     pub codecs: Vec<Codec>,
@@ -185,6 +185,8 @@ pub enum Srtp {
     Optional,
     /// Always: a call without it is refused with 488. It needs TLS.
     Required,
+    /// Always, with keys that the two sides make by DTLS (RFC 5763) and nobody else learns, over whatever they signal.
+    Dtls,
 }
 
 /// A codec, by its name in SDP in lower case.
