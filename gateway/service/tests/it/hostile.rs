@@ -245,7 +245,7 @@ async fn a_stream_whose_lengths_are_wrong_ends_alone() {
         let text = String::from_utf8(request.to_bytes()).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         let lines = head.lines().map(|line| match line.split_once(':') {
-            Some((name, _)) if name == "Content-Length" => format!("Content-Length: {length}\r\n"),
+            Some(("Content-Length", _)) => format!("Content-Length: {length}\r\n"),
             _ => format!("{line}\r\n"),
         });
         let wrong = format!("{}\r\n{body}", lines.collect::<String>());
