@@ -21,6 +21,7 @@ pub mod clock;
 pub mod codec;
 pub mod comfort_noise;
 pub mod concealment;
+mod decimation;
 pub mod dtmf;
 mod fifo;
 pub mod g711;

@@ -23,7 +23,7 @@ use crate::fifo::Fifo;
 use crate::g711::Law;
 use crate::jitter::{JitterBuffer, PAYLOAD_LEN_MAX, Pulled};
 use crate::mixer::Mixer;
-use crate::opus::{self, Decode, Encode, Opus, OpusCodec};
+use crate::opus::{self, Decode, Encode, Meter, Opus, OpusCodec};
 use crate::passage::{Passage, Placed};
 use crate::{FRAME, FRAME_LEN_MAX, FRAMES_PER_SECOND, level};
 
@@ -43,12 +43,6 @@ const ALONE_AFTER: Duration = Duration::from_secs(2);
 
 /// The slots of sound that goes on between two Legs: this, and the payload type its codec is offered with.
 const HANDED_ON: u8 = 0x80;
-
-/// At how many samples a second it is found out how loud packets are: the fewest, since that costs the least.
-const METER_RATE: u32 = 8_000;
-
-/// The longest packet at that rate, 120 ms.
-const METER_LEN: usize = 960;
 
 type Encoder = <Opus as OpusCodec>::Encoder;
 type Decoder = <Opus as OpusCodec>::Decoder;
@@ -87,7 +81,7 @@ pub(crate) struct Line {
     /// What goes on as it came, of which source and in which codec.
     passage: Option<Passage>,
     source: Option<(u32, Codec)>,
-    meter: Option<Decoder>,
+    meter: Option<Meter>,
     voices: [Voice; VOICES_MAX],
     /// When each was last heard.
     heard_at: [Option<Instant>; VOICES_MAX],
@@ -309,11 +303,10 @@ impl Line {
     /// How loud a packet of Opus is: what the phone does not tell the Room has to know, to tell who speaks.
     fn level_of(&mut self, payload: &[u8]) -> Option<Level> {
         if self.meter.is_none() {
-            self.meter = Decoder::new(METER_RATE);
+            self.meter = Meter::new();
         }
-        let mut samples = [0; METER_LEN];
-        let made = self.meter.as_mut()?.decode(payload, &mut samples)?;
-        Some(level_said(level(&samples[..made])))
+        let samples = self.meter.as_mut()?.samples(payload)?;
+        Some(level_said(level(samples)))
     }
 }
 

@@ -4,6 +4,8 @@
 
 use opus_pure::{Application, OpusDecoder, OpusEncoder, packet};
 
+use crate::decimation::Decimator;
+
 /// The longest packet that is made, in bytes.
 pub const PACKET_LEN_MAX: usize = 400;
 
@@ -108,47 +110,112 @@ const fn bitrate(rate: u32) -> i32 {
     }
 }
 
-/// A decoder of [`Pure`].
+/// A decoder of [`Pure`]. It always reads all there is, at 48,000 samples a second, and leaves out what the rate can't carry: asked for a lower
+/// rate, the library folds what lies above it back into the sound, and what browsers send goes up to 20 kHz.
 pub struct PureDecoder {
     decoder: Box<OpusDecoder>,
-    rate: i32,
+    /// For lower rates, with room for a packet at the full one.
+    lower: Option<(Decimator, Box<[i16; SAMPLES_MAX]>)>,
 }
+
+/// What the library reads at, whatever is asked for.
+const FULL_RATE: i32 = 48_000;
 
 impl std::fmt::Debug for PureDecoder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PureDecoder")
-            .field("rate", &self.rate)
+            .field("step", &self.lower.as_ref().map(|(lower, _)| lower.step()))
             .finish_non_exhaustive()
     }
 }
 
 impl Decode for PureDecoder {
     fn new(rate: u32) -> Option<Self> {
-        let rate = i32::try_from(rate).ok()?;
-        let decoder = Box::new(OpusDecoder::new(rate, 1).ok()?);
-        Some(Self { decoder, rate })
+        let lower = match rate {
+            48_000 => None,
+            16_000 => Some(Decimator::new(3)?),
+            8_000 => Some(Decimator::new(6)?),
+            _ => return None,
+        };
+        Some(Self {
+            decoder: Box::new(OpusDecoder::new(FULL_RATE, 1).ok()?),
+            lower: lower.map(|lower| (lower, Box::new([0; SAMPLES_MAX]))),
+        })
     }
 
     fn decode(&mut self, packet: &[u8], out: &mut [i16]) -> Option<usize> {
         // An empty packet would ask for concealment.
-        let len = packet::samples(packet, self.rate).ok()?;
-        let out = out.get_mut(..len)?;
-        self.decoder.decode_s16(packet, len, out).ok()
+        let len = packet::samples(packet, FULL_RATE).ok()?;
+        let Some((lower, whole)) = &mut self.lower else {
+            return self
+                .decoder
+                .decode_s16(packet, len, out.get_mut(..len)?)
+                .ok();
+        };
+        let out = out.get_mut(..len / lower.step())?;
+        let whole = whole.get_mut(..len)?;
+        let made = self.decoder.decode_s16(packet, len, whole).ok()?;
+        Some(lower.fill(whole.get(..made)?, out))
     }
 
     fn conceal(&mut self, next: Option<&[u8]>, samples: &mut [i16]) {
-        let len = samples.len();
-        let made = match next {
-            Some(next) => self.decoder.decode_fec_s16(next, len, samples),
-            None => self.decoder.decode_s16(&[], len, samples),
+        let mut make = |samples: &mut [i16]| {
+            let len = samples.len();
+            let made = match next {
+                Some(next) => self.decoder.decode_fec_s16(next, len, samples),
+                None => self.decoder.decode_s16(&[], len, samples),
+            };
+            let made = made.unwrap_or(0).min(len);
+            samples[made..].fill(0);
         };
-        let made = made.unwrap_or(0).min(len);
-        samples[made..].fill(0);
+        match &mut self.lower {
+            None => make(samples),
+            Some((lower, whole)) => {
+                let len = (samples.len() * lower.step()).min(SAMPLES_MAX);
+                make(&mut whole[..len]);
+                let made = lower.fill(&whole[..len], samples);
+                samples[made..].fill(0);
+            }
+        }
     }
 
     fn reset(&mut self) {
-        // It fails for no rate that `new` took.
+        // It fails for no rate.
         self.decoder.reset_state().ok();
+        if let Some((lower, _)) = &mut self.lower {
+            lower.reset();
+        }
+    }
+}
+
+/// Finds out how loud packets are, at the least cost: what is heard of it would be noisy, and is not.
+pub struct Meter {
+    decoder: Box<OpusDecoder>,
+    samples: Box<[i16; SAMPLES_MAX / 6]>,
+}
+
+impl std::fmt::Debug for Meter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Meter").finish_non_exhaustive()
+    }
+}
+
+impl Meter {
+    /// A meter; `None` if the library can't.
+    #[must_use]
+    pub fn new() -> Option<Self> {
+        Some(Self {
+            decoder: Box::new(OpusDecoder::new(8_000, 1).ok()?),
+            samples: Box::new([0; SAMPLES_MAX / 6]),
+        })
+    }
+
+    /// The samples of a packet, for [`crate::level`]; `None` for what is no Opus.
+    pub fn samples(&mut self, packet: &[u8]) -> Option<&[i16]> {
+        let len = packet::samples(packet, 8_000).ok()?;
+        let samples = self.samples.get_mut(..len)?;
+        let made = self.decoder.decode_s16(packet, len, samples).ok()?;
+        Some(&samples[..made.min(len)])
     }
 }
 
@@ -191,6 +258,27 @@ mod tests {
             let got = snr(settled, rate, 1_000.0);
             assert!(got >= 35.0, "{rate}: {got} dB");
         }
+    }
+
+    #[test]
+    fn what_a_lower_rate_does_not_carry_is_not_folded_into_it() {
+        // As a browser sends it: a sound within the phone's band, and another above.
+        let (low, high) = (
+            tone(48_000, 1_000.0, 6_000.0, 48_000),
+            tone(48_000, 5_500.0, 6_000.0, 48_000),
+        );
+        let sound: Vec<i16> = low.iter().zip(high).map(|(low, high)| low + high).collect();
+        let mut decoder = Decoder::new(8_000).expect("a rate of Opus");
+        let mut heard = Vec::new();
+        for packet in packets(48_000, &sound) {
+            let mut out = [0; SAMPLES_MAX];
+            let len = decoder.decode(&packet, &mut out).expect("our own packet");
+            heard.extend_from_slice(&out[..len]);
+        }
+        let settled = &heard[1_600..];
+        assert!((5_400.0..6_600.0).contains(&amplitude(settled, 8_000, 1_000.0)));
+        let folded = amplitude(settled, 8_000, 2_500.0);
+        assert!(folded < 60.0, "{folded}");
     }
 
     #[test]

@@ -270,7 +270,8 @@ pub(super) fn load(
     let frames = passed.as_secs_f64() / FRAME.as_secs_f64() * f64::from(count);
     Ok(Outcome {
         per_frame: spent.as_secs_f64() / frames,
-        late: 1.0 - heard as f64 / wanted as f64,
+        // A frame that was under way at the end may be one more.
+        late: (1.0 - heard as f64 / wanted as f64).max(0.0),
     })
 }
 
