@@ -111,3 +111,13 @@ story('over TLS to the provider, and SRTP to the telephone', options, async (wor
   await alice.press('hangup');
   await rig.figureBecomes('offhook_gateway_calls', 0);
 });
+
+story('a server that is asked to end hangs up', options, async (world) => {
+  const { rig, alice } = await office(world, trunk());
+  const phone = rig.calls('calls-until-bye', NUMBER);
+  await alice.sees('incoming');
+  await alice.press('accept-audio');
+  await alice.isIn('connected');
+  await world.server.stop();
+  await phone.succeeds();
+});

@@ -108,7 +108,7 @@ ${gateway}
   /** A figure of the server, all its labels together; 0 where there is none yet. */
   async figure(name) {
     const text = await (await fetch(`${URL_OF_SERVER}/metrics`)).text();
-    const lines = text.split('\n').filter((line) => line.startsWith(`${name} `) || line.startsWith(`${name}{`));
+    const lines = text.split(/\r?\n/).filter((line) => line.startsWith(`${name} `) || line.startsWith(`${name}{`));
     return lines.reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' '))), 0);
   }
 
@@ -148,9 +148,11 @@ ${gateway}
     const [errors, log] = [at('err'), at('log')];
     const program = this.start('sipp', ...args, '-sf', here(`sipp/${scenario}.xml`), '-i', address, '-p', '5060', '-mi', address, '-mp', '30000', '-rtp_echo',
       '-m', '1', '-nostdin', '-watchdog_interval', '0', '-trace_err', '-error_file', errors, '-trace_logs', '-log_file', log);
+    /** Waits until it talks; returns its Call-ID. */
+    program.talks = () => eventually(`${scenario} talks`, async () => (await readFile(log, 'utf8')).trim());
     /** Waits until it talks, and has it hang up. */
     program.hangsUp = async () => {
-      const call = await eventually(`${scenario} talks`, async () => (await readFile(log, 'utf8')).trim());
+      const call = await program.talks();
       await sends(address, ['INFO sip:phone SIP/2.0', 'Via: SIP/2.0/UDP test;branch=z9hG4bKhangup', 'From: <sip:test>;tag=1', 'To: <sip:phone>;tag=2',
         `Call-ID: ${call}`, 'CSeq: 9 INFO', 'Content-Length: 0', '', '']);
     };
@@ -234,17 +236,19 @@ class Program {
   #child;
   #ended;
   #lines = [];
+  /** A line whose end has not come yet. */
+  #begun = '';
 
   constructor(command, args, folder) {
     this.command = path.basename(command);
     this.#child = spawn(command, args, { cwd: folder, stdio: ['ignore', 'pipe', 'pipe'] });
     this.#ended = Promise.race([once(this.#child, 'exit').then(([code, signal]) => code ?? signal), once(this.#child, 'error').then(([error]) => error.message)]);
-    for (const stream of [this.#child.stdout, this.#child.stderr]) stream.on('data', (bytes) => this.#keep(String(bytes)));
+    for (const stream of [this.#child.stdout, this.#child.stderr]) stream.setEncoding('utf8').on('data', (text) => this.#keep(text));
   }
 
   /** What it printed last. */
   get said() {
-    return this.#lines.join('\n');
+    return [...this.#lines, this.#begun].join('\n');
   }
 
   /** Waits until it has ended as it should. */
@@ -269,7 +273,9 @@ class Program {
 
   #keep(text) {
     // Of what is drawn over and over on one line nothing is kept.
-    this.#lines.push(...text.split('\n').filter((line) => line.trim() !== '' && !/[\r\x1b]|^\S$/.test(line)));
+    const lines = (this.#begun + text).split(/[\r\n]+/);
+    this.#begun = lines.pop();
+    this.#lines.push(...lines.filter((line) => line.trim() !== '' && !/\x1b|\(bit\/s\)/.test(line)));
     this.#lines.splice(0, this.#lines.length - LINES_MAX);
   }
 }
