@@ -21,6 +21,7 @@ pub mod rows;
 mod target;
 
 use crate::id::{AccountId, CallId, ParticipantId, RoomId, TrackId, UserId};
+use crate::room::{Role, RoomName};
 use crate::time::Millis;
 use rows::Voicemail;
 
@@ -157,8 +158,29 @@ pub enum PhoneEventKind {
     },
     /// The caller has left a message. What was said is in the object store already; signaling writes the row.
     Voicemail(Box<LeftVoicemail>),
+    /// The caller has shown the PIN of a Room. Signaling takes the phone in and says [`PhoneCommandKind::Move`], or hangs up.
+    Enter(Box<Enter>),
     /// The call is over.
     Ended(PhoneEnd),
+}
+
+/// A phone that may join a Room by its PIN.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Enter {
+    /// The Room.
+    pub room: RoomName,
+    /// What the phone may do there.
+    pub role: Role,
+    /// Whether it waits until somebody in the Room admits it.
+    pub lobby: bool,
+    /// Whether it may begin the Room.
+    pub may_begin: bool,
+    /// The caller; `None` when they keep it to themselves.
+    pub from: Option<PhoneTarget>,
+    /// What the caller, or who knows their number, calls them.
+    pub name: Option<String>,
+    /// The Number they dialled.
+    pub to: Option<PhoneTarget>,
 }
 
 /// A message that was left.

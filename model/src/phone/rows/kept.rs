@@ -34,7 +34,7 @@ pub struct Prompt {
 }
 
 /// How sound in a file is coded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SoundFormat {
     /// WAV with linear samples of 16 bits, or G.711.

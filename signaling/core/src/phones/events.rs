@@ -46,6 +46,7 @@ impl Signaling {
             }
             PhoneEventKind::Held { on } => self.on_phone_held(key, on),
             PhoneEventKind::Voicemail(left) => self.on_voicemail_left(account, *left),
+            PhoneEventKind::Enter(enter) => self.on_phone_enters(key, *enter),
             PhoneEventKind::Ended(how) => self.phone_ended(key, how),
         }
     }

@@ -14,6 +14,7 @@
 //! ended names it, unless it was taken into a Room that goes on without a Call.
 
 mod commands;
+mod dial_in;
 mod events;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,7 +25,7 @@ use model::phone::{
 };
 use model::room::Line;
 use model::{
-    AccountId, CallId, CallState, End, EndReason, ParticipantId, Party, Phase, PhoneParty,
+    AccountId, CallId, CallState, End, EndReason, ParticipantId, Party, Phase, PhoneParty, Role,
     RoomName, UserId,
 };
 
@@ -247,8 +248,12 @@ impl Signaling {
         self.vacate(key.0, phone.place, how.reason);
     }
 
-    /// A phone comes into a Room; tells where it is heard.
+    /// A phone comes into a Room and may speak; tells where it is heard.
     fn place_phone(&mut self, key: CallKey, room: RoomKey) -> Option<PhonePlace> {
+        self.place_phone_as(key, room, Role::Speaker)
+    }
+
+    fn place_phone_as(&mut self, key: CallKey, room: RoomKey, role: Role) -> Option<PhonePlace> {
         let phone = self.phones.by_key.get(&key)?;
         let line = match phone.stage {
             Stage::Talks => Line::Talking,
@@ -259,6 +264,7 @@ impl Signaling {
             user: phone.user.clone(),
             name: phone.name.clone(),
             line,
+            role,
         };
         let place = self.phone_joins(room, new);
         if let Some(phone) = self.phones.by_key.get_mut(&key) {

@@ -225,7 +225,8 @@ impl Signaling {
         let Some(room) = self.rooms.get_mut(key) else {
             return;
         };
-        if room.is_of_call || room.persons() > 0 {
+        let has_phones = room.is_of_phones && room.phones().next().is_some();
+        if room.is_of_call || room.persons() > 0 || has_phones {
             return;
         }
 

@@ -39,7 +39,7 @@ use crate::sessions::SessionKey;
 use crate::signaling::Signaling;
 use crate::timers::{Armed, Timers};
 use admission::Standing;
-pub(crate) use phones::NewPhone;
+pub(crate) use phones::{DialIn, NewPhone};
 use upgrade::GoingBack;
 
 /// How long a Room without Participants is kept.
@@ -93,6 +93,8 @@ pub(crate) struct Room {
     going_back: Option<GoingBack>,
     /// Whether it was made for a phone call, and ends with it.
     is_of_call: bool,
+    /// Phones may be here without people: they have a PIN by which they may begin it.
+    is_of_phones: bool,
     /// Since when nobody is here or joins.
     empty_since: Option<Timestamp>,
     armed: Armed,
@@ -257,6 +259,7 @@ impl Room {
             was_crowd: false,
             going_back: None,
             is_of_call: false,
+            is_of_phones: false,
             empty_since: None,
             armed: Armed::default(),
         }

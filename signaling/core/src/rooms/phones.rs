@@ -39,6 +39,14 @@ pub(crate) struct NewPhone {
     pub(crate) user: UserId,
     pub(crate) name: Option<String>,
     pub(crate) line: Line,
+    pub(crate) role: Role,
+}
+
+/// Who comes by a PIN, and what its row allows.
+pub(crate) struct DialIn<'a> {
+    pub(crate) user: &'a UserId,
+    pub(crate) lobby: bool,
+    pub(crate) may_begin: bool,
 }
 
 impl Signaling {
@@ -81,6 +89,47 @@ impl Signaling {
         Ok(key)
     }
 
+    /// The Room that a phone comes into by a PIN; `None` where it may not. One that nobody is in is begun, where the row says so.
+    pub(crate) fn room_for_dial_in(
+        &mut self,
+        account: AccountId,
+        name: &RoomName,
+        who: &DialIn<'_>,
+    ) -> Option<RoomKey> {
+        if !self.rooms.is_media_available() {
+            return None;
+        }
+        let most = self.limits.participants_per_room_max as usize;
+        if let Some(key) = self.rooms.named(account, name) {
+            let room = self.rooms.get_mut(key)?;
+            let standing = room.standings.get(who.user);
+            let is_denied = matches!(standing, Some(Standing::Outcast | Standing::Denied(_)));
+            // Nobody has a phone wait in a lobby yet: whom it would be asked of is not told.
+            let has_to_wait = who.lobby && room.settings.lobby;
+            let is_shut = room.is_of_call || room.settings.encrypted || room.settings.locked;
+            if is_shut || is_denied || has_to_wait || room.people() >= most {
+                return None;
+            }
+            room.is_of_phones |= who.may_begin;
+            return Some(key);
+        }
+        if !who.may_begin
+            || self.rooms.of_account(account) >= self.limits.rooms_per_account_max as usize
+        {
+            return None;
+        }
+        let key = (account, RoomId::from_parts(self.now, self.rng.wide()));
+        let mut room = Room::new(
+            name.clone(),
+            RoomSettings::default(),
+            self.now,
+            &self.limits,
+        );
+        room.is_of_phones = true;
+        self.rooms.insert(key, room);
+        Some(key)
+    }
+
     /// The name by which a Room is joined.
     pub(crate) fn room_name(&self, key: RoomKey) -> Option<RoomName> {
         self.rooms.get(key).map(|room| room.name.clone())
@@ -112,13 +161,22 @@ impl Signaling {
         let Some(room) = self.rooms.get_mut(key) else {
             return place;
         };
+        if room.is_of_phones {
+            room.empty_since = None;
+        }
 
+        // A phone has a voice at most, and moderates nothing.
+        let role = phone.role.min(Role::Speaker);
+        let permissions = Permissions {
+            speak: role.permissions().speak,
+            ..PHONE
+        };
         let state = ParticipantState {
             participant,
             user: phone.user,
             name: phone.name,
-            role: Role::Speaker,
-            permissions: PHONE,
+            role,
+            permissions,
             hand_at: None,
             joined_at: now,
             phone: Some(phone.line),
@@ -162,7 +220,7 @@ impl Signaling {
             key,
             MediaCommandKind::JoinPlain {
                 participant,
-                permissions: PHONE,
+                permissions,
                 encrypted,
                 track,
                 muted: false,
@@ -241,7 +299,7 @@ impl Signaling {
         let Some(room) = self.rooms.get(key) else {
             return;
         };
-        if room.is_of_call || room.persons() > 0 {
+        if room.is_of_call || room.is_of_phones || room.persons() > 0 {
             return;
         }
 
@@ -253,7 +311,7 @@ impl Signaling {
 }
 
 impl Room {
-    fn phones(&self) -> impl Iterator<Item = ParticipantId> {
+    pub(super) fn phones(&self) -> impl Iterator<Item = ParticipantId> {
         self.participants
             .iter()
             .filter(|(_, one)| one.person.phone.is_some())

@@ -16,6 +16,7 @@ mod mailboxes;
 mod media;
 mod phones;
 mod phones_handed;
+mod phones_pins;
 mod phones_property;
 mod presence;
 mod property;
