@@ -13,6 +13,7 @@ mod sfu;
 mod signaling;
 mod signaling_core;
 mod sip;
+mod sound;
 mod stun_differential;
 mod whip;
 
@@ -39,6 +40,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("sip_sdp", sip::sip_sdp),
     ("sip_stream", sip::sip_stream),
     ("sip_values", sip::sip_values),
+    ("sound_file", sound::sound_file),
     ("srtp_inbound", rtp::srtp_inbound),
     ("stun_differential", stun_differential::stun_differential),
     ("stun_message", relay::stun_message),

@@ -28,7 +28,7 @@ fn mutated_seeds_are_survived() {
         let mut random = Random(0x9e37_79b9_7f4a_7c15);
 
         let mutations = match *name {
-            "rtp_leg" | "sdp_offer" => MUTATIONS_SLOW,
+            "rtp_leg" | "sdp_offer" | "sound_file" => MUTATIONS_SLOW,
             _ => MUTATIONS,
         };
         for _ in 0..mutations {

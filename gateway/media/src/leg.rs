@@ -31,7 +31,9 @@ use sfu_rtp::{DatagramKind, classify};
 use crate::dtmf::Key;
 use crate::latch::{Latch, Sign};
 use crate::line::{Far, Line, Passing};
+use crate::player::{self, Player};
 use crate::receiving::{Heard, Kind, Receiving};
+use crate::recorder::{Stopped, Tape};
 use crate::sending::{Sending, key_out};
 use crate::sounds::Sound;
 use crate::{FRAME, FRAME_LEN_MAX, profile, quality};
@@ -79,6 +81,8 @@ pub enum To {
     Ringback,
     /// It hears music.
     Music,
+    /// It hears what is played, and of the end [`Event::Played`] tells by this number.
+    Player(Box<Player>, u32),
 }
 
 /// What a Leg is in a Room, on its way to another Leg: to those in the Room it stays the same.
@@ -103,6 +107,10 @@ pub enum Event {
     Silent,
     /// The Room has ended or let the Leg go: it speaks with nobody now.
     Left,
+    /// What was played has come to its end; the number is that of [`To::Player`].
+    Played(u32),
+    /// The tape wants to be taken ([`Leg::take_tape`]).
+    Stopped(Stopped),
 }
 
 /// Why sound can't flow.
@@ -170,6 +178,9 @@ pub struct Leg {
     to: With,
     /// What the phone sends goes on as it comes.
     is_passing: bool,
+    /// What was heard until now, for the frame in which it goes.
+    before: Option<With>,
+    tape: Option<Box<Tape>>,
     events: VecDeque<Event>,
     /// When something came last, or should have begun to; and whether it was told that nothing does.
     heard_at: Instant,
@@ -196,6 +207,7 @@ enum With {
     Nothing,
     Room(Box<Line>),
     Sound(Sound),
+    Player(Box<Player>, u32),
 }
 
 impl Leg {
@@ -215,6 +227,8 @@ impl Leg {
             receiving: Receiving::new(now, u64::from(start.ssrc)),
             to: With::Nothing,
             is_passing: false,
+            before: None,
+            tape: None,
             events: VecDeque::with_capacity(EVENTS_MAX),
             heard_at: now,
             is_silent: false,
@@ -264,9 +278,9 @@ impl Leg {
         Ok(())
     }
 
-    /// Speaks with somebody else from now on.
+    /// Speaks with somebody else from now on. What is heard gives way to it within 20 ms.
     pub fn connect(&mut self, to: To) {
-        self.to = match to {
+        let to = match to {
             To::Nothing => With::Nothing,
             To::Room(end, track) => With::Room(Box::new(Line::new(end, track, Far::Room))),
             To::Leg(end, track) => {
@@ -276,7 +290,14 @@ impl Leg {
             To::Place(Place(line)) => With::Room(line),
             To::Ringback => With::Sound(Sound::ringing()),
             To::Music => With::Sound(Sound::music()),
+            To::Player(player, number) => With::Player(player, number),
         };
+        let before = std::mem::replace(&mut self.to, to);
+        // Packets of somebody else go on as they come; they wait for nothing but sound of ours.
+        let is_ours = matches!(before, With::Sound(_) | With::Player(..));
+        if is_ours || !matches!(before, With::Nothing) && !matches!(self.to, With::Room(_)) {
+            self.before.get_or_insert(before);
+        }
         self.announce();
     }
 
@@ -289,6 +310,20 @@ impl Leg {
                 None
             }
         }
+    }
+
+    /// Keeps what the other side says on a tape from now on; the one before comes back.
+    pub fn record(&mut self, tape: Box<Tape>) -> Option<Box<Tape>> {
+        let before = self.tape.replace(tape);
+        self.announce();
+        before
+    }
+
+    /// The tape, on which nothing more is written.
+    pub fn take_tape(&mut self) -> Option<Box<Tape>> {
+        let tape = self.tape.take();
+        self.announce();
+        tape
     }
 
     /// Presses a key for the other side to hear; `false` if it takes none, or too many wait.
@@ -347,26 +382,43 @@ impl Leg {
             _ => None,
         };
         let rate = self.sending.rate();
+        let tape = self.tape.as_mut();
+        let of = frame.map_or(rate, |(rate, _)| rate);
+        if let Some(why) = tape.and_then(|tape| tape.push(of, frame.map(|(_, frame)| frame))) {
+            self.tell(Event::Stopped(why));
+        }
+        if let With::Room(line) = &mut self.to {
+            if self.is_passing && direction.receives() {
+                line.wait();
+            } else {
+                line.speak(frame);
+            }
+        }
         let mut said = [0; FRAME_LEN_MAX];
         let said = &mut said[..crate::codec::frame_len(rate)];
-        let is_said = match &mut self.to {
-            With::Nothing => false,
-            With::Sound(sound) => {
-                sound.fill(rate, said);
-                true
+        // Nothing is played to somebody who could not hear it.
+        let mut is_said = false;
+        if direction.sends() || matches!(self.to, With::Room(_)) {
+            is_said = self.to.fill(now, rate, said);
+            if let Some(mut before) = self.before.take() {
+                let mut last = [0; FRAME_LEN_MAX];
+                let last = &mut last[..said.len()];
+                is_said |= before.fill(now, rate, last);
+                player::cross(last, said);
+                self.announce();
             }
-            With::Room(line) => {
-                if self.is_passing && direction.receives() {
-                    line.wait();
-                } else {
-                    line.speak(frame);
-                }
-                line.hear(now, rate, said)
+        }
+        match &self.to {
+            With::Room(line) if line.is_closed() => {
+                self.to = With::Nothing;
+                self.tell(Event::Left);
             }
-        };
-        if matches!(&self.to, With::Room(line) if line.is_closed()) {
-            self.to = With::Nothing;
-            self.tell(Event::Left);
+            With::Player(_, number) if direction.sends() && !is_said => {
+                let number = *number;
+                self.to = With::Nothing;
+                self.tell(Event::Played(number));
+            }
+            _ => {}
         }
         if direction.sends() {
             let target = self.latch.target();
@@ -493,8 +545,11 @@ impl Leg {
 
     /// Whether packets may go on as they are: not to or from a phone that wants them longer or shorter than others make them.
     fn may_pass(&self) -> bool {
-        self.agreed
-            .is_some_and(|terms| u128::from(terms.packet_ms) == FRAME.as_millis())
+        let is_tapped = self.tape.is_some() || self.before.is_some();
+        !is_tapped
+            && self
+                .agreed
+                .is_some_and(|terms| u128::from(terms.packet_ms) == FRAME.as_millis())
     }
 
     /// The codec in which packets go on to the phone.
@@ -630,6 +685,25 @@ impl Leg {
 
     fn drop(&mut self, cause: Drop) {
         self.drops[cause as usize] += 1;
+    }
+}
+
+impl With {
+    /// Writes what is heard in the next 20 ms; `false` for nothing, and `out` is silent then.
+    fn fill(&mut self, now: Instant, rate: u32, out: &mut [i16]) -> bool {
+        let is_heard = match self {
+            Self::Nothing => false,
+            Self::Sound(sound) => {
+                sound.fill(rate, out);
+                true
+            }
+            Self::Player(player, _) => player.fill(rate, out),
+            Self::Room(line) => line.hear(now, rate, out),
+        };
+        if !is_heard {
+            out.fill(0);
+        }
+        is_heard
     }
 }
 

@@ -4,6 +4,7 @@
 //! RTP ─▶ jitter ─▶ g711, g722, opus ─▶ samples ─▶ mixer ─▶ samples ─▶ g711, g722, opus ─▶ RTP
 //!          └ lost ─▶ concealment ──┘                                      dtmf ──────────┘
 //!          └ silent ─▶ comfort_noise
+//! files ─▶ player ─▶ samples ─▶ a Leg;  a Leg ─▶ samples ─▶ recorder ─▶ files
 //! ```
 //!
 //! [`leg::Leg`] is all of it put together: one side of a phone call, between its packets and the rings of a Room ([`model::plain`]).
@@ -24,6 +25,7 @@ pub mod concealment;
 mod decimation;
 pub mod dtmf;
 mod fifo;
+pub mod files;
 pub mod g711;
 pub mod g722;
 pub mod jitter;
@@ -33,10 +35,14 @@ mod line;
 pub mod mixer;
 pub mod opus;
 mod passage;
+pub mod player;
 pub mod quality;
 mod receiving;
 mod reception;
+pub mod recorder;
+mod resample;
 mod sending;
+pub mod signs;
 mod sounds;
 #[cfg(test)]
 mod tone;

@@ -1,3 +1,5 @@
+mod played;
+
 use std::task::Waker;
 
 use gateway_sip::negotiate::Codec;
