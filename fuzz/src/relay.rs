@@ -449,6 +449,7 @@ impl World {
                 assert!(payload.end <= packet_len && padding < 4);
                 assert!(prefix.as_bytes().len() >= 4);
             }
+            Some(Forward::ToMedia { .. }) => panic!("there is no SFU"),
         }
     }
 

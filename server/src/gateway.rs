@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use backing::objects::Objects;
 use backing::records::Records;
 use gateway_service::media::{Engine, Settings};
 use gateway_service::{Gateway, Handle, Start, Tls};
@@ -46,6 +47,7 @@ pub(crate) async fn start(
     signaling: &Service,
     directory: &mut watch::Receiver<Directory>,
     keep: mpsc::Sender<LegRecord>,
+    objects: Objects,
 ) -> anyhow::Result<Handle> {
     settings.validate().context("[gateway]")?;
     let server = store.map(tls::sip_server_config).transpose()?.map(Arc::new);
@@ -64,6 +66,7 @@ pub(crate) async fn start(
             attach: sfu.attacher(),
             tls: Tls { server, client },
             records: keep,
+            objects,
         },
     );
     let handle = started.map_err(|error| {

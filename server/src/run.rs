@@ -165,8 +165,11 @@ impl Server {
                 let (keep, writing) = gateway::keeper(records.clone());
                 // It ends with the gateway, before the last records are written.
                 tasks.spawn(writing);
-                let gateway =
-                    gateway::start(settings, store, sfu, signaling, &mut rows, keep).await?;
+                let objects = data.folder(telephony::apply::OBJECTS)?;
+                let objects = Objects::in_folder(&objects)?;
+                let started =
+                    gateway::start(settings, store, sfu, signaling, &mut rows, keep, objects);
+                let gateway = started.await?;
                 Some((gateway, rows))
             }
             _ => None,

@@ -61,6 +61,18 @@ pub struct Figures {
     pub phone_registrations: u64,
     /// Callers who came to wait in a Queue.
     pub queued: u64,
+    /// Callers who showed the PIN of a Room.
+    pub entered: u64,
+    /// PINs that were wrong.
+    pub pins_wrong: u64,
+    /// Messages that were left.
+    pub messages: u64,
+    /// Messages that could not be kept.
+    pub messages_lost: u64,
+    /// Callers whose message a mailbox took no more.
+    pub mailboxes_full: u64,
+    /// Files of sound that could not be read.
+    pub sounds_broken: u64,
     /// Calls that were ended since the minutes of a day were used up.
     pub minutes_ended: u64,
     /// Calls that went on to the next address of a Trunk.
@@ -178,6 +190,12 @@ impl Figures {
                 self.phone_registrations,
             ),
             ("offhook_gateway_queued_total", self.queued),
+            ("offhook_gateway_entered_total", self.entered),
+            ("offhook_gateway_pins_wrong_total", self.pins_wrong),
+            ("offhook_gateway_messages_total", self.messages),
+            ("offhook_gateway_messages_lost_total", self.messages_lost),
+            ("offhook_gateway_mailboxes_full_total", self.mailboxes_full),
+            ("offhook_gateway_sounds_broken_total", self.sounds_broken),
             ("offhook_gateway_minutes_ended_total", self.minutes_ended),
             ("offhook_gateway_failovers_total", self.failovers),
             ("offhook_gateway_no_address_total", self.no_address),

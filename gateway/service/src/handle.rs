@@ -6,22 +6,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, ensure};
+use backing::objects::{Objects, prompt_key, voicemail_key};
 use foldhash::fast::RandomState;
 use gateway_core::transaction::{Flow, Transport};
-use model::phone::rows::LegRecord;
-use model::phone::{PhoneCommand, PhoneEvent, PhonePlace};
+use gateway_media::files::{self, Clip};
+use model::phone::rows::{LegRecord, PROMPT_MILLIS_MAX};
+use model::phone::{PhoneCommand, PhoneEvent, PhoneEventKind, PhonePlace};
 use model::plain::{Attach, End, NoSeat, Seat};
 use model::time::Timestamp;
 use model::{AccountId, TrackId};
 use rand::SeedableRng;
 use rand::rngs::{StdRng, SysRng};
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::doors::{Door, Doors};
-use crate::exchange::{Exchange, Output, Rows, TrunkId};
+use crate::exchange::{Exchange, Kept, Output, Rows, SoundKey, TrunkId};
 use crate::figures::Figures;
 use crate::resolve::{Found, Hop, Resolver};
 use crate::sound::{self, LegId, Sound};
@@ -39,6 +42,12 @@ const QUESTIONS_MAX: usize = 64;
 
 /// How many names are looked up, and how many places in Rooms are waited for, at once.
 const LOOKUPS_MAX: usize = 64;
+
+/// How many files of sound are read and decoded, and how many messages are kept, at once.
+const FILES_MAX: usize = 2;
+
+/// How long messages that were spoken before the end may take to be kept.
+const KEEPING_MAX: Duration = Duration::from_secs(10);
 
 /// How much news may wait for signaling. It takes news at any time; when it does not, it has ended.
 const UNTOLD_MAX: usize = 10_000;
@@ -71,6 +80,8 @@ pub struct Start {
     pub tls: Tls,
     /// What is kept of Legs: the same one whole each time something became of it.
     pub records: mpsc::Sender<LegRecord>,
+    /// Where prompts lie, and messages go.
+    pub objects: Objects,
 }
 
 /// The gateway as the server starts it.
@@ -118,6 +129,7 @@ impl Gateway {
         let (stream_events, from_streams) = mpsc::channel(STREAM_EVENTS_MAX);
         let (lookups, looked_up) = mpsc::channel(LOOKUPS_MAX);
         let (seats, seated) = mpsc::channel(LOOKUPS_MAX);
+        let (sounds, loaded) = mpsc::channel(LOOKUPS_MAX);
         let (questions, asked) = mpsc::channel(QUESTIONS_MAX);
         let (stopping, stopped) = (CancellationToken::new(), CancellationToken::new());
         let resolver = Arc::new(Resolver::new(&config.dns_servers));
@@ -148,6 +160,11 @@ impl Gateway {
             attach: start.attach,
             seats,
             seated,
+            objects: start.objects,
+            sounds,
+            loaded,
+            files: Arc::new(Semaphore::new(FILES_MAX)),
+            keeping: JoinSet::new(),
             commands: start.commands,
             events: start.events,
             sound_events: start.sound_events,
@@ -156,6 +173,7 @@ impl Gateway {
             asked,
             stopping: stopping.clone(),
             unsent: 0,
+            lost: 0,
             _closing: closing.drop_guard(),
         };
         let guard = stopped.clone().drop_guard();
@@ -269,6 +287,12 @@ struct Control {
     attach: Attach,
     seats: mpsc::Sender<Seated>,
     seated: mpsc::Receiver<Seated>,
+    objects: Objects,
+    sounds: mpsc::Sender<(SoundKey, Option<Clip>)>,
+    loaded: mpsc::Receiver<(SoundKey, Option<Clip>)>,
+    files: Arc<Semaphore>,
+    /// Messages on their way into the object store.
+    keeping: JoinSet<Option<PhoneEvent>>,
     commands: mpsc::Receiver<PhoneCommand>,
     events: mpsc::Sender<PhoneEvent>,
     sound_events: mpsc::Receiver<sound::Event>,
@@ -276,6 +300,8 @@ struct Control {
     stopping: CancellationToken,
     records: mpsc::Sender<LegRecord>,
     unsent: u64,
+    /// Messages that could not be kept.
+    lost: u64,
     /// Records that nobody took.
     unkept: u64,
     _closing: tokio_util::sync::DropGuard,
@@ -325,6 +351,10 @@ impl Control {
                     self.exchange.handle_resolved(Instant::now(), &hop, &found);
                 }
                 Some(seated) = self.seated.recv() => self.on_seated(seated),
+                Some((key, clip)) = self.loaded.recv() => {
+                    self.exchange.handle_loaded(Instant::now(), key, clip);
+                }
+                Some(kept) = self.keeping.join_next() => untold.extend(self.on_kept(kept)),
                 asked = self.asked.recv(), if has_handles => match asked {
                     Some(question) => self.answer(question),
                     None => has_handles = false,
@@ -404,6 +434,7 @@ impl Control {
         Figures {
             unsent: self.unsent,
             unkept: self.unkept,
+            messages_lost: self.lost,
             ..self.exchange.figures(Instant::now())
         }
     }
@@ -435,6 +466,8 @@ impl Control {
                 leg,
                 place,
             } => self.take_seat(account, leg, place),
+            Output::Load(key) => self.load(key),
+            Output::Keep(message) => self.keep(*message),
         }
         None
     }
@@ -487,6 +520,68 @@ impl Control {
         });
     }
 
+    /// Reads a file of an Account, elsewhere.
+    fn load(&self, key: SoundKey) {
+        let (limit, sounds, objects) = (
+            self.files.clone(),
+            self.sounds.clone(),
+            self.objects.clone(),
+        );
+        tokio::spawn(async move {
+            let Ok(_permit) = limit.acquire().await else {
+                return;
+            };
+            let clip = match read(&objects, &key).await {
+                Ok(clip) => Some(clip),
+                Err(error) => {
+                    let (account, sha256) = (key.account, key.sha256.as_str());
+                    let error = format!("{error:#}");
+                    tracing::warn!(%account, sha256, error, "Prompt can't be played");
+                    None
+                }
+            };
+            sounds.send((key, clip)).await.ok(); // The gateway may have ended.
+        });
+    }
+
+    /// Puts a message into the object store, elsewhere.
+    fn keep(&mut self, message: Kept) {
+        let (limit, objects) = (self.files.clone(), self.objects.clone());
+        self.keeping.spawn(async move {
+            let _permit = limit.acquire().await.ok()?;
+            let Kept { left, tape } = message;
+            let (account, call) = (left.message.account, left.message.call?);
+            let key = voicemail_key(account, left.message.id, left.message.format);
+            let kept = async {
+                let file = spawn_blocking(move || {
+                    let samples = tape.message().unwrap_or_default();
+                    files::write_wav(tape.rate(), 1, samples)
+                });
+                objects.put(&key, file.await?).await
+            };
+            if let Err(error) = kept.await {
+                let error = format!("{error:#}");
+                tracing::error!(%account, %call, error, "Message is lost");
+                return None;
+            }
+            Some(PhoneEvent {
+                account,
+                call,
+                kind: PhoneEventKind::Voicemail(Box::new(left)),
+            })
+        });
+    }
+
+    /// A message was kept: signaling hears of it.
+    fn on_kept(
+        &mut self,
+        kept: Result<Option<PhoneEvent>, tokio::task::JoinError>,
+    ) -> Option<PhoneEvent> {
+        let news = kept.ok().flatten();
+        self.lost += u64::from(news.is_none());
+        news
+    }
+
     /// Ends all calls and waits a moment for those who are told so.
     async fn say_goodbye(mut self) {
         self.exchange.end_all(Instant::now());
@@ -498,22 +593,49 @@ impl Control {
                 }
             }
             if self.exchange.is_quiet() {
-                return;
+                return self.keep_rest().await;
             }
             let due = self.exchange.poll_timeout().unwrap_or(ends_at).min(ends_at);
             tokio::select! {
                 datagram = self.udp.receive() => self.on_datagram(&datagram),
                 Some(event) = self.from_streams.recv() => self.on_stream(event),
+                // What callers said until now comes back.
+                Some(event) = self.sound_events.recv() => {
+                    self.exchange.handle_sound(Instant::now(), event);
+                }
                 () = sleep_until(due.into()) => {
                     let now = Instant::now();
                     if now >= ends_at {
-                        return;
+                        return self.keep_rest().await;
                     }
                     self.exchange.handle_timeout(now);
                 }
             }
         }
     }
+
+    /// Messages whose callers hung up with us, and those on their way, are kept.
+    async fn keep_rest(mut self) {
+        let keeping = async {
+            while let Some(kept) = self.keeping.join_next().await {
+                if let Some(news) = self.on_kept(kept) {
+                    self.events.send(news).await.ok(); // Signaling may have ended before.
+                }
+            }
+        };
+        if tokio::time::timeout(KEEPING_MAX, keeping).await.is_err() {
+            tracing::error!("Messages are lost: the object store took too long");
+        }
+    }
+}
+
+/// Reads and decodes a file of an Account.
+async fn read(objects: &Objects, key: &SoundKey) -> anyhow::Result<Clip> {
+    let at = prompt_key(key.account, &key.sha256, key.format);
+    let bytes = objects.get(&at).await?.context("it is not there")?;
+    let read = spawn_blocking(move || files::read(&bytes, PROMPT_MILLIS_MAX / 1_000));
+    let (_, clip) = read.await??;
+    Ok(clip)
 }
 
 /// What is ready now.

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use gateway_media::player::Playlist;
+use gateway_media::recorder::Tape;
 use gateway_sip::negotiate::Agreed;
 use model::TrackId;
 use model::plain::End;
@@ -27,6 +29,8 @@ pub enum To {
     Ringback,
     /// It hears music, and nobody hears it.
     Music,
+    /// It hears this, once or for ever; [`EventKind::Played`] tells of its end by the number.
+    Play(Playlist, u32),
 }
 
 /// News of a Leg's media.
@@ -49,6 +53,10 @@ pub enum EventKind {
     NoKeys,
     /// The place in the Room is gone.
     RoomLost,
+    /// What was played has come to its end; the number is that of [`To::Play`]. What was cut off before has no end.
+    Played(u32),
+    /// A tape comes back: it is full, nobody speaks any more, it was asked for, or the Leg is over.
+    Recorded(Box<Tape>),
     /// The last figures of a Leg that was closed. Nothing follows.
     Closed(Box<MediaFigures>),
 }
@@ -93,6 +101,12 @@ pub trait Sound: Send {
 
     /// Presses a key, after those before it.
     fn key(&mut self, leg: LegId, key: char);
+
+    /// Keeps what the Leg says from now on; [`EventKind::Recorded`] follows once.
+    fn record(&mut self, leg: LegId, tape: Box<Tape>);
+
+    /// Ends what [`Sound::record`] began.
+    fn stop_recording(&mut self, leg: LegId);
 
     /// The Leg is over: its ports are free. [`EventKind::Closed`] follows.
     fn close(&mut self, leg: LegId);

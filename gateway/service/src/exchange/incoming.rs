@@ -38,9 +38,6 @@ impl Refusal {
     pub(super) const UNKNOWN_NUMBER: Self = Self::new("unknown_number", StatusCode::NOT_FOUND);
     /// What it dials leads nowhere.
     pub(super) const NO_ROUTE: Self = Self::new("no_route", StatusCode::TEMPORARILY_UNAVAILABLE);
-    /// It leads to what would have to be played or recorded.
-    pub(super) const UNPLAYABLE: Self =
-        Self::new("unplayable", StatusCode::TEMPORARILY_UNAVAILABLE);
     /// It is one too many for the Account or a User.
     pub(super) const OVER_LIMIT: Self = Self::new("over_limit", StatusCode::SERVICE_UNAVAILABLE);
 
@@ -66,11 +63,6 @@ impl Refusal {
     /// What the caller's side hears.
     pub(super) fn code(self) -> StatusCode {
         self.code
-    }
-
-    /// Whether it is for want of something to play.
-    pub(super) fn is_unplayable(self) -> bool {
-        self == Self::UNPLAYABLE
     }
 }
 
@@ -503,6 +495,9 @@ impl PhoneCall {
             leading: None,
             talks: Vec::new(),
             taken_up: false,
+            attended: None,
+            plays: 0,
+            lead_in: false,
             limits: Vec::new(),
             outside: Vec::new(),
             hops: gateway_sip::MAX_FORWARDS_DEFAULT,

@@ -318,8 +318,10 @@ impl Exchange {
             Told::Redirected(_) => self.on_leg_over(now, id, None),
             Told::Refer { .. } | Told::Referred(_) | Told::Key(_) => {}
         }
-        if let Told::Key(key) = told {
-            self.tell_key(call, key);
+        if let Told::Key(pressed) = told
+            && self.on_key(now, call, key, pressed)
+        {
+            return;
         }
         self.tell_call(call, call::Event::Told { leg: key, told });
     }
@@ -368,6 +370,7 @@ impl Exchange {
         if let Some(trunk) = trunk {
             self.trunks.on_call_over(&trunk);
         }
+        self.forget_hearing(id);
         self.timers.set(&Timer::Attempt(id), None);
         self.timers.set(&Timer::Forget(id), Some(now + TIMEOUT));
     }
@@ -469,8 +472,8 @@ impl Exchange {
         let side = |key| call.sides.get(&key).cloned();
         match (side(one), side(other)) {
             (Some(Side::Sip(one)), Some(Side::Sip(other))) => {
-                self.sound.connect(one, To::Leg(other));
-                self.sound.connect(other, To::Leg(one));
+                self.let_hear(one, To::Leg(other));
+                self.let_hear(other, To::Leg(one));
             }
             (Some(Side::Sip(leg)), Some(Side::User(_)))
             | (Some(Side::User(_)), Some(Side::Sip(leg))) => self.attach(id, leg),
@@ -487,7 +490,8 @@ impl Exchange {
     pub(super) fn connect(&mut self, id: CallId, key: LegKey, to: To) {
         let side = self.calls.get(&id).and_then(|call| call.sides.get(&key));
         if let Some(Side::Sip(leg)) = side {
-            self.sound.connect(*leg, to);
+            let leg = *leg;
+            self.let_hear(leg, to);
         }
     }
 
@@ -501,7 +505,7 @@ impl Exchange {
         };
         let leg = *leg;
         if on {
-            self.sound.connect(leg, To::Music);
+            self.let_hear(leg, To::Music);
         } else {
             let others = call.sides.iter().find(|(other, _)| **other != key);
             if let Some((other, _)) = others {
@@ -519,6 +523,21 @@ impl Exchange {
         } else {
             self.tell_leg(id, leg::Event::Order(Order::Key(pressed)));
         }
+    }
+
+    /// Whether a Leg is the one that waits in its call, or is attended to.
+    fn waits_itself(&self, call: CallId, key: LegKey) -> bool {
+        let call = self.calls.get(&call);
+        call.is_some_and(|call| call.call.holder() == key)
+    }
+
+    /// A phone has pressed a key; whether it was for the gateway itself. If not, the Users of its call hear of it.
+    fn on_key(&mut self, now: Instant, call: CallId, key: LegKey, pressed: char) -> bool {
+        if self.waits_itself(call, key) && self.on_attended_key(now, call, pressed) {
+            return true;
+        }
+        self.tell_key(call, pressed);
+        false
     }
 
     /// A User hears which key a phone has pressed.
@@ -541,11 +560,15 @@ impl Exchange {
         }
     }
 
-    pub(super) fn on_sound(&mut self, event: sound::Event) {
+    pub(super) fn on_sound(&mut self, now: Instant, event: sound::Event) {
         let sound::Event { leg: id, kind } = event;
         if let EventKind::Closed(figures) = kind {
             self.record_sound(id, &figures);
             return self.figures.media(&figures);
+        }
+        // It comes back from a Leg that is over, too.
+        if let EventKind::Recorded(tape) = kind {
+            return self.on_recorded(now, id, tape);
         }
         // One that is over may keep its place for another.
         let Some(leg) = self.legs.get(&id).filter(|leg| !leg.leg.is_over()) else {
@@ -554,9 +577,13 @@ impl Exchange {
         let (call, key) = (leg.call, leg.key);
         match kind {
             EventKind::Key(pressed) => {
-                self.tell_key(call, pressed);
-                let told = Told::Key(pressed);
-                self.tell_call(call, call::Event::Told { leg: key, told });
+                if !self.on_key(now, call, key, pressed) {
+                    let told = Told::Key(pressed);
+                    self.tell_call(call, call::Event::Told { leg: key, told });
+                }
+            }
+            EventKind::Played(number) if self.waits_itself(call, key) => {
+                self.on_played(now, call, number);
             }
             EventKind::Silent => {
                 self.figures.silent_ended += 1;
@@ -570,7 +597,7 @@ impl Exchange {
             EventKind::RoomLost => {
                 self.give_up(id, StatusCode::SERVER_INTERNAL_ERROR, Why::Protocol);
             }
-            EventKind::Closed(_) => {}
+            EventKind::Played(_) | EventKind::Recorded(_) | EventKind::Closed(_) => {}
         }
     }
 
@@ -582,7 +609,7 @@ impl Exchange {
         };
         let call = leg.call;
         match end {
-            Ok(end) => self.sound.connect(id, To::Room(Box::new(end), track)),
+            Ok(end) => self.let_hear(id, To::Room(Box::new(end), track)),
             Err(error) => {
                 self.figures.no_seat += 1;
                 tracing::warn!(%call, %error, "Phone has no place in its Room, call ended");
@@ -611,6 +638,7 @@ impl Exchange {
         self.end_for_people(id, ended);
         self.timers.set(&Timer::Call(id), None);
         self.timers.set(&Timer::Minutes(id), None);
+        self.timers.set(&Timer::Attended(id), None);
         self.figures.calls_ended += 1;
         if let Some(call) = self.calls.remove(&id) {
             self.end_meters(now, &call.limits, false);

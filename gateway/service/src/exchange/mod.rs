@@ -10,8 +10,10 @@
 //! There is no socket, task or clock in here. One thing leads to another by a queue, never by recursion: what a Leg tells its call,
 //! and what the call then orders its Legs, is worked through by [`Exchange::settle`].
 
+mod attending;
 mod incoming;
 mod legs;
+mod library;
 mod limits;
 mod outgoing;
 mod people;
@@ -21,6 +23,7 @@ mod records;
 mod strangers;
 mod transfers;
 mod trunks;
+mod voicemail;
 mod ways;
 mod words;
 
@@ -37,6 +40,7 @@ use gateway_core::limits::Meters;
 use gateway_core::queue::Queue;
 use gateway_core::registrar::{Expiry, Registrar};
 use gateway_core::transaction::{self, ClientId, Flow, ServerId, Transactions, Transport};
+use gateway_media::files::Clip;
 use gateway_sip::sanity::{Framing, Incoming, check};
 use gateway_sip::{Host, Request, StatusCode};
 use model::phone::rows::{DIGEST_REALM, LegRecord, Telephony};
@@ -58,7 +62,9 @@ use crate::timers::Timers;
 use legs::SipLeg;
 use trunks::Trunks;
 
+pub(crate) use library::SoundKey;
 pub use trunks::TrunkId;
+pub(crate) use voicemail::Kept;
 
 /// What we are, for User-Agent and Server: nothing that helps to look for holes.
 const AGENT: &str = "offhook";
@@ -96,6 +102,10 @@ pub(crate) enum Output {
         leg: LegId,
         place: PhonePlace,
     },
+    /// Read a file of sound; the answer is [`Exchange::handle_loaded`].
+    Load(SoundKey),
+    /// Put a message into the object store, then tell signaling.
+    Keep(Box<Kept>),
 }
 
 /// What is to be done within.
@@ -141,6 +151,8 @@ enum Timer {
     Call(CallId),
     /// The minutes that a call may talk are used up.
     Minutes(CallId),
+    /// Whoever is attended to has waited long enough.
+    Attended(CallId),
     /// [`gateway_core::queue::Event::Timeout`].
     Queue(queues::QueueId),
     Registration(TrunkId),
@@ -169,6 +181,12 @@ struct PhoneCall {
     talks: Vec<UserId>,
     /// Its caller was answered before anybody was there to talk to.
     taken_up: bool,
+    /// What the caller does with the gateway itself.
+    attended: Option<attending::Attended>,
+    /// The number of what the caller was played last.
+    plays: u32,
+    /// Nothing was played since the answer.
+    lead_in: bool,
     /// Whose calls it counts for as one that came in.
     limits: limits::Limits,
     /// Whose calls and minutes to outside it counts for.
@@ -218,6 +236,8 @@ pub(crate) struct Exchange {
     strangers: strangers::Strangers,
     registrar: Registrar,
     queues: BTreeMap<queues::QueueId, Queue<CallId>>,
+    library: library::Library,
+    messages: voicemail::Messages,
     meters: Meters<limits::Whose>,
     /// What the clock on the wall showed at a moment of the other one.
     clock: (Instant, Timestamp),
@@ -262,6 +282,8 @@ impl Exchange {
                 AGENT,
             ),
             queues: BTreeMap::new(),
+            library: library::Library::default(),
+            messages: voicemail::Messages::default(),
             meters: Meters::new(),
             clock: (now, wall),
             config,
@@ -316,6 +338,9 @@ impl Exchange {
                 Timer::Attempt(id) => self.on_attempt_timeout(now, id),
                 Timer::Call(id) => self.tell_call(id, call::Event::Timeout),
                 Timer::Minutes(id) => self.look_at_minutes(now, id),
+                Timer::Attended(id) => {
+                    self.on_attended(now, id, attending::Happens::Timeout);
+                }
                 Timer::Queue(id) => {
                     self.step_queue(now, &id, gateway_core::queue::Event::Timeout);
                 }
@@ -433,7 +458,13 @@ impl Exchange {
 
     /// Something happened to the media of a Leg.
     pub(crate) fn handle_sound(&mut self, now: Instant, event: sound::Event) {
-        self.on_sound(event);
+        self.on_sound(now, event);
+        self.settle(now);
+    }
+
+    /// A file of sound was read, or can't be.
+    pub(crate) fn handle_loaded(&mut self, now: Instant, key: SoundKey, clip: Option<Clip>) {
+        self.on_loaded(now, key, clip);
         self.settle(now);
     }
 
@@ -467,7 +498,7 @@ impl Exchange {
 
     /// Whether nothing waits for an answer any more.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.calls.is_empty() && self.asked.is_empty()
+        self.calls.is_empty() && self.asked.is_empty() && !self.messages.are_spoken()
     }
 
     /// What happened so far.

@@ -14,6 +14,7 @@ use model::phone::{
 use model::time::Millis;
 use model::{AccountId, CallId, UserId};
 
+use super::attending::Attended;
 use super::limits::{Limits, Outlay};
 use super::outgoing::Dialling;
 use super::words::{code_of_cause, phone_end};
@@ -92,6 +93,8 @@ impl Exchange {
             }
             PhoneCommandKind::Move { place } => {
                 call.place = Some(place);
+                // Whoever has shown a PIN is in its Room now.
+                self.leave_alone(id);
                 for leg in self.phones_of(id) {
                     self.attach(id, leg);
                 }
@@ -108,7 +111,13 @@ impl Exchange {
                     self.tell_leg(leg, leg::Event::Order(Order::Hold(on)));
                 }
             }
-            PhoneCommandKind::HangUp { cause } => self.hang_up(id, cause),
+            PhoneCommandKind::HangUp { cause } => match call.attended {
+                // The Room of a PIN can't be joined.
+                Some(Attended::Enters { .. }) => {
+                    self.end_with_words(now, id, code_of_cause(cause));
+                }
+                _ => self.hang_up(id, cause),
+            },
         }
     }
 

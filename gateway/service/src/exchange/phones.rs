@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use gateway_core::call::LegKey;
 use gateway_core::leg::{self, Leg, Outgoing, Reliable, Settings};
-use gateway_core::outbound::{self, Plan};
+use gateway_core::outbound::{self, Denied, Plan};
 use gateway_core::registrar::{Binding, Change, Phones};
 use gateway_core::routing::{Facts, Way};
 use gateway_core::transaction::{Flow, ServerId, Transport};
@@ -19,7 +19,7 @@ use super::legs::{SipLeg, Sticky};
 use super::people::Invitation;
 use super::records::{Parties, kept};
 use super::strangers::{Shown, Users};
-use super::ways::Leading;
+use super::ways::{Lead, Leading};
 use super::words::{capabilities, session_policy};
 use super::{AGENT, Exchange, Output, Rows, Side, Target, Timer};
 use crate::sound::LegId;
@@ -235,8 +235,19 @@ impl Exchange {
         };
         let plan = outbound::plan(&rows, Some(&phone.user), &dialled);
         let max_forwards = incoming.envelope.max_forwards.saturating_sub(1);
-        let (leading, lead) = match plan.map_err(|denied| Refusal::denied(&denied))? {
-            Plan::Outside(outside) => {
+        let plan = match plan {
+            Ok(plan) => Ok(plan),
+            // Whoever needs help hears why none comes.
+            Err(denied @ Denied::Help(_)) => {
+                self.figures.refused_in(denied.as_str());
+                tracing::warn!(%account, why = denied.as_str(), "Call for help refused");
+                Err(Lead::NoHelp(outbound::code_of(&denied)))
+            }
+            Err(denied) => return Err(Refusal::denied(&denied)),
+        };
+        let (leading, lead) = match plan {
+            Err(lead) => (None, lead),
+            Ok(Plan::Outside(outside)) => {
                 let caller = outbound::Caller {
                     number: outside.shown.clone().or(caller.number),
                     withheld: caller.withheld && !outside.help,
@@ -248,7 +259,7 @@ impl Exchange {
                     self.lead_out(account, user, outside, caller, max_forwards)?,
                 )
             }
-            Plan::Inside(line) => {
+            Ok(Plan::Inside(line)) => {
                 let talks = |user: &UserId| self.is_talking(account, user);
                 let facts = Facts {
                     at: wall,

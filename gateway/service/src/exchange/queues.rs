@@ -1,4 +1,4 @@
-//! Callers who wait in Queues, and the members who are rung for them.
+//! Callers who wait in Queues, what they hear meanwhile, and the members who are rung for them.
 
 use std::time::{Duration, Instant};
 
@@ -6,11 +6,13 @@ use gateway_core::call;
 use gateway_core::leg::{self, Ended, Order, Told, Why};
 use gateway_core::queue::{Action, Event, Unanswered};
 use gateway_sip::StatusCode;
-use model::phone::rows::RowName;
+use model::phone::rows::{Queue, RowName, Telephony};
 use model::{AccountId, CallId, UserId};
 
+use gateway_media::signs::{PLACES_MAX, Sign};
+
+use super::library::{Hearing, Part, found, prompt};
 use super::{Exchange, Rows, Side, Target, Timer};
-use crate::sound::To;
 
 /// Which Queue: that of an Account, by its name.
 pub(super) type QueueId = (AccountId, RowName);
@@ -22,12 +24,14 @@ impl Exchange {
             return;
         };
         let account = call.account;
-        // Who was transferred here need not be the one who called.
-        let waits = call.call.holder();
-        if !std::mem::replace(&mut call.taken_up, true) {
-            self.tell_call(id, call::Event::TakeUp);
+        self.take_up(id);
+        let rows = self.rows.get(&account).cloned();
+        let row = rows.as_ref().and_then(|rows| rows.queues.get(&name));
+        if let Some((rows, row)) = rows.as_ref().zip(row) {
+            let greeting = row.greeting.iter();
+            let greeting = greeting.map(|it| prompt(account, rows, it, Sign::Prompt));
+            self.wait_with_music(now, id, (account, rows, row), greeting.collect());
         }
-        self.connect(id, waits, To::Music);
         self.figures.queued += 1;
         self.step_queue(now, &(account, name), Event::Join(id));
     }
@@ -58,8 +62,10 @@ impl Exchange {
                     self.tell_call(id, call::Event::Lead(vec![group]));
                 }
                 Action::Stop(id, users) => self.stop_ringing(id, &users),
-                // It would have to be spoken.
-                Action::Position(..) => {}
+                Action::Position(id, place) => {
+                    let parts = position(*account, &rows, place);
+                    self.wait_with_music(now, id, (*account, &rows, row), parts);
+                }
                 Action::GiveUp(id) => {
                     let to = row.nobody_answers.clone();
                     let wall = self.wall(now);
@@ -67,6 +73,22 @@ impl Exchange {
                 }
             }
         }
+    }
+
+    /// A caller who waits hears this, and then music.
+    fn wait_with_music(
+        &mut self,
+        now: Instant,
+        id: CallId,
+        (account, rows, row): (AccountId, &Telephony, &Queue),
+        mut parts: Vec<Part>,
+    ) {
+        let repeat_from = Some(parts.len());
+        let own = row.music.as_ref();
+        let own = own.and_then(|name| found(account, rows, name.as_str(), None));
+        parts.push(own.unwrap_or(Part::Music));
+        let hearing = Hearing { parts, repeat_from };
+        self.say_all(now, id, hearing);
     }
 
     /// These Users ring no longer for this call; the Devices of a browser end by themselves at the same time.
@@ -226,5 +248,20 @@ impl Exchange {
             .filter(|(_, row)| row.members.contains(user))
             .map(|(name, _)| (account, name.clone()))
             .collect()
+    }
+}
+
+/// How a caller is told at which place they are: by the Account's own words where it has them for that number, else by notes that are counted.
+fn position(account: AccountId, rows: &Telephony, place: usize) -> Vec<Part> {
+    let number = found(account, rows, &format!("say-{place}"), Some(Sign::Prompt));
+    match number {
+        Some(number) => found(account, rows, "say-position", Some(Sign::Prompt))
+            .into_iter()
+            .chain([number])
+            .collect(),
+        None => {
+            let place = u8::try_from(place).unwrap_or(PLACES_MAX);
+            vec![Part::Sign(Sign::Place(place))]
+        }
     }
 }

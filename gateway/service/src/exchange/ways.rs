@@ -7,7 +7,7 @@ use gateway_core::leg::Ended;
 use gateway_core::outbound::{self, Caller, Outside, Plan};
 use gateway_core::routing::{Facts, Step, Unanswered, Way};
 use gateway_sip::StatusCode;
-use model::phone::rows::{RowName, Telephony};
+use model::phone::rows::{Mailbox, RowName, Telephony};
 use model::time::Timestamp;
 use model::{AccountId, CallId, UserId};
 
@@ -64,6 +64,16 @@ pub(super) enum Lead {
     Out(Target, Limits),
     /// It waits.
     Queue(RowName),
+    /// The caller hears a Menu.
+    Menu(RowName),
+    /// They are asked for a PIN.
+    Pin(Option<RowName>),
+    /// They may leave a message.
+    Voicemail(Mailbox, Option<RowName>),
+    /// They hear a prompt, and that was it.
+    Announce(RowName),
+    /// It was for help, and goes nowhere.
+    NoHelp(StatusCode),
 }
 
 impl Exchange {
@@ -145,10 +155,12 @@ impl Exchange {
                     step = leading.way.lead(rows, facts, &number.to);
                 }
                 Step::End(no_way) => return Err(Refusal::no_way(no_way)),
-                // There is nothing yet that could be played or recorded.
-                Step::Menu(_) | Step::Pin(_) | Step::Voicemail { .. } | Step::Announce(_) => {
-                    return Err(Refusal::UNPLAYABLE);
+                Step::Menu(name) => return Ok(Lead::Menu(name)),
+                Step::Pin(of) => return Ok(Lead::Pin(of)),
+                Step::Voicemail { mailbox, greeting } => {
+                    return Ok(Lead::Voicemail(mailbox, greeting));
                 }
+                Step::Announce(name) => return Ok(Lead::Announce(name)),
             }
         }
     }
@@ -167,7 +179,10 @@ impl Exchange {
             return; // Its Queue knows when it goes on.
         }
         let Some(user) = leading.rung.take() else {
-            return self.tell_call(id, call::Event::Lead(Vec::new()));
+            return match call.taken_up {
+                true => self.end_with_words(now, id, ended.code),
+                false => self.tell_call(id, call::Event::Lead(Vec::new())),
+            };
         };
         let outcome = if ended.code == StatusCode::BUSY_HERE {
             Unanswered::Busy
@@ -212,11 +227,7 @@ impl Exchange {
         }
         match lead {
             Ok(lead) => self.follow(now, id, lead),
-            // What the one who was rung said is what the caller hears.
-            Err(refusal) if refusal.is_unplayable() => {
-                self.tell_call(id, call::Event::Lead(Vec::new()));
-            }
-            Err(refusal) => self.tell_call(id, call::Event::Refuse(refusal.code())),
+            Err(refusal) => self.end_with_words(now, id, refusal.code()),
         }
     }
 
@@ -227,7 +238,7 @@ impl Exchange {
             Lead::Out(target, limits) => {
                 if let Err(refusal) = self.begin_meters(now, &limits, true) {
                     self.figures.refused_in(refusal.word());
-                    return self.tell_call(id, call::Event::Refuse(refusal.code()));
+                    return self.end_with_words(now, id, refusal.code());
                 }
                 if let Some(call) = self.calls.get_mut(&id) {
                     call.outside.push(Outlay::new(limits));
@@ -235,6 +246,13 @@ impl Exchange {
                 (vec![target], FORWARD_RING)
             }
             Lead::Queue(name) => return self.join_queue(now, id, name),
+            Lead::Menu(name) => return self.begin_menu(now, id, name),
+            Lead::Pin(of) => return self.begin_pin(now, id, of),
+            Lead::Voicemail(mailbox, greeting) => {
+                return self.begin_message(now, id, mailbox, greeting.as_ref());
+            }
+            Lead::Announce(name) => return self.announce(now, id, &name),
+            Lead::NoHelp(code) => return self.refuse_help(now, id, code),
         };
         let group = self.group(id, targets, ring);
         self.tell_call(id, call::Event::Lead(vec![group]));

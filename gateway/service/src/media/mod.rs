@@ -22,6 +22,8 @@ use anyhow::{Context, ensure};
 use foldhash::fast::RandomState;
 use gateway_media::dtmf::Key;
 use gateway_media::leg;
+use gateway_media::player::Player;
+use gateway_media::recorder::Tape;
 use gateway_sip::negotiate::Agreed;
 use model::TrackId;
 use model::plain::{self, End};
@@ -174,6 +176,7 @@ impl Sound for Engine {
             }
             To::Ringback => leg::To::Ringback,
             To::Music => leg::To::Music,
+            To::Play(list, number) => leg::To::Player(Box::new(Player::new(list)), number),
         };
         self.order(leg, Order::Connect(leg, to));
     }
@@ -190,6 +193,14 @@ impl Sound for Engine {
             Some(key) => self.order(leg, Order::Key(leg, key)),
             None => tracing::debug!("No key of a phone"),
         }
+    }
+
+    fn record(&mut self, leg: LegId, tape: Box<Tape>) {
+        self.order(leg, Order::Record(leg, tape));
+    }
+
+    fn stop_recording(&mut self, leg: LegId) {
+        self.order(leg, Order::StopRecording(leg));
     }
 
     fn close(&mut self, leg: LegId) {

@@ -17,6 +17,7 @@ use foldhash::fast::RandomState;
 use gateway_media::clock::Clock;
 use gateway_media::dtmf::Key;
 use gateway_media::leg::{self, Drop, Drops, Leg, Port};
+use gateway_media::recorder::Tape;
 use gateway_sip::negotiate::Agreed;
 use metrics::{counter, gauge};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -58,6 +59,8 @@ pub(super) enum Order {
     /// What the first is in its Room goes to the second, which the thread behind the channel has.
     HandOver(LegId, LegId, SyncSender<Order>),
     Key(LegId, Key),
+    Record(LegId, Box<Tape>),
+    StopRecording(LegId),
     Close(LegId),
 }
 
@@ -208,6 +211,18 @@ impl Thread {
                     tracing::debug!("Key not sent: the other side takes none, or too many wait");
                 }
             }
+            Order::Record(leg, tape) => {
+                // The one before comes back; so does this one where there is no such Leg.
+                let tape = match self.seat_by_leg.contains_key(&leg) {
+                    true => self.with(leg, |seat| seat.leg.record(tape)).flatten(),
+                    false => Some(tape),
+                };
+                self.outbox.extend(tape.map(|tape| recorded(leg, tape)));
+            }
+            Order::StopRecording(leg) => {
+                let tape = self.with(leg, |seat| seat.leg.take_tape()).flatten();
+                self.outbox.extend(tape.map(|tape| recorded(leg, tape)));
+            }
             Order::Close(leg) => {
                 if let Some(at) = self.seat_by_leg.get(&leg).copied() {
                     self.close(at);
@@ -295,16 +310,20 @@ impl Thread {
         for (sum, count) in counted.drops.iter_mut().zip(seat.leg.drops()) {
             *sum += count;
         }
+        let tape = seat.leg.take_tape();
+        self.outbox.extend(tape.map(|tape| recorded(seat.id, tape)));
         let figures = figures(&seat.leg.figures());
         self.outbox.push_back(closed(seat.id, figures));
     }
 
     /// Ends a Leg in which a fault of ours was met; all others go on.
     fn fail(&mut self, at: usize) {
-        if let Some(seat) = self.seats.try_remove(at) {
+        if let Some(mut seat) = self.seats.try_remove(at) {
             tracing::error!("A Leg lost its sound by a fault of the gateway");
             counter!("gateway_media_faults_total").increment(1);
             self.seat_by_leg.remove(&seat.id);
+            let tape = seat.leg.take_tape();
+            self.outbox.extend(tape.map(|tape| recorded(seat.id, tape)));
             self.outbox
                 .push_back(closed(seat.id, MediaFigures::default()));
         }
@@ -405,14 +424,17 @@ impl Thread {
             }
             self.due.push(Reverse((seat.clock.next(), place)));
             while let Some(event) = seat.leg.poll_event() {
-                self.outbox.push_back(Event {
-                    leg: seat.id,
-                    kind: match event {
-                        leg::Event::Key(key) => EventKind::Key(key),
-                        leg::Event::Silent => EventKind::Silent,
-                        leg::Event::Left => EventKind::RoomLost,
+                let kind = match event {
+                    leg::Event::Key(key) => EventKind::Key(key),
+                    leg::Event::Silent => EventKind::Silent,
+                    leg::Event::Left => EventKind::RoomLost,
+                    leg::Event::Played(number) => EventKind::Played(number),
+                    leg::Event::Stopped(_) => match seat.leg.take_tape() {
+                        Some(tape) => EventKind::Recorded(tape),
+                        None => continue,
                     },
-                });
+                };
+                self.outbox.push_back(Event { leg: seat.id, kind });
             }
         }
     }
@@ -497,6 +519,11 @@ fn place(token: u64) -> (usize, Port) {
         Port::Rtcp
     };
     (usize::try_from(token / 2).unwrap_or(usize::MAX), port)
+}
+
+fn recorded(leg: LegId, tape: Box<Tape>) -> Event {
+    let kind = EventKind::Recorded(tape);
+    Event { leg, kind }
 }
 
 fn closed(leg: LegId, figures: MediaFigures) -> Event {

@@ -5,9 +5,11 @@
 mod calls;
 mod hostile;
 mod peer;
+mod phone;
 mod routes;
 mod safety;
 mod services;
 mod transfers;
 mod trunks;
+mod voices;
 mod world;

@@ -8,6 +8,7 @@ use model::phone::rows::{DIGEST_REALM, Destination, Ha1s, Phone, Telephony};
 use model::phone::{PhoneCommandKind, PhoneEventKind, PhoneReason, Unanswered};
 
 use crate::peer::Peer;
+use crate::phone::{Phone as Caller, offer};
 use crate::world::{NUMBER, Wanted, World, telephony, trunk, user};
 
 pub(crate) const DESK: &str = "alice-desk";
@@ -186,7 +187,7 @@ async fn who_waits_in_a_queue_is_answered_and_its_members_ring_one_after_the_oth
             heard.push(what);
         }
     }
-    assert_eq!(heard, ["music", "room"]);
+    assert_eq!(heard, ["play", "room"]);
     t.tell(call, PhoneCommandKind::HangUp { cause: 16 }).await;
     let bye = peer.request(&Method::Bye).await;
     peer.answer(&bye, StatusCode::OK, |_| {}).await;
@@ -210,4 +211,24 @@ async fn a_call_too_many_is_refused() {
         panic!("it was not refused");
     };
     assert_eq!((of, end.reason), (second, PhoneReason::LimitReached));
+}
+
+#[tokio::test]
+async fn who_dials_for_help_that_goes_nowhere_hears_so_before_an_answer() {
+    let (_, rows) = provider().await;
+    let t = World::real(SETTINGS, with_desk(rows)).await;
+    let mut desk = desk(&t).await;
+    let sound = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let mut invite = desk.invite("sip:112@sip.example.com");
+    offer(&mut invite, sound.local_addr().unwrap().port());
+    desk.prove(&mut invite, DESK, "hush").await;
+    let mut phone = Caller::answered(desk, invite, sound, StatusCode::SESSION_PROGRESS).await;
+    phone.until_tone(950.0).await;
+    phone.until_tone(1_800.0).await;
+    phone
+        .peer
+        .code(&Method::Invite, StatusCode::FORBIDDEN)
+        .await;
+    t.until(|figures| figures.calls == 0 && figures.refusals_in.get("help") == Some(&1))
+        .await;
 }

@@ -5,7 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use backing::objects::Objects;
 use gateway_core::transaction::Transport;
+use gateway_media::recorder::Tape;
+use gateway_service::media::{Engine, Settings};
 use gateway_service::{
     Config, Event, EventKind, Gateway, Handle, LegId, NoPort, Rows, Sound, Start, Tls, To,
 };
@@ -18,6 +21,7 @@ use model::phone::{Dial, PhoneCommand, PhoneCommandKind, PhoneEvent, PhoneEventK
 use model::plain;
 use model::time::Millis;
 use rustls::{ClientConfig, RootCertStore};
+use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -41,6 +45,7 @@ pub(crate) enum Wanted {
     Connect(LegId, &'static str),
     HandOver(LegId, LegId),
     Key(LegId, char),
+    Record(LegId),
     Close(LegId),
 }
 
@@ -49,6 +54,7 @@ struct Written {
     wanted: mpsc::UnboundedSender<Wanted>,
     events: mpsc::Sender<Event>,
     port: u16,
+    tape: Option<Box<Tape>>,
 }
 
 impl Sound for Written {
@@ -73,6 +79,7 @@ impl Sound for Written {
             To::Leg(_) => "leg",
             To::Ringback => "ringback",
             To::Music => "music",
+            To::Play(..) => "play",
         };
         self.wanted.send(Wanted::Connect(leg, to)).ok();
     }
@@ -85,7 +92,20 @@ impl Sound for Written {
         self.wanted.send(Wanted::Key(leg, key)).ok();
     }
 
+    fn record(&mut self, leg: LegId, tape: Box<Tape>) {
+        self.wanted.send(Wanted::Record(leg)).ok();
+        self.tape = Some(tape);
+    }
+
+    fn stop_recording(&mut self, leg: LegId) {
+        if let Some(tape) = self.tape.take() {
+            let kind = EventKind::Recorded(tape);
+            self.events.try_send(Event { leg, kind }).ok();
+        }
+    }
+
     fn close(&mut self, leg: LegId) {
+        self.stop_recording(leg);
         self.wanted.send(Wanted::Close(leg)).ok();
         let kind = EventKind::Closed(Box::default());
         self.events.try_send(Event { leg, kind }).ok();
@@ -101,6 +121,9 @@ pub(crate) struct World {
     pub(crate) sound: mpsc::Sender<Event>,
     records: mpsc::Receiver<LegRecord>,
     ids: u128,
+    seats: mpsc::UnboundedReceiver<plain::End>,
+    /// Where objects lie.
+    pub(crate) folder: TempDir,
 }
 
 pub(crate) fn account() -> AccountId {
@@ -139,6 +162,8 @@ pub(crate) fn telephony(trunks: impl IntoIterator<Item = (&'static str, Trunk)>)
             .into_iter()
             .map(|(name, trunk)| (name.parse().unwrap(), trunk))
             .collect(),
+        // Who does not answer is not there for anybody.
+        users: BTreeMap::from([(user(), toml::from_str("voicemail = false").unwrap())]),
         numbers: BTreeMap::from([(Line::Number(NUMBER.parse().unwrap()), number)]),
         ..Telephony::default()
     }
@@ -149,8 +174,29 @@ pub(crate) fn user() -> model::UserId {
 }
 
 impl World {
-    /// A gateway on UDP and TCP of this machine with the settings of `toml`.
+    /// A gateway on UDP and TCP of this machine with the settings of `toml`, whose media is written down.
     pub(crate) async fn new(toml: &str, telephony: Telephony) -> Self {
+        Self::start(toml, telephony, false).await
+    }
+
+    /// The same with media on real ports.
+    pub(crate) async fn real(toml: &str, telephony: Telephony) -> Self {
+        Self::start(toml, telephony, true).await
+    }
+
+    /// Other rows hold from now on.
+    pub(crate) async fn set_rows(&self, telephony: Telephony) {
+        let rows: Rows = BTreeMap::from([(account(), Arc::new(telephony))]);
+        self.handle.set_rows(Arc::new(rows)).await;
+    }
+
+    /// The Room's end of the place that a phone was given.
+    pub(crate) async fn seated(&mut self) -> plain::End {
+        let end = timeout(PATIENCE, self.seats.recv()).await;
+        end.expect("a phone has to come").unwrap()
+    }
+
+    async fn start(toml: &str, telephony: Telephony, is_real: bool) -> Self {
         let mut config: Config = toml::from_str(toml).unwrap();
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
         config.listen_udp = vec![any];
@@ -160,33 +206,45 @@ impl World {
         let (to_records, records) = mpsc::channel(64);
         let (wanted_sender, wanted) = mpsc::unbounded_channel();
         let (sound, sound_events) = mpsc::channel(64);
-        let start = Start {
-            commands: from_signaling,
-            events: to_signaling,
-            sound: Box::new(Written {
+        let folder = tempfile::tempdir().unwrap();
+        let media: Box<dyn Sound> = match is_real {
+            true => Box::new(Engine::start(settings(), &sound).unwrap()),
+            false => Box::new(Written {
                 wanted: wanted_sender,
                 events: sound.clone(),
                 port: 30_000,
+                tape: None,
             }),
+        };
+        let (seated, seats) = mpsc::unbounded_channel();
+        let start = Start {
+            commands: from_signaling,
+            events: to_signaling,
+            sound: media,
             sound_events,
-            attach: Arc::new(|_| {
-                Box::pin(async { Ok(plain::pair(std::task::Waker::noop().clone()).1) })
+            attach: Arc::new(move |_| {
+                let (near, far) = plain::pair(std::task::Waker::noop().clone());
+                seated.send(near).ok();
+                Box::pin(async { Ok(far) })
             }),
             tls: tls(),
             records: to_records,
+            objects: Objects::in_folder(folder.path()).unwrap(),
         };
         let handle = Gateway::start(&config, start).unwrap();
-        let rows: Rows = BTreeMap::from([(account(), Arc::new(telephony))]);
-        handle.set_rows(Arc::new(rows)).await;
-        Self {
+        let t = Self {
             handle,
+            seats,
             commands,
             events,
             wanted,
             sound,
             records,
             ids: 0,
-        }
+            folder,
+        };
+        t.set_rows(telephony).await;
+        t
     }
 
     pub(crate) fn address(&self, transport: Transport) -> SocketAddr {
@@ -262,6 +320,15 @@ impl World {
         if timeout(PATIENCE, wait).await.is_err() {
             panic!("{:?}", figures().await);
         }
+    }
+}
+
+fn settings() -> Settings {
+    Settings {
+        port_min: 40_000,
+        port_max: 49_999,
+        threads: 1,
+        silent_after: Duration::from_secs(30),
     }
 }
 
