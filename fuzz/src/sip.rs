@@ -126,7 +126,8 @@ pub(crate) fn sip_sdp(data: &[u8]) {
             session: 1,
             version: 1,
             key_bytes: MasterKeyBytes([7; KEY_BYTES_LEN].into()),
-            fingerprint: None,
+            fingerprint: Some(format!("sha-256 {}", ["AB"; 32].join(":"))),
+            active: None,
         };
         let ours = offer(&capabilities, &local, Direction::SendRecv);
         let _ = std::hint::black_box(accept(&ours, &session, &capabilities));
