@@ -1,4 +1,4 @@
-//! How the threads of the relay and of the SFU in one process reach each other: a [ring](crate::ring) each way for every pair.
+//! How the threads of the relay and of the SFU in one process reach each other: a [ring] each way for every pair.
 //!
 //! ```text
 //! relay-0 ─┐ ┌─▶ sfu-0      a client's payloads go to the thread of the media port they are for,
@@ -146,10 +146,10 @@ impl Receivers {
     /// does not come again.
     pub fn read(&mut self, mut take: impl FnMut(Burst<'_>)) {
         for reader in &mut self.readers {
-            while let Some(entry) = reader.read() {
+            while let Some(mut entry) = reader.read() {
                 take(Burst {
                     label: entry.label,
-                    bytes: entry.bytes,
+                    bytes: entry.bytes(),
                 });
             }
         }

@@ -54,9 +54,15 @@ pub struct Reader<L> {
 pub struct Entry<'r, L> {
     /// What it was written with.
     pub label: L,
-    /// Its bytes, where they lie.
-    pub bytes: &'r mut [u8],
+    bytes: &'r mut [u8],
     reader: Taken<'r, L>,
+}
+
+impl<L> Entry<'_, L> {
+    /// Its bytes, where they lie; until the entry is dropped and no longer.
+    pub fn bytes(&mut self) -> &mut [u8] {
+        self.bytes
+    }
 }
 
 /// A ring of `len` bytes, of which heads take a part.
@@ -312,8 +318,8 @@ mod tests {
     }
 
     fn read_one(reader: &mut Reader<u32>) -> Option<(u32, Vec<u8>)> {
-        let entry = reader.read()?;
-        Some((entry.label, entry.bytes.to_vec()))
+        let mut entry = reader.read()?;
+        Some((entry.label, entry.bytes().to_vec()))
     }
 
     #[test]
@@ -325,9 +331,9 @@ mod tests {
         assert!(reader.read().is_none(), "nobody has looked");
         assert_eq!(reader.look(), 2);
         writer.write(3, &[b"late"]).unwrap();
-        let entry = reader.read().unwrap();
-        entry.bytes[0] = b'O';
-        assert_eq!((entry.label, &*entry.bytes), (1, &b"One and a half"[..]));
+        let mut entry = reader.read().unwrap();
+        entry.bytes()[0] = b'O';
+        assert_eq!((entry.label, &*entry.bytes()), (1, &b"One and a half"[..]));
         drop(entry);
         assert_eq!(read_one(&mut reader), Some((2, Vec::new())));
         assert_eq!(read_one(&mut reader), None, "the last was not looked at");
@@ -461,10 +467,10 @@ mod tests {
             if reader.look() == 0 {
                 thread::yield_now();
             }
-            while let Some(entry) = reader.read() {
+            while let Some(mut entry) = reader.read() {
                 assert_eq!(entry.label, next);
-                assert_eq!(*entry.bytes, burst(next, len(next)));
-                entry.bytes.fill(0xEE); // The writer's again soon.
+                assert_eq!(*entry.bytes(), burst(next, len(next)));
+                entry.bytes().fill(0xEE); // The writer's again soon.
                 next += 1;
             }
         }

@@ -448,7 +448,6 @@ fn payload_type(word: &str) -> Option<u8> {
     word.parse().ok().filter(|number| *number < 128)
 }
 
-/// `<number>["/"<direction>] <URI>` (RFC 8285 §8), of one we know.
 /// The parameters of a format that are known, as the library reads them: one it can't read, and it reads none of the line, and takes
 /// the format for another one than we do.
 fn parameters(told: &str) -> String {
@@ -465,6 +464,7 @@ fn parameters(told: &str) -> String {
     known.collect::<Vec<String>>().join(";")
 }
 
+/// `<number>["/"<direction>] <URI>` (RFC 8285 §8), of one we know.
 fn is_known_extension(value: &str) -> bool {
     let mut words = value.split(' ');
     let number = words.next().and_then(|word| word.split('/').next());
