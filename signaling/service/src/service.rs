@@ -10,7 +10,7 @@ use backing::bus::Bus;
 use backing::records::Records;
 use model::NodeId;
 use signaling_core::{SealSecret, Signaling};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -25,7 +25,7 @@ use crate::ice::IceServers;
 use crate::media::{self, Media};
 use crate::phone::Phone;
 use crate::shard::{Input, Shards, Surroundings};
-use crate::telephony::Telephones;
+use crate::telephony::{Telephones, VOICEMAILS_AT_ONCE_MAX};
 use crate::tokens::{self, Verifier};
 use crate::whip::Agents;
 
@@ -59,6 +59,8 @@ pub(crate) struct Inner {
     pub(crate) demo: Option<Demo>,
     pub(crate) records: Records,
     pub(crate) telephones: Arc<OnceLock<Telephones>>,
+    /// Messages that are being sent over HTTP, each with all its bytes in memory.
+    pub(crate) voicemails: Arc<Semaphore>,
     bus: Arc<dyn Bus>,
     node: NodeId,
     ready: AtomicBool,
@@ -131,6 +133,7 @@ impl Service {
             demo,
             records,
             telephones,
+            voicemails: Arc::new(Semaphore::new(VOICEMAILS_AT_ONCE_MAX)),
             bus,
             node,
             ready: AtomicBool::new(true),

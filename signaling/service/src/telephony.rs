@@ -22,6 +22,9 @@ use tokio::sync::watch;
 /// How often a change is tried again that somebody else's was faster than.
 const TRIES: usize = 3;
 
+/// The most messages that are sent over HTTP at once, each of up to 6 MB in memory for as long as its reader takes.
+pub(crate) const VOICEMAILS_AT_ONCE_MAX: usize = 64;
+
 /// What all Accounts have of telephony.
 pub type Directory = Arc<BTreeMap<AccountId, Arc<Telephony>>>;
 

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use model::VoicemailId;
 use model::phone::rows::SoundFormat;
 use signaling_wire::ErrorCode;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::config::ClientInfo;
 use crate::service::Inner;
@@ -22,6 +23,18 @@ use crate::whip::problem::Problem;
 use crate::whip::{cors, ensure_few_wrong_tokens, verify};
 
 const METHODS: &str = "GET, HEAD, OPTIONS";
+
+/// The bytes of a message, and its place among those that are sent.
+struct Sent {
+    bytes: Vec<u8>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Sent {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
 
 pub(super) fn router() -> Router<Arc<Inner>> {
     Router::new().route("/v1/voicemail/{id}", any(answer))
@@ -69,13 +82,18 @@ async fn sound(
     let whose = (verified.account, &verified.claims.sub);
     let found = telephony::find(&inner.records, Some(telephones), whose, id).await;
     let (message, _) = found.map_err(|error| broken(&error))?.ok_or_else(unknown)?;
+    let place = Arc::clone(&inner.voicemails).try_acquire_owned();
+    let place = place.map_err(|_| Problem::too_many("too many messages are being listened to"))?;
     let key = voicemail_key(verified.account, id, message.format);
     let bytes = telephones
         .objects
         .get(&key)
         .await
         .map_err(|error| broken(&error))?;
-    let bytes = Bytes::from(bytes.ok_or_else(unknown)?);
+    let bytes = Bytes::from_owner(Sent {
+        bytes: bytes.ok_or_else(unknown)?,
+        _place: place,
+    });
 
     let mut response = part(headers, id, bytes, message.format);
     let headers = response.headers_mut();
