@@ -19,7 +19,7 @@ use std::net::Ipv4Addr;
 use std::time::Instant;
 
 use gateway_sip::digest::Answering;
-use gateway_sip::negotiate::{self, Agreed, Capabilities, Disagreement, Keys, Local};
+use gateway_sip::negotiate::{self, Agreed, Capabilities, Disagreement, Keys, Local, Security};
 use gateway_sip::sanity::{IncomingRequest, IncomingResponse};
 use gateway_sip::sdp::{Direction, Session};
 use gateway_sip::{
@@ -562,7 +562,16 @@ impl Leg {
         if holds && self.settings.quirks.hold_by_zero_address {
             local.address = Ipv4Addr::UNSPECIFIED.into();
         }
-        let offer = negotiate::offer(&self.settings.capabilities, &local, self.media.wish);
+        let mut capabilities = self.settings.capabilities.clone();
+        // What is encrypted stays so, although plain RTP would be offered first.
+        if capabilities.security == Security::Accept {
+            capabilities.security = match self.agreed().map(|agreed| &agreed.keys) {
+                Some(Keys::Sdes { .. }) => Security::Require,
+                Some(Keys::Dtls { .. }) => Security::Dtls,
+                Some(Keys::None) | None => Security::Accept,
+            };
+        }
+        let offer = negotiate::offer(&capabilities, &local, self.media.wish);
         self.media.offered = Some(offer.clone());
         offer
     }

@@ -410,8 +410,12 @@ impl Leg {
         }
         match &self.to {
             With::Room(line) if line.is_closed() => {
+                let is_of_room = line.is_of_room();
                 self.to = With::Nothing;
-                self.tell(Event::Left);
+                // Where another Leg goes is for those to say who sent it there: it may be back at once, over a line of its own.
+                if is_of_room {
+                    self.tell(Event::Left);
+                }
             }
             With::Player(_, number) if direction.sends() && !is_said => {
                 let number = *number;

@@ -113,7 +113,12 @@ impl Line {
         }
     }
 
-    /// Whether the Room has ended, or has given the Leg up.
+    /// Whether it leads into a Room, and not to another Leg.
+    pub(crate) fn is_of_room(&self) -> bool {
+        matches!(self.far, Far::Room)
+    }
+
+    /// Whether the Room has ended, or has given the Leg up, or the other Leg was led elsewhere.
     pub(crate) fn is_closed(&self) -> bool {
         self.end.is_closed()
     }

@@ -611,6 +611,38 @@ fn what_both_phones_speak_goes_on_as_it_is() {
 }
 
 #[test]
+fn a_leg_whose_other_one_was_led_elsewhere_waits_for_it() {
+    let mut call = Joined::new([Codec::Pcmu; 2]);
+    let say = |call: &mut Joined| {
+        let said = [0, 1].map(|side: usize| Some(call.phones[side].say(&[1_000; 160])));
+        call.tick(said);
+    };
+    for _ in 0..10 {
+        say(&mut call);
+    }
+    // The other side is held: it hears music, and its end of the line is gone.
+    call.legs[1].connect(To::Music);
+    for _ in 0..50 {
+        say(&mut call);
+    }
+    let told = |leg: &mut Leg| std::iter::from_fn(|| leg.poll_event()).collect::<Vec<_>>();
+    assert_eq!(call.legs.each_mut().map(told), [vec![], vec![]]);
+
+    let ends: [End; 2] = plain::pair(Waker::noop().clone()).into();
+    for (leg, end) in call.legs.iter_mut().zip(ends) {
+        leg.connect(To::Leg(end, OWN_TRACK));
+    }
+    let before = call.payloads.each_ref().map(Vec::len);
+    for _ in 0..50 {
+        say(&mut call);
+    }
+    for (payloads, before) in call.payloads.iter().zip(before) {
+        assert!(payloads.len() >= before + 45, "{} {before}", payloads.len());
+    }
+    assert_eq!(call.legs.each_mut().map(told), [vec![], vec![]]);
+}
+
+#[test]
 fn phones_of_two_codecs_hear_each_other() {
     for (codecs, least) in [
         ([Codec::Pcmu, Codec::Pcma], 33.0),

@@ -13,7 +13,7 @@ use gateway_core::menu::{Action, Event, Menu, PinAction, PinEntry};
 use gateway_media::signs::Sign;
 use gateway_sip::StatusCode;
 use model::CallId;
-use model::phone::rows::{Pin, RowName};
+use model::phone::rows::{PROMPT_MILLIS_MAX, Pin, RowName};
 use model::phone::{Enter, PhoneEvent, PhoneEventKind};
 
 use super::library::{Hearing, Part, prompt, words};
@@ -23,6 +23,9 @@ use crate::sound::{LegId, To};
 
 /// Before the first word after an answer: the way of the sound is there only now.
 const LEAD_IN: Duration = Duration::from_millis(400);
+
+/// How long the last words of a call may take; those that a row names, as long as a prompt may be and this on top.
+const LAST_WORDS_MAX: Duration = Duration::from_secs(60);
 
 /// How long a Room that is joined by a PIN has to take the phone.
 const ENTER_MAX: Duration = Duration::from_secs(15);
@@ -46,8 +49,16 @@ pub(super) enum Attended {
     Enters { until: Instant },
     /// They leave a message.
     Message(Box<Message>),
-    /// They hear something, and then their call ends so.
-    Ends(StatusCode),
+    /// They hear something, and then their call ends so; at that time at the latest, since to somebody who holds the call nothing is played.
+    Ends { code: StatusCode, until: Instant },
+}
+
+impl Attended {
+    /// They hear their last words.
+    pub(super) fn ends(now: Instant, code: StatusCode) -> Self {
+        let until = now + LAST_WORDS_MAX;
+        Self::Ends { code, until }
+    }
 }
 
 /// What happens to a caller.
@@ -101,7 +112,9 @@ impl Exchange {
         };
         let part = prompt(account, &rows, name, Sign::Unavailable);
         self.take_up(id);
-        self.attend(id, Attended::Ends(StatusCode::TEMPORARILY_UNAVAILABLE));
+        let code = StatusCode::TEMPORARILY_UNAVAILABLE;
+        let until = now + Duration::from_millis(PROMPT_MILLIS_MAX.into()) + LAST_WORDS_MAX;
+        self.attend(id, Attended::Ends { code, until });
         self.say(now, id, vec![part]);
     }
 
@@ -121,7 +134,7 @@ impl Exchange {
         if let Some(leg) = self.caller_leg(id) {
             self.tell_leg(leg, leg::Event::Order(Order::Progress));
         }
-        self.attend(id, Attended::Ends(code));
+        self.attend(id, Attended::ends(now, code));
         self.say(now, id, vec![part]);
     }
 
@@ -131,7 +144,7 @@ impl Exchange {
         if !taken_up {
             return self.tell_call(id, call::Event::Refuse(code));
         }
-        self.attend(id, Attended::Ends(code));
+        self.attend(id, Attended::ends(now, code));
         self.say_words(now, id, &[(UNAVAILABLE, Sign::Unavailable)]);
     }
 
@@ -250,12 +263,14 @@ impl Exchange {
                 self.end_with_words(now, id, StatusCode::TEMPORARILY_UNAVAILABLE);
             }
             Some(Attended::Message(_)) => self.on_message(now, id, happens),
-            Some(Attended::Ends(code)) if happens == Happens::Played => {
+            Some(Attended::Ends { code, until })
+                if happens == Happens::Played || (happens == Happens::Timeout && *until <= now) =>
+            {
                 let code = *code;
                 self.leave_alone(id);
                 self.tell_call(id, call::Event::Refuse(code));
             }
-            Some(Attended::Enters { .. } | Attended::Ends(_)) | None => {}
+            Some(Attended::Enters { .. } | Attended::Ends { .. }) | None => {}
         }
         self.set_attended_timer(id);
     }
@@ -265,8 +280,8 @@ impl Exchange {
         let at = match attended {
             Some(Attended::Menu(_, menu)) => menu.poll_timeout(),
             Some(Attended::Pin(entry)) => entry.poll_timeout(),
-            Some(Attended::Enters { until }) => Some(*until),
-            Some(Attended::Message(_) | Attended::Ends(_)) | None => None,
+            Some(Attended::Enters { until } | Attended::Ends { until, .. }) => Some(*until),
+            Some(Attended::Message(_)) | None => None,
         };
         self.timers.set(&Timer::Attended(id), at);
     }
@@ -307,19 +322,32 @@ impl Exchange {
             match action {
                 PinAction::Ask => self.say_words(now, id, &[(PIN, Sign::Pin)]),
                 PinAction::Again => {
-                    self.figures.pins_wrong += 1;
+                    self.note_wrong_pin(now, id);
                     self.say_words(now, id, &[(PIN_WRONG, Sign::Wrong), (PIN, Sign::Pin)]);
                 }
                 PinAction::Hush => self.hush_caller(id),
-                PinAction::Enter(name) => self.enter(now, id, &name),
-                PinAction::GiveUp => {
-                    self.figures.pins_wrong += 1;
-                    self.attend(id, Attended::Ends(StatusCode::FORBIDDEN));
+                PinAction::Enter(name) if self.may_enter(now, id) => self.enter(now, id, &name),
+                // Whether it was right is told nobody while too many were wrong.
+                PinAction::Enter(_) | PinAction::GiveUp => {
+                    self.note_wrong_pin(now, id);
+                    self.attend(id, Attended::ends(now, StatusCode::FORBIDDEN));
                     self.say_words(now, id, &[(GOODBYE, Sign::Done)]);
                 }
             }
         }
         self.set_attended_timer(id);
+    }
+
+    fn may_enter(&self, now: Instant, id: CallId) -> bool {
+        let call = self.calls.get(&id);
+        call.is_some_and(|call| self.guesses.may_enter(now, call.account))
+    }
+
+    fn note_wrong_pin(&mut self, now: Instant, id: CallId) {
+        self.figures.pins_wrong += 1;
+        if let Some(call) = self.calls.get(&id) {
+            self.guesses.wrong(now, call.account);
+        }
     }
 
     /// The caller has shown the PIN of a Room: signaling takes them in.

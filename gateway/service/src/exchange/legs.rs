@@ -507,9 +507,8 @@ impl Exchange {
         if on {
             self.let_hear(leg, To::Music);
         } else {
-            let others = call.sides.iter().find(|(other, _)| **other != key);
-            if let Some((other, _)) = others {
-                let other = *other;
+            // Legs that are over are among the sides, too.
+            if let Some(other) = call.call.partner(key) {
                 self.bridge(id, key, other);
             }
         }

@@ -11,6 +11,7 @@
 //! and what the call then orders its Legs, is worked through by [`Exchange::settle`].
 
 mod attending;
+mod guesses;
 mod incoming;
 mod legs;
 mod library;
@@ -239,6 +240,7 @@ pub(crate) struct Exchange {
     library: library::Library,
     messages: voicemail::Messages,
     meters: Meters<limits::Whose>,
+    guesses: guesses::Guesses,
     /// What the clock on the wall showed at a moment of the other one.
     clock: (Instant, Timestamp),
     legs: BTreeMap<LegId, SipLeg>,
@@ -285,6 +287,7 @@ impl Exchange {
             library: library::Library::default(),
             messages: voicemail::Messages::default(),
             meters: Meters::new(),
+            guesses: guesses::Guesses::default(),
             clock: (now, wall),
             config,
             doors,

@@ -95,7 +95,7 @@ impl Exchange {
         if !self.takes_more(now, account, &mailbox) {
             self.figures.mailboxes_full += 1;
             let code = gateway_sip::StatusCode::TEMPORARILY_UNAVAILABLE;
-            self.attend(id, Attended::Ends(code));
+            self.attend(id, Attended::ends(now, code));
             return self.say_words(now, id, &[(FULL, Sign::Unavailable)]);
         }
         let first = match greeting {
