@@ -11,8 +11,10 @@ international_prefix = "00"
 [numbers."${NUMBER}"]
 to = { user = "alice" }
 
+# Who declines says so; with a mailbox the caller would be asked to leave a message.
 [users.alice]
 number = "${NUMBER}"
+voicemail = false
 limits = { calls_per_second = 10 }
 `;
 
