@@ -241,7 +241,8 @@ class Program {
 
   constructor(command, args, folder) {
     this.command = path.basename(command);
-    this.#child = spawn(command, args, { cwd: folder, stdio: ['ignore', 'pipe', 'pipe'] });
+    // In a group of its own: kamailio's parent, when it doesn't end and is killed, would leave its children the ports.
+    this.#child = spawn(command, args, { cwd: folder, stdio: ['ignore', 'pipe', 'pipe'], detached: true });
     this.#ended = Promise.race([once(this.#child, 'exit').then(([code, signal]) => code ?? signal), once(this.#child, 'error').then(([error]) => error.message)]);
     for (const stream of [this.#child.stdout, this.#child.stderr]) stream.setEncoding('utf8').on('data', (text) => this.#keep(text));
   }
@@ -265,7 +266,7 @@ class Program {
   async close() {
     if (this.#child.exitCode === null && this.#child.signalCode === null && this.#child.pid) {
       this.#child.kill('SIGTERM');
-      const late = setTimeout(() => this.#child.kill('SIGKILL'), 5_000);
+      const late = setTimeout(() => process.kill(-this.#child.pid, 'SIGKILL'), 5_000);
       await this.#ended;
       clearTimeout(late);
     }
