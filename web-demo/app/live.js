@@ -8,6 +8,7 @@ import { attempt } from "./attempt.js";
 import { adopt, follow, isBusy, useClient } from "./calls.js";
 import { errorWords } from "./messages.js";
 import { asksForEncryption, meetingOfAddress } from "./meeting/name.js";
+import { ofHistory, withNews, withPage } from "./pages.js";
 import { startRinging } from "./ringing.js";
 import { tokenOf } from "./session.js";
 import { listenForShortcuts } from "./shortcuts.js";
@@ -102,7 +103,7 @@ export async function loadHistory({ older = false } = {}) {
     const page = await client.history({ before, limit: HISTORY_PAGE });
     const kept = older ? store.state.history : [];
     store.set({
-      history: [...kept, ...page.entries],
+      history: withPage(kept, page.entries, ofHistory),
       historyNext: page.next ?? null,
       historyKnown: true,
       missed: page.missed,
@@ -189,9 +190,8 @@ function listen() {
     });
   });
   client.on("history", ({ entry, missed }) => {
-    const { history } = store.state;
-    const others = history.filter((other) => other.call !== entry?.call);
-    store.set({ missed, history: entry && store.state.historyKnown ? [entry, ...others] : history });
+    const { history, historyKnown, historyNext } = store.state;
+    store.set({ missed, history: entry && historyKnown ? withNews(history, entry, ofHistory, historyNext === null) : history });
     // Who looks at the list has seen it.
     if (store.state.tab === "history" && !document.hidden && missed > 0) void historySeen();
   });

@@ -2,6 +2,7 @@
 
 import { toast } from "./announce.js";
 import { attempt } from "./attempt.js";
+import { ofVoicemail, withNews, withPage } from "./pages.js";
 import { store } from "./state.js";
 
 /** @typedef {import("../client/index.js").OffhookClient} OffhookClient */
@@ -17,9 +18,11 @@ let client;
 export function followVoicemail(next) {
   client = next;
   client.on("voicemail", ({ entry, deleted, unheard }) => {
-    const { voicemails, voicemailKnown } = store.state;
+    const { voicemails, voicemailKnown, voicemailNext } = store.state;
     const isNew = entry && !entry.heard && !voicemails.some(({ voicemail }) => voicemail === entry.voicemail);
-    store.set({ unheard, voicemails: entry && voicemailKnown ? withEntry(voicemails, entry) : without(voicemails, deleted) });
+    const others = voicemails.filter(({ voicemail }) => voicemail !== deleted);
+    const isTold = entry && voicemailKnown;
+    store.set({ unheard, voicemails: isTold ? withNews(others, entry, ofVoicemail, voicemailNext === null) : others });
     // Who looks at the list sees it come.
     if (!isNew || (store.state.tab === "voicemail" && !document.hidden)) return;
     const detail = entry.queue ? `For everybody in ${entry.queue}.` : "It waits under Voicemail.";
@@ -38,7 +41,7 @@ export async function loadVoicemail({ older = false } = {}) {
     const page = await telephony.voicemails({ before, limit: PAGE });
     const kept = older ? store.state.voicemails : [];
     store.set({
-      voicemails: [...kept, ...page.voicemails],
+      voicemails: withPage(kept, page.voicemails, ofVoicemail),
       voicemailNext: page.next ?? null,
       voicemailKnown: true,
       unheard: page.unheard,
@@ -80,15 +83,4 @@ export async function phoneSettings() {
 /** @param {PhoneSettings} settings @returns {Promise<PhoneSettings>} as they were understood */
 export async function setPhone(settings) {
   return (await client.telephony()).set(settings);
-}
-
-/** @param {VoicemailEntry[]} all @param {VoicemailEntry} entry */
-function withEntry(all, entry) {
-  const known = all.some(({ voicemail }) => voicemail === entry.voicemail);
-  return known ? all.map((other) => (other.voicemail === entry.voicemail ? entry : other)) : [entry, ...all];
-}
-
-/** @param {VoicemailEntry[]} all @param {string} [deleted] */
-function without(all, deleted) {
-  return deleted ? all.filter(({ voicemail }) => voicemail !== deleted) : all;
 }

@@ -26,7 +26,7 @@ story('messages come in, are played where they stand, called back and deleted', 
   // However long the rest takes, it is played for as long as it should be.
   await alice.page.evaluate(() => document.querySelectorAll('[data-test^="sound-"]').forEach((sound) => { sound.loop = true; }));
   await alice.readsThat(`voicemail-${shared}`, /Erika Muster.*New.*0:04.*\+15550100.*for sales/s);
-  await alice.readsThat(`voicemail-${old}`, /Anonymous caller.*1:01.*number withheld/s);
+  await alice.readsThat(`voicemail-${old}`, /Anonymous caller.*1:01.*Number withheld/s);
   await looksRight(alice, 'voicemail, a new one');
 
   await alice.press(`play-${shared}`);
@@ -51,6 +51,23 @@ story('messages come in, are played where they stand, called back and deleted', 
   await alice.sees(`voicemail-${gone}`);
   await alice.page.evaluate((id) => memory.server.telephony.answer({ user: 'alice' }, 'voicemail.delete', { voicemail: id }), gone);
   await alice.seesNo(`voicemail-${gone}`);
+
+  // Who clicks twice while it is fetched asks for it once, and hears it.
+  const twice = await leave(alice, { name: 'Karla' });
+  let asks = 0;
+  let answer = () => {};
+  const fetched = new Promise((resolve) => (answer = resolve));
+  await alice.page.route(`**/v1/voicemail/${twice}`, async (route) => {
+    asks += 1;
+    await fetched;
+    return route.fulfill({ contentType: 'audio/wav', body: tone() });
+  });
+  await alice.press(`play-${twice}`);
+  await eventually('it is asked for', () => asks > 0);
+  await alice.press(`play-${twice}`);
+  answer();
+  await eventually('it is played', () => isPlayed(alice, twice));
+  assert.equal(asks, 1);
 
   await alice.press(`play-${shared}`);
   await eventually('the message is played again', () => isPlayed(alice, shared));
@@ -79,6 +96,26 @@ story('a message that can not be fetched says why, and the keyboard reaches all 
   await eventually('the focus is in the list still', () => alice.page.evaluate(() => document.activeElement?.id === 'voicemail-title'));
 });
 
+story('what an older message becomes leaves the list in its order, and nothing stands there twice', { server: false }, async (world) => {
+  const all = [];
+  const alice = await somebody(world, {
+    before: async (person) => {
+      for (let hour = 60; hour > 20; hour -= 1) all.unshift(await leave(person, { left_at: Date.now() - hour * 3_600_000 }));
+    },
+  });
+  await alice.press('tab-voicemail');
+  await alice.sees(`voicemail-${all[0]}`);
+  assert.deepEqual(await listed(alice), all.slice(0, 30));
+  // Another device hears one that was not loaded yet.
+  await alice.page.evaluate((id) => memory.server.telephony.answer({ user: 'alice' }, 'voicemail.heard', { voicemail: id }), all[35]);
+  await alice.readsThat('unheard-badge', /^39$/);
+  assert.deepEqual(await listed(alice), all.slice(0, 30));
+  await alice.press('voicemail-older');
+  await alice.sees(`voicemail-${all[39]}`);
+  assert.deepEqual(await listed(alice), all);
+  await eventually('the focus is in the list still', () => alice.page.evaluate(() => document.activeElement?.id === 'voicemail-title'));
+});
+
 story('how one wants to be called is kept by the server, and said when it is wrong', { server: false }, async (world) => {
   const alice = await somebody(world);
   await openSettings(alice);
@@ -90,8 +127,10 @@ story('how one wants to be called is kept by the server, and said when it is wro
   await choose(alice, 'forward-no_answer', 'number');
   await alice.sees('forward-no_answer-number');
   await alice.type('forward-no_answer-number', 'home');
-  await alice.press('phone-save');
+  await focus(alice, 'phone-save');
+  await alice.page.keyboard.press('Enter');
   await alice.readsThat('phone-problem', /is no number/);
+  assert.equal(await alice.page.evaluate(() => document.activeElement?.dataset.test), 'phone-save', 'the focus stays');
   await looksRight(alice, 'phone settings, wrong');
   await alice.type('forward-no_answer-number', '+49 30 555');
   await alice.press('phone-save');
@@ -201,7 +240,7 @@ story('who may not call phones has neither settings nor an empty answering machi
   await alice.readsThat('unheard-badge', /^1$/);
 });
 
-async function somebody(world, { canDial = true, at = '/' } = {}) {
+async function somebody(world, { canDial = true, at = '/', before = async () => {} } = {}) {
   const page = await servePage();
   world.whenOver(() => page.close());
   const person = await world.visitor(await world.browser('chromium'), { url: page.url, at, serviceWorkers: 'block' });
@@ -209,6 +248,7 @@ async function somebody(world, { canDial = true, at = '/' } = {}) {
   await person.page.reload();
   await eventually('the server is there', () => person.page.evaluate(() => memory.server !== null));
   await person.page.evaluate((can) => (memory.server.canDial = can), canDial);
+  await before(person);
   await person.type('name-input', 'Alice');
   await person.press('sign-in');
   person.name = 'Alice';
@@ -250,6 +290,11 @@ function tone() {
 /** Somebody leaves a message for Alice; returns its id. */
 function leave(person, about) {
   return person.page.evaluate((known) => memory.server.telephony.leave(['alice'], known), about);
+}
+
+/** The messages on the page, from above. */
+function listed(person) {
+  return person.page.evaluate(() => [...document.querySelectorAll('.voicemail-row')].map((row) => row.dataset.test.replace('voicemail-', '')));
 }
 
 function isPlayed(person, id) {

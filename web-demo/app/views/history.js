@@ -1,53 +1,39 @@
 /** Past calls, newest first. */
 
-import { isPhone, isReachable, numberOf } from "../../client/index.js";
+import { isPhone, isReachable } from "../../client/index.js";
 import { dial } from "../calls.js";
-import { h, keyed, setAttribute, setText } from "../dom.js";
+import { h, setAttribute, setText } from "../dom.js";
 import { duration, when } from "../format.js";
 import { icon, setIcon } from "../icons.js";
 import { loadHistory } from "../live.js";
 import { phoneWords } from "../messages.js";
+import { ofHistory } from "../pages.js";
 import { store } from "../state.js";
 import { avatar, setAvatar } from "./avatar.js";
+import { listView, numberWords } from "./list.js";
 
 /** @typedef {import("../state.js").HistoryEntry} Entry */
 
 export function historyView() {
-  const list = h("ol", { class: "rows", "aria-label": "Past calls" });
-  const empty = h(
-    "div",
-    { class: "nothing empty" },
-    icon("clock"),
-    h("p", null, "No calls yet. Those you make, and those you miss, will be listed here."),
-  );
-  const older = h(
-    "button",
+  const list = listView(
     {
-      class: "button wide",
-      type: "button",
-      data: { test: "history-older" },
-      on: { click: () => void loadHistory({ older: true }) },
+      name: "history",
+      title: "History",
+      label: "Past calls",
+      sign: "clock",
+      empty: "No calls yet. Those you make, and those you miss, will be listed here.",
+      more: "Show older calls",
+      older: () => loadHistory({ older: true }),
     },
-    "Show older calls",
-  );
-  const element = h(
-    "section",
-    { class: "list", "aria-labelledby": "history-title", data: { test: "history" } },
-    h("h1", { id: "history-title", class: "list-title" }, "History"),
-    list,
-    empty,
-    older,
+    ofHistory.idOf,
+    entryRow,
   );
 
   return {
-    element,
+    element: list.element,
     /** @param {import("../state.js").State} state */
-    update(state) {
-      if (state.tab !== "history") return;
-      keyed(list, state.history, (entry) => entry.call, entryRow);
-      list.hidden = state.history.length === 0;
-      empty.hidden = !state.historyKnown || state.history.length > 0;
-      older.hidden = state.historyNext === null;
+    update({ tab, history, historyKnown, historyNext }) {
+      if (tab === "history") list.update(history, { isKnown: historyKnown, hasMore: historyNext !== null });
     },
   };
 }
@@ -87,7 +73,7 @@ function entryRow(first) {
       setAvatar(picture, entry.peer);
       setText(name, entry.peer.name);
       setIcon(sign, entry.missed ? "missed" : entry.direction === "in" ? "incoming" : "outgoing");
-      setText(words, withNumber(entry, outcome(entry)));
+      setText(words, [numberWords(entry.peer), outcome(entry)].filter(Boolean).join(" · "));
       back.hidden = isPhone(entry.peer.user) && !(store.state.canDial && isReachable(entry.peer.user));
       setText(time, when(entry.created_at));
       setAttribute(time, "datetime", new Date(entry.created_at).toISOString());
@@ -95,17 +81,6 @@ function entryRow(first) {
       setAttribute(back, "aria-label", `${entry.media.video ? "Video" : "Voice"} call to ${entry.peer.name}`);
     },
   };
-}
-
-/**
- * The number of who is known by a name.
- *
- * @param {Entry} entry
- * @param {string} words
- */
-function withNumber({ peer }, words) {
-  const number = isPhone(peer.user) && !isReachable(peer.user) ? "Number withheld" : numberOf(peer.user);
-  return number && number !== peer.name ? `${number} · ${words}` : words;
 }
 
 /**

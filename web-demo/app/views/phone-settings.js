@@ -51,8 +51,10 @@ function showForm(held) {
 
   const submit = async (/** @type {Event} */ event) => {
     event.preventDefault();
+    if (save.hasAttribute("aria-busy")) return;
     setText(problem, "");
-    save.disabled = true;
+    // Not disabled: that takes the focus away, and whoever uses the keyboard would have to look for it.
+    save.setAttribute("aria-busy", "true");
     const forward = /** @type {PhoneSettings["forward"]} */ (Object.fromEntries(forwards.map(({ name, value }) => [name, value()])));
     try {
       await setPhone({ ...wanted, ring_seconds: Number(ring.value), forward });
@@ -61,7 +63,7 @@ function showForm(held) {
     } catch (error) {
       setText(problem, errorWords(error).detail);
     }
-    save.disabled = false;
+    save.removeAttribute("aria-busy");
   };
   void openDialog({ title: "Phone calls", test: "phone-settings" }, (done) => {
     close = done;

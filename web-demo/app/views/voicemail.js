@@ -1,16 +1,18 @@
 /** Messages on the answering machine, newest first. */
 
-import { isPhone, isReachable, numberOf } from "../../client/index.js";
+import { isReachable } from "../../client/index.js";
 import { attempt } from "../attempt.js";
 import { dial } from "../calls.js";
 import { applySpeaker } from "../devices.js";
 import { openDialog } from "../dialogs.js";
-import { h, keyed, setAttribute, setText } from "../dom.js";
+import { h, setAttribute, setText } from "../dom.js";
 import { duration, durationInWords, when } from "../format.js";
 import { icon, setIcon } from "../icons.js";
+import { ofVoicemail } from "../pages.js";
 import { store } from "../state.js";
 import { deleteVoicemail, loadVoicemail, markHeard, soundOf } from "../telephony.js";
 import { avatar, setAvatar } from "./avatar.js";
+import { listView, numberWords } from "./list.js";
 
 /** @typedef {import("../../client/index.js").VoicemailEntry} Entry */
 
@@ -23,53 +25,30 @@ export function hasVoicemail({ canDial, voicemails }) {
 }
 
 export function voicemailView() {
-  const list = h("ol", { class: "rows", "aria-label": "Messages" });
-  const empty = h(
-    "div",
-    { class: "nothing empty" },
-    icon("voicemail"),
-    h("p", null, "No messages. What callers leave when nobody answers will be listed here."),
-  );
-  const older = h(
-    "button",
+  const list = listView(
     {
-      class: "button wide",
-      type: "button",
-      data: { test: "voicemail-older" },
-      on: { click: () => void loadVoicemail({ older: true }) },
+      name: "voicemail",
+      title: "Voicemail",
+      label: "Messages",
+      sign: "voicemail",
+      empty: "No messages. What callers leave when nobody answers will be listed here.",
+      more: "Show older messages",
+      older: () => loadVoicemail({ older: true }),
     },
-    "Show older messages",
+    ofVoicemail.idOf,
+    entryRow,
   );
   /** A call that comes or goes out is not talked into. */
   let wasBusy = false;
-  const title = h("h1", { id: "voicemail-title", class: "list-title", tabindex: "-1" }, "Voicemail");
-  const element = h(
-    "section",
-    { class: "list", "aria-labelledby": "voicemail-title", data: { test: "voicemail" } },
-    title,
-    list,
-    empty,
-    older,
-  );
 
   return {
-    element,
+    element: list.element,
     /** @param {import("../state.js").State} state */
-    update(state) {
-      const isBusy = state.calls.length > 0;
-      if (isBusy && !wasBusy) playing?.pause();
+    update({ tab, calls, voicemails, voicemailKnown, voicemailNext }) {
+      const isBusy = calls.length > 0;
+      if (tab !== "voicemail" || (isBusy && !wasBusy)) playing?.pause();
       wasBusy = isBusy;
-      if (state.tab !== "voicemail") {
-        playing?.pause();
-        return;
-      }
-      const hadFocus = list.contains(document.activeElement);
-      keyed(list, state.voicemails, (entry) => entry.voicemail, entryRow);
-      // A row that went away takes the focus along.
-      if (hadFocus && !list.contains(document.activeElement)) title.focus();
-      list.hidden = state.voicemails.length === 0;
-      empty.hidden = !state.voicemailKnown || state.voicemails.length > 0;
-      older.hidden = state.voicemailNext === null;
+      if (tab === "voicemail") list.update(voicemails, { isKnown: voicemailKnown, hasMore: voicemailNext !== null });
     },
   };
 }
@@ -148,6 +127,8 @@ function entryRow(first) {
   };
   const toggle = async () => {
     if (!sound.paused) return sound.pause();
+    // It is on its way, and another click wants nothing else.
+    if (play.hasAttribute("aria-busy")) return;
     if (!loaded) {
       play.setAttribute("aria-busy", "true");
       try {
@@ -159,8 +140,13 @@ function entryRow(first) {
       sound.src = loaded;
       open.hidden = false;
       await applySpeaker(sound);
+      // Who went elsewhere meanwhile does not want to hear it now.
+      if (store.state.tab !== "voicemail" || store.state.calls.length > 0) return;
     }
-    await sound.play();
+    await sound.play().catch((error) => {
+      // Paused before its first sound.
+      if (error.name !== "AbortError") throw error;
+    });
   };
 
   return {
@@ -194,14 +180,7 @@ function whenSaid({ left_at }) {
 
 /** @param {Entry} entry */
 function detail({ heard, peer, queue, left_at, millis }) {
-  const number = isPhone(peer.user) && !isReachable(peer.user) ? "number withheld" : numberOf(peer.user);
-  const parts = [
-    !heard && "New",
-    when(left_at),
-    duration(millis),
-    number !== peer.name && number,
-    queue && `for ${queue}`,
-  ];
+  const parts = [!heard && "New", when(left_at), duration(millis), numberWords(peer), queue && `for ${queue}`];
   return parts.filter(Boolean).join(" · ");
 }
 
