@@ -1,10 +1,13 @@
 // Desk phones (baresip) that register with the server: they ring beside browsers, call out, and call and are called inside. And Queues,
 // whose members are at their browsers.
 
+import assert from 'node:assert/strict';
+
 import { hears } from '../browser/lib/meeting.mjs';
 import { story } from '../browser/lib/story.mjs';
+import { eventually } from '../browser/lib/wait.mjs';
 import { comes, dials, office, startOffice, trunk } from './office.mjs';
-import { DESK, NUMBER, OUTSIDE, SERVER, skip } from './rig.mjs';
+import { DESK, NUMBER, OUTSIDE, PBX, SERVER, skip } from './rig.mjs';
 
 const options = { server: false, skip };
 
@@ -95,6 +98,58 @@ story('a desk phone calls out, and calls a browser by its extension', options, a
   await rig.figureBecomes('offhook_gateway_calls', 0);
 });
 
+story('a desk phone sends its caller on to a browser', options, async (world) => {
+  const { rig, alice } = await office(world, trunk(DESKS).replace('to = { user = "alice" }', 'to = { user = "bob" }'), DOMAIN);
+  const phone = await rig.phone('desk', DESK, account('bob-desk', '"hush too"'));
+  await rig.figureBecomes('offhook_gateway_phones', 1);
+  const caller = rig.calls('calls', NUMBER);
+  await caller.talks();
+  await phone.does('transfer', 'sip:20@sip.office.test');
+  await alice.readsThat('incoming', /\+498912345678/);
+  await alice.press('accept-audio');
+  await alice.isIn('connected');
+  await hears(alice);
+  // The desk phone has left, and the call goes on.
+  await rig.figureBecomes('offhook_gateway_legs', 1);
+  await caller.hangsUp();
+  await caller.succeeds();
+  await alice.isIn('ended', 'idle');
+  await rig.figureBecomes('offhook_gateway_calls', 0);
+});
+
+/** A PBX that is known by its address, whose telephones may have calls transferred. */
+const PBX_ROWS = `
+[numbers."+49301234568"]
+to = { forward = "${OUTSIDE}" }
+
+[trunks.pbx]
+targets = ["sip:${PBX}:5060;transport=udp"]
+srtp = "off"
+codecs = ["pcma"]
+transfers = true
+`;
+
+story('a telephone of a PBX connects a browser with whom it has asked before', options, async (world) => {
+  // What is there for calls alone answers no OPTIONS.
+  const { rig, alice } = await office(world, trunk(PBX_ROWS), 'health_seconds = 0', 2);
+  const first = rig.ofPbx('transfers', 5060, NUMBER);
+  await alice.sees('incoming');
+  await alice.press('accept-audio');
+  await alice.isIn('connected');
+  await hears(alice);
+  const outside = await rig.answers('answers');
+  const second = rig.ofPbx('consults', 5070, '+49301234568');
+  const [call, own, theirs] = (await second.talks()).split(' ');
+  await first.goesOn(`Refer-To: <sip:+49301234568@${SERVER}?Replaces=${call.replace('@', '%40')}%3Bto-tag%3D${theirs}%3Bfrom-tag%3D${own}>`);
+  // Both telephones of the PBX have left, and the two others hear one another.
+  for (const phone of [first, second]) await phone.succeeds();
+  await rig.figureBecomes('offhook_gateway_legs', 1);
+  await hears(alice);
+  await alice.press('hangup');
+  await outside.succeeds();
+  await rig.figureBecomes('offhook_gateway_calls', 0);
+});
+
 const queue = (strategy) => `
 [queues.sales]
 members = ["alice", "bob"]
@@ -131,4 +186,27 @@ story('a Queue rings its members in order, or everybody at once', options, async
   await second.hangsUp();
   await second.succeeds();
   await rig.figureBecomes('offhook_gateway_calls', 0);
+});
+
+story('a Queue rings the member who has waited longest for a call', options, async (world) => {
+  const rig = await startOffice(world, withQueue('evenly'));
+  const [alice, bob] = [await comes(world, rig, 'Alice'), await comes(world, rig, 'Bob')];
+  const taken = [];
+  for (let call = 0; call < 4; call += 1) {
+    const caller = rig.calls('calls', NUMBER);
+    const [rung, idle] = await eventually('one of them is rung', async () => {
+      const [toAlice, toBob] = [await alice.shows('incoming'), await bob.shows('incoming')];
+      return (toAlice && [alice, bob]) || (toBob && [bob, alice]);
+    });
+    assert.ok(!(await idle.shows('incoming')), 'one of them alone');
+    await rung.press('accept-audio');
+    await rung.isIn('connected');
+    taken.push(rung.name);
+    await caller.hangsUp();
+    await caller.succeeds();
+    await rung.isIn('ended', 'idle');
+    await rig.figureBecomes('offhook_gateway_calls', 0);
+  }
+  assert.deepEqual(taken, [taken[0], taken[1], taken[0], taken[1]]);
+  assert.notEqual(taken[0], taken[1]);
 });

@@ -30,25 +30,25 @@ health_seconds = 10
 ${more}
 `;
 
-/** A server with this telephony and more lines for `[gateway]`, registered. */
-export async function startOffice(world, telephony, gateway = '') {
+/** A server with this telephony and more lines for `[gateway]`, all of whose `trunks` can be called. */
+export async function startOffice(world, telephony, gateway = '', trunks = 1) {
   const rig = await startRig(world);
   await rig.startProvider();
   world.server = await rig.startServer(telephony, gateway);
-  await rig.figureBecomes('offhook_gateway_trunks_up', 1);
+  await rig.figureBecomes('offhook_gateway_trunks_up', trunks);
   return rig;
 }
 
 /** The same, and Alice at her browser. */
-export async function office(world, telephony, gateway = '') {
-  const rig = await startOffice(world, telephony, gateway);
+export async function office(world, telephony, gateway, trunks) {
+  const rig = await startOffice(world, telephony, gateway, trunks);
   return { rig, alice: await comes(world, rig, 'Alice') };
 }
 
-/** Somebody of the office at their browser. */
-export async function comes(world, rig, name) {
+/** Somebody of the office at their browser; `scripts` go into the page before its own. */
+export async function comes(world, rig, name, scripts = []) {
   const token = encodeURIComponent(await rig.token(name.toLowerCase(), name));
-  const person = await world.visitor(await world.browser('chromium'), { at: `/#token=${token}`, scripts: [keepFrames] });
+  const person = await world.visitor(await world.browser('chromium'), { at: `/#token=${token}`, scripts: [keepFrames, ...scripts] });
   person.name = name;
   await person.isSignedIn();
   return person;

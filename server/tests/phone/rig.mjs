@@ -21,6 +21,7 @@ const here = (name) => fileURLToPath(new URL(name, import.meta.url));
 /** The actors' addresses, in `alone`. */
 export const PROVIDER = '10.44.0.1';
 export const SERVER = '10.44.0.2';
+export const PBX = '10.44.0.3';
 export const DESK = '10.44.0.10';
 export const WORLD = '10.44.0.20';
 export const CALLER = '10.44.0.21';
@@ -133,51 +134,58 @@ ${gateway}
 
   /** A telephone of the world that is called, by a scenario of ours; it sends back whatever it hears. Ends well, or not. */
   async answers(scenario) {
-    const phone = this.#telephone(scenario, WORLD);
+    const phone = this.#telephone(scenario, [WORLD, 5060]);
     await listens(WORLD, 5060);
     return phone;
   }
 
   /** A telephone of the world that calls `number` by way of the provider; it sends back whatever it hears. */
   calls(scenario, number) {
-    return this.#telephone(scenario, CALLER, `${PROVIDER}:5060`, '-s', number);
+    return this.#telephone(scenario, [CALLER, 5060], `${PROVIDER}:5060`, '-s', number);
   }
 
-  #telephone(scenario, address, ...args) {
+  /** A telephone of another PBX, at this port of it, that calls `number` without anybody between. */
+  ofPbx(scenario, port, number) {
+    return this.#telephone(scenario, [PBX, port], `${SERVER}:5060`, '-s', number);
+  }
+
+  #telephone(scenario, [address, port], ...args) {
     const at = (end) => path.join(this.folder, `${this.#programs.length}-${scenario}.${end}`);
     const [errors, log] = [at('err'), at('log')];
-    const program = this.start('sipp', ...args, '-sf', here(`sipp/${scenario}.xml`), '-i', address, '-p', '5060', '-mi', address, '-mp', '30000', '-rtp_echo',
+    const program = this.start('sipp', ...args, '-sf', here(`sipp/${scenario}.xml`), '-i', address, '-p', String(port), '-mi', address, '-mp', String(24_940 + port), '-rtp_echo',
       '-m', '1', '-nostdin', '-watchdog_interval', '0', '-trace_err', '-error_file', errors, '-trace_logs', '-log_file', log);
-    /** Waits until it talks; returns its Call-ID. */
+    /** Waits until it talks; returns what its scenario logs: the Call-ID first. */
     program.talks = () => eventually(`${scenario} talks`, async () => (await readFile(log, 'utf8')).trim());
-    /** Waits until it talks, and has it hang up. */
-    program.hangsUp = async () => {
-      const call = await program.talks();
-      await sends(address, ['INFO sip:phone SIP/2.0', 'Via: SIP/2.0/UDP test;branch=z9hG4bKhangup', 'From: <sip:test>;tag=1', 'To: <sip:phone>;tag=2',
-        `Call-ID: ${call}`, 'CSeq: 9 INFO', 'Content-Length: 0', '', '']);
+    /** Waits until it talks, and has it do what comes next in its scenario, with these headers. */
+    program.goesOn = async (...headers) => {
+      const [call] = (await program.talks()).split(' ');
+      await sends(address, port, ['INFO sip:phone SIP/2.0', 'Via: SIP/2.0/UDP test;branch=z9hG4bKgoeson', 'From: <sip:test>;tag=1', 'To: <sip:phone>;tag=2',
+        `Call-ID: ${call}`, 'CSeq: 9 INFO', ...headers, 'Content-Length: 0', '', '']);
     };
+    /** Waits until it talks, and has it hang up. */
+    program.hangsUp = () => program.goesOn();
     return program;
   }
 
   /**
-   * A phone that picks up by itself, gives a steady tone of `pitch` Hz at `level` (1 is as loud as may be), and writes down what it hears;
-   * `account` is its line of baresip's `accounts`.
+   * A phone that picks up by itself, gives a steady tone of `pitch` Hz at `level` (1 is as loud as may be) or the `sound` of a WAV file over and
+   * over, and writes down what it hears; `account` is its line of baresip's `accounts`, `more` are lines of its `config`.
    */
-  async phone(name, address, account, { pitch = 400, level = 0.5 } = {}) {
+  async phone(name, address, account, { pitch = 400, level = 0.5, sound = tone(pitch, level), more = '' } = {}) {
     const folder = path.join(this.folder, name);
     await mkdir(folder);
     const at = (file) => path.join(folder, file);
     const control = 4444 + this.#programs.length;
     const modules = (await run('sh', ['-c', 'ls -d /usr/lib/baresip/modules /usr/lib/*/baresip/modules 2>/dev/null | head -1'])).stdout.trim();
     await writeFile(at('accounts'), `${account}\n`);
-    await writeFile(at('tone.wav'), tone(pitch, level));
+    await writeFile(at('says.wav'), sound);
     await writeFile(at('config'), `
 sip_listen ${address}:5060
 sip_cafile ${this.authority.certificate}
 net_interface ${address}
 rtp_ports 31000-31100
 call_max_calls 4
-audio_source aufile,${at('tone.wav')}
+audio_source aufile,${at('says.wav')}
 audio_player aubridge,heard
 audio_alert aubridge,alert
 snd_path ${folder}
@@ -192,6 +200,7 @@ module sndfile.so
 module_app account.so
 module_app menu.so
 module_app ctrl_tcp.so
+${more}
 `);
     const program = this.start('baresip', '-f', folder, '-v');
     /** Has it do what somebody at its keys would: `dial`, `hold`, `resume`, `hangup`. */
@@ -211,6 +220,21 @@ module_app ctrl_tcp.so
     });
     await program.says(/baresip is ready/);
     return program;
+  }
+
+  /** A telephone of the world with a tone of its own, which `dials` the Number by the provider; it has dialled once. */
+  async callerWithTone(pitch) {
+    const phone = await this.phone('caller', WORLD, `<sip:${OUTSIDE}@provider.test>;regint=0;audio_codecs=PCMA`, { pitch });
+    phone.dials = () => phone.does('dial', `sip:${NUMBER}@${PROVIDER}`);
+    await phone.dials();
+    return phone;
+  }
+
+  /** What the call records say of each Leg, oldest first: columns of their table. */
+  async legRecords() {
+    const script = 'import json, sqlite3, sys; db = sqlite3.connect(sys.argv[1]); db.row_factory = sqlite3.Row; '
+      + 'print(json.dumps([dict(row) for row in db.execute("SELECT * FROM legs ORDER BY created_at")]))';
+    return JSON.parse((await run('python3', ['-c', script, path.join(this.folder, 'data/offhook.sqlite')])).stdout);
   }
 
   /** Starts a program, which ends with the rig at the latest. */
@@ -281,9 +305,9 @@ class Program {
   }
 }
 
-/** A steady tone as a WAV file: linear 16 bit samples, three minutes of it. */
-function tone(pitch, level) {
-  const samples = Int16Array.from({ length: 180 * RATE }, (_, at) => Math.round(level * 32_767 * Math.sin((2 * Math.PI * pitch * at) / RATE)));
+/** A steady tone as a WAV file: linear 16 bit samples, three minutes of it unless told otherwise. */
+export function tone(pitch, level, seconds = 180) {
+  const samples = Int16Array.from({ length: seconds * RATE }, (_, at) => Math.round(level * 32_767 * Math.sin((2 * Math.PI * pitch * at) / RATE)));
   const head = Buffer.alloc(44);
   head.write('RIFF', 0);
   head.writeUInt32LE(36 + samples.byteLength, 4);
@@ -295,7 +319,7 @@ function tone(pitch, level) {
 }
 
 /** How loud a pitch is in these samples, in dB of what may be (a Fourier sum under a Hann window). */
-function loudness(samples, pitch) {
+export function loudness(samples, pitch) {
   let [real, imaginary] = [0, 0];
   for (const [at, sample] of samples.entries()) {
     const weight = 0.5 - 0.5 * Math.cos((2 * Math.PI * at) / samples.length);
@@ -316,10 +340,10 @@ async function tells(port, command) {
   socket.destroy();
 }
 
-/** Sends these lines to port 5060 there. */
-async function sends(address, lines) {
+/** Sends these lines there. */
+async function sends(address, port, lines) {
   const socket = createSocket('udp4');
-  await promisify(socket.send.bind(socket))(lines.join('\r\n'), 5060, address);
+  await promisify(socket.send.bind(socket))(lines.join('\r\n'), port, address);
   socket.close();
 }
 
