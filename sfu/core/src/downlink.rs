@@ -123,9 +123,11 @@ impl<P: Copy> Downlink<P> {
         } else {
             len.saturating_add(WIRE_OVERHEAD)
         };
-        self.estimator.amend(departure.sequence, on_wire);
+        if let Some((cluster, asked)) = self.estimator.amend(departure.sequence, on_wire) {
+            self.pacer.amend_probe(cluster, asked, on_wire);
+        }
         if len == 0 && matches!(departure.what, What::Padding(_)) {
-            self.pacer.abort_probe();
+            self.pacer.abort_probe(now);
             self.estimator.abort_probe(now);
         }
     }
@@ -164,6 +166,9 @@ impl<P: Copy> Downlink<P> {
         statuses: impl Iterator<Item = (u16, Option<i64>)>,
     ) {
         self.estimator.handle_twcc(now, statuses);
+        if self.estimator.take_cut() {
+            self.pacer.abort_probe(now);
+        }
         self.pace(now);
     }
 

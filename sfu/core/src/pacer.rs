@@ -78,6 +78,12 @@ struct Probe {
     packets: u64,
 }
 
+impl Probe {
+    fn is_complete(&self) -> bool {
+        self.bytes >= self.plan.bytes && self.packets >= self.plan.packets
+    }
+}
+
 /// The queues and the bucket of one subscriber; `P` names a packet.
 #[derive(Debug)]
 pub(crate) struct Pacer<P> {
@@ -91,6 +97,7 @@ pub(crate) struct Pacer<P> {
     /// Time per byte at the pace, in 1024ths of a nanosecond.
     per_byte: u64,
     drained_at: Instant,
+    /// The last cluster: also one that is complete, unless its last packet comes out shorter.
     probe: Option<Probe>,
 }
 
@@ -179,25 +186,44 @@ impl<P: Copy> Pacer<P> {
     }
 
     pub(crate) fn is_probing(&self) -> bool {
-        self.probe.is_some()
+        self.probing().is_some()
     }
 
-    /// Ends a cluster that can't be sent.
-    pub(crate) fn abort_probe(&mut self) {
-        self.probe = None;
+    /// Ends a cluster that can't be sent, or must not.
+    pub(crate) fn abort_probe(&mut self, now: Instant) {
+        if self.probe.take().is_some() {
+            self.forget_probe(now);
+        }
+    }
+
+    /// The packet of a cluster that left last came out with another length than was `asked` for, or with 0 not at all: what is missing
+    /// follows, in time.
+    pub(crate) fn amend_probe(&mut self, id: u16, asked: u16, len: u16) {
+        let Some(probe) = self.probe.as_mut().filter(|probe| probe.plan.id == id) else {
+            return;
+        };
+        let (asked, len) = (u64::from(asked), u64::from(len));
+        probe.bytes = (probe.bytes + len).saturating_sub(asked);
+        if len == 0 {
+            probe.packets = probe.packets.saturating_sub(1);
+        }
+        let later = probe.plan.rate.time_for(len.saturating_sub(asked));
+        let sooner = probe.plan.rate.time_for(asked.saturating_sub(len));
+        let next_at = probe.next_at + later;
+        probe.next_at = next_at.checked_sub(sooner).unwrap_or(next_at);
     }
 
     /// What may leave now, with its length and the cluster it belongs to (or 0); `None`: nothing.
     pub(crate) fn pop(&mut self, now: Instant) -> Option<(Item<P>, u16, u16)> {
         if let Some(waiting) = self.queues[Class::Audio as usize].pop_front() {
             // Part of a cluster, too: it takes its share of what the cluster measures.
-            let cluster = self.probe.as_ref().map_or(0, |probe| probe.plan.id);
+            let cluster = self.probing().map_or(0, |probe| probe.plan.id);
             let item = self.leave(now, waiting, cluster);
             self.advance_probe(now, item.1);
             return Some(item);
         }
         let has_room = self.drained_at <= now + BURST;
-        if let Some(Probe { plan, next_at, .. }) = self.probe {
+        if let Some(&Probe { plan, next_at, .. }) = self.probing() {
             // What may leave anyway does not wait for the cluster; padding behind it does, so that the whole has the cluster's rate.
             let is_due = next_at <= now;
             let item = match self.take_if(is_due || has_room) {
@@ -220,7 +246,7 @@ impl<P: Copy> Pacer<P> {
         if !self.queues[Class::Audio as usize].is_empty() {
             return Some(now);
         }
-        let probe_at = self.probe.as_ref().map(|probe| probe.next_at.max(now));
+        let probe_at = self.probing().map(|probe| probe.next_at.max(now));
         if self.queues.iter().all(VecDeque::is_empty) {
             return probe_at;
         }
@@ -269,18 +295,26 @@ impl<P: Copy> Pacer<P> {
     }
 
     fn advance_probe(&mut self, now: Instant, len: u16) {
-        let Some(probe) = &mut self.probe else {
+        let Some(probe) = self.probe.as_mut().filter(|probe| !probe.is_complete()) else {
             return;
         };
         probe.bytes += u64::from(len);
         probe.packets += 1;
         let begun = now.checked_sub(PROBE_BURST).unwrap_or(now);
         probe.next_at = probe.next_at.max(begun) + probe.plan.rate.time_for(u64::from(len));
-        if probe.bytes >= probe.plan.bytes && probe.packets >= probe.plan.packets {
-            // A cluster counts for itself: media behind it need not wait for it to drain.
-            self.drained_at = self.drained_at.min(now + BURST);
-            self.probe = None;
+        if probe.is_complete() {
+            self.forget_probe(now);
         }
+    }
+
+    /// The cluster of which there is more to send.
+    fn probing(&self) -> Option<&Probe> {
+        self.probe.as_ref().filter(|probe| !probe.is_complete())
+    }
+
+    /// A cluster counts for itself: media behind it need not wait for it to drain.
+    fn forget_probe(&mut self, now: Instant) {
+        self.drained_at = self.drained_at.min(now + BURST);
     }
 }
 
@@ -407,6 +441,31 @@ mod tests {
                 .all(|item| *item == (Item::Padding, 1000, 3))
         );
         assert_eq!(now - begun, 20 * MS);
+        assert!(!pacer.is_probing());
+    }
+
+    #[test]
+    fn a_probe_whose_packets_come_out_shorter_has_more_of_them_at_its_rate() {
+        let mut now = start();
+        let mut pacer: Pacer<()> = Pacer::new(now, Bitrate::kbps(300));
+        let plan = Plan {
+            id: 3,
+            rate: Bitrate::kbps(1600),
+            bytes: 5000,
+            packets: 5,
+            padding_len: 1000,
+        };
+        pacer.begin_probe(now, plan);
+        let (begun, mut count) = (now, 0);
+        while let Some(at) = pacer.next_at(now) {
+            now = at;
+            while let Some((_, asked, id)) = pacer.pop(now) {
+                pacer.amend_probe(id, asked, 500);
+                count += 1;
+            }
+        }
+        assert_eq!(count, 10);
+        assert_eq!(now - begun, 25 * MS - 5 * MS / 2);
         assert!(!pacer.is_probing());
     }
 

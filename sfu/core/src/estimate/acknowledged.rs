@@ -34,6 +34,9 @@ pub(super) struct AcknowledgedRate {
     window_start_us: Option<i64>,
     /// When the window's first packet was sent.
     window_sent_us: u64,
+    /// Whether the window holds packets of a probe, and whether the last one did.
+    is_probed: bool,
+    was_probed: bool,
     /// How much longer the last window took to arrive than to be sent.
     stretch: f64,
     last_us: i64,
@@ -49,6 +52,8 @@ impl AcknowledgedRate {
         Self {
             window_start_us: None,
             window_sent_us: 0,
+            is_probed: false,
+            was_probed: false,
             stretch: 1.0,
             last_us: 0,
             bytes: 0.0,
@@ -73,6 +78,7 @@ impl AcknowledgedRate {
         if passed_ms < 0.0 || arrived_us.saturating_sub(self.last_us) < 0 && self.bytes > 0.0 {
             // Late within the window: it counts, its time does not.
             self.bytes += f64::from(len);
+            self.is_probed |= packet.cluster != 0;
             return;
         }
         if passed_ms >= window_ms {
@@ -84,10 +90,12 @@ impl AcknowledgedRate {
             }
             let sent_ms = packet.sent_us.saturating_sub(self.window_sent_us) as f64 / 1000.0;
             self.stretch = passed_ms / sent_ms.max(1.0);
+            self.was_probed = std::mem::take(&mut self.is_probed);
             self.bytes = 0.0;
             self.window_start_us = Some(arrived_us);
             self.window_sent_us = packet.sent_us;
         }
+        self.is_probed |= packet.cluster != 0;
         self.bytes += f64::from(len);
         self.last_us = arrived_us;
     }
@@ -106,9 +114,10 @@ impl AcknowledgedRate {
     }
 
     /// What both the rate and the last window say, where that window's packets took as long to arrive as to be sent: so much gets
-    /// through without a queue.
+    /// through without a queue. Not while there was a probe: a short one may get through where nothing else at its rate does.
     pub(super) fn rate_steady(&self) -> Option<Bitrate> {
-        let is_steady = (STRETCH_STEADY..=1.0 / STRETCH_STEADY).contains(&self.stretch);
+        let is_steady =
+            !self.was_probed && (STRETCH_STEADY..=1.0 / STRETCH_STEADY).contains(&self.stretch);
         let kbps = self.estimate_kbps.filter(|_| is_steady)?;
         Some(Bitrate::from_f64(kbps.min(self.sample_kbps) * 1000.0))
     }

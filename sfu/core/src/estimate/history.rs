@@ -175,12 +175,17 @@ impl History {
     }
 
     /// The packet sent last came out with another length, or, with 0, not at all: then its number is used again. Anything but
-    /// the last packet is left alone.
-    pub(super) fn amend(&mut self, sequence: u16, len: u16) {
+    /// the last packet is left alone. Returns the cluster it belongs to and the length it was to have.
+    pub(super) fn amend(&mut self, sequence: u16, len: u16) -> Option<(u16, u16)> {
         if low_bits(self.next).wrapping_sub(sequence) != 1 {
-            return;
+            return None;
         }
         let slot = self.slot(self.next - 1);
+        let Record {
+            cluster,
+            len: asked,
+            ..
+        } = self.records[slot];
         self.settle(slot, State::Empty);
         if len == 0 {
             self.next -= 1;
@@ -189,6 +194,7 @@ impl History {
             self.records[slot].state = State::InFlight;
             self.in_flight += u64::from(len);
         }
+        Some((cluster, asked))
     }
 
     /// What is in flight, in bytes: sent and neither acknowledged nor lost nor out of the ring.

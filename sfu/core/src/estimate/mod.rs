@@ -13,6 +13,7 @@
 //! estimate within [`RATE_MIN`] and the ceiling it was given.
 
 mod acknowledged;
+mod cluster;
 mod delay;
 mod history;
 mod limited;
@@ -224,9 +225,13 @@ impl Estimator {
         self.history.send(now, len, cluster)
     }
 
-    /// The packet sent last came out with another length, or with 0 not at all.
-    pub(crate) fn amend(&mut self, sequence: u16, len: u16) {
-        self.history.amend(sequence, len);
+    /// The packet sent last came out with another length, or with 0 not at all. Returns the cluster it belongs to, if any, and the
+    /// length it was to have.
+    pub(crate) fn amend(&mut self, sequence: u16, len: u16) -> Option<(u16, u16)> {
+        let amended = self.history.amend(sequence, len);
+        let (cluster, asked) = amended.filter(|(cluster, _)| *cluster != 0)?;
+        self.prober.amend(cluster, asked, len);
+        Some((cluster, asked))
     }
 
     /// A probe can't be sent.
@@ -354,7 +359,14 @@ impl Estimator {
         }
         let wanted = self.wanted.min(self.max);
         let is_calm = self.is_calm(now);
-        self.prober.poll_plan(now, self.estimate, wanted, is_calm)
+        let acknowledged = self.acknowledged.rate().unwrap_or_default();
+        self.prober
+            .poll_plan(now, self.estimate, acknowledged, wanted, is_calm)
+    }
+
+    /// Whether the cluster that is being sent has to end now, for it fills a queue; says so once.
+    pub(crate) fn take_cut(&mut self) -> bool {
+        self.prober.take_cut()
     }
 
     /// When [`Estimator::poll_plan`] may have something; `None` while the way is not calm, which only feedback or time can change.
@@ -417,13 +429,19 @@ impl Estimator {
         if usage == Usage::Over {
             self.prober.back_off(now);
         } else if let Some((cluster, measured)) = measured {
-            if measured > self.rate.rate() {
-                self.rate.set(now, measured);
+            let known = self.rate.rate();
+            let wanted = self.wanted.min(self.max);
+            let believed = self
+                .prober
+                .handle_result(now, cluster, measured, known, wanted);
+            if let Some(believed) = believed {
+                if believed > known {
+                    self.rate.set(now, believed);
+                }
+                self.loss.lift(believed);
             }
-            self.loss.lift(measured);
-            self.prober
-                .handle_result(now, cluster, measured, self.wanted.min(self.max));
         }
+        self.prober.handle_feedback(now);
         let is_lowered = self
             .rate
             .decreased_at()

@@ -3,15 +3,19 @@
 //! An SFU often has nothing to send between one Layer and the next larger one, so an estimate can't grow by itself to where
 //! the larger one fits. A cluster is a few packets (media, retransmissions or padding) in a short time; what arrives of it, and
 //! how far apart, tells what the way carries. Clusters double while they get through, and come more seldom while they don't.
+//!
+//! Shapers let some ten kilobytes pass at once (a token bucket), and a cluster is shorter than that. So a cluster that measures far more
+//! than ever arrived is not believed: a train follows, at no more than it measured, whose lead empties a usual bucket and whose tail
+//! measures again. A train is cut short as soon as it arrives late; from then on they go up in small steps, and come more seldom.
 
 use std::time::{Duration, Instant};
 
+use super::cluster::{CLUSTER_PACKETS, Cluster, Kind, SATURATED, Train};
 use super::history::Acknowledged;
 use crate::bitrate::Bitrate;
 
-/// A cluster is at least so long and has at least so many packets.
+/// A cluster is at least so long.
 const CLUSTER: Duration = Duration::from_millis(40);
-const CLUSTER_PACKETS: u64 = 5;
 
 /// Where only the receiver estimates (REMB), a cluster must be long enough for it to notice.
 const CLUSTER_REMB: Duration = Duration::from_millis(400);
@@ -36,19 +40,6 @@ const THROUGH: f64 = 0.7;
 /// An estimate that has grown by so much was worth a probe.
 const WORTH: f64 = 1.05;
 
-/// What of a cluster must have arrived for it to be judged, in percent.
-const RECEIVED_PERCENT: u64 = 60;
-
-/// Clusters are sent or arrive within this, or they say nothing.
-const SPAN_MAX: Duration = Duration::from_secs(1);
-
-/// Packets that arrive so much faster than they were sent have waited somewhere: no measurement.
-const COMPRESSED_MAX: f64 = 2.0;
-
-/// A cluster that arrived slower than this share of its rate has filled the way: so much of what arrived is used.
-const SATURATED: f64 = 0.9;
-const SATURATED_USE: f64 = 0.95;
-
 /// The next attempt comes after this, and after a failure half as long again, up to the other.
 pub(super) const INTERVAL_MIN: Duration = Duration::from_millis(1500);
 const INTERVAL_MAX: Duration = Duration::from_secs(3);
@@ -58,8 +49,33 @@ const PATIENCE: Duration = Duration::from_millis(300);
 const ROUND_TRIP_FIRST: Duration = Duration::from_millis(250);
 const ROUND_TRIP_MAX: Duration = Duration::from_secs(1);
 
-/// An attempt that measured nothing, for too little of it arrived, says nothing: the next one comes soon.
+/// An attempt that measured nothing, for too little of it arrived, or nothing it could confirm then, says nothing: the next one comes
+/// soon.
 const INTERVAL_UNKNOWN: Duration = Duration::from_millis(400);
+
+/// So many times what arrives is believed of a cluster at once: so far an estimate may go beyond it anyway.
+const BELIEVED: f64 = 1.5;
+
+/// What the buckets of usual shapers hold, in bytes, and how much a train's lead takes at most to empty one.
+const BUCKET: u64 = 32_000;
+const LEAD_MAX: u64 = 96_000;
+const LEAD_TIME_MAX: Duration = Duration::from_millis(1500);
+
+/// A bucket is filled at the shaper's rate meanwhile, which may be so much more than what is known to fit.
+const FILLED: f64 = 1.2;
+
+/// What comes behind the lead and is measured: so long that jitter is little beside it.
+const TAIL: Duration = Duration::from_millis(200);
+
+/// A train is at most so much faster than the cluster before it, where that got through.
+const STEP: f64 = 1.25;
+
+/// Where the cluster before it has filled the way, a train is so much slower than what that measured: it was short, and a train that
+/// makes a queue says nothing.
+const BELOW: f64 = 0.9;
+
+/// Where a train has failed the next attempts come more seldom, up to this.
+const INTERVAL_SHAPED_MAX: Duration = Duration::from_secs(6);
 
 /// So many clusters are known at once.
 const CLUSTERS: usize = 4;
@@ -77,20 +93,17 @@ pub(crate) struct Plan {
     pub(crate) padding_len: u16,
 }
 
-/// What is known of a cluster on its way.
-#[derive(Debug, Clone, Copy, Default)]
-struct Cluster {
-    id: u16,
-    bytes: u64,
-    packets: u64,
-    received_bytes: u64,
-    received_packets: u64,
-    /// First and last times, by each clock.
-    sent_us: (u64, u64),
-    arrived_us: (i64, i64),
-    /// The lengths of the last sent and of the first arrived packet: the intervals don't cover them.
-    len_last: u16,
-    len_first: u16,
+/// Clusters one after the other, to answer one question.
+#[derive(Debug, Clone, Copy)]
+struct Attempt {
+    /// Until when they are waited for.
+    until: Instant,
+    /// The estimate before.
+    before: Bitrate,
+    /// So much is believed of a short cluster.
+    believed: Bitrate,
+    /// How fast a train has to be that confirms the last short cluster, if it needs one.
+    candidate: Option<Bitrate>,
 }
 
 /// Decides when to probe, and how large, and reads the results.
@@ -99,9 +112,16 @@ pub(super) struct Prober {
     is_remb: bool,
     id_last: u16,
     clusters: [Cluster; CLUSTERS],
+    /// What is sent next, and after that.
     waiting: Option<Plan>,
-    /// Set while clusters are out: since when, and the estimate before.
-    attempt: Option<(Instant, Bitrate)>,
+    following: Option<Plan>,
+    /// Set while clusters are out.
+    attempt: Option<Attempt>,
+    train: Option<Train>,
+    /// Whether the last train failed: a short cluster says little here.
+    is_shaped: bool,
+    /// Whether what is being sent has to end.
+    is_cut: bool,
     /// Whether a cluster of the attempt measured anything.
     has_result: bool,
     round_trip: Duration,
@@ -119,7 +139,11 @@ impl Prober {
             id_last: 0,
             clusters: [Cluster::default(); CLUSTERS],
             waiting: None,
+            following: None,
             attempt: None,
+            train: None,
+            is_shaped: false,
+            is_cut: false,
             has_result: false,
             round_trip: ROUND_TRIP_FIRST,
             has_begun: false,
@@ -129,20 +153,26 @@ impl Prober {
         }
     }
 
-    /// The next cluster to send now, if any. `is_calm` while no queue grows and what is sent is acknowledged.
+    /// The next cluster to send now, if any. `is_calm` while no queue grows and what is sent is acknowledged; `acknowledged` is what
+    /// arrives.
     pub(super) fn poll_plan(
         &mut self,
         now: Instant,
         estimate: Bitrate,
+        acknowledged: Bitrate,
         wanted: Bitrate,
         is_calm: bool,
     ) -> Option<Plan> {
-        if let Some((since, before)) = self.attempt {
-            if self.waiting.is_none() && now.saturating_duration_since(since) >= self.patience() {
-                self.judge(now, before, estimate);
-            } else {
-                return self.waiting.take();
-            }
+        if let Some(attempt) = self.attempt
+            && self.waiting.is_none()
+            && now >= attempt.until
+        {
+            self.judge(now, attempt, estimate, is_calm);
+        }
+        if self.attempt.is_some() {
+            let plan = self.waiting.take();
+            self.waiting = self.following.take();
+            return plan;
         }
         let is_due = self.next_at.is_none_or(|at| now >= at);
         if !is_calm || !is_due || wanted <= estimate {
@@ -150,7 +180,12 @@ impl Prober {
         }
 
         let ceiling = wanted.scaled(WANTED_MARGIN);
-        self.attempt = Some((now, estimate));
+        self.attempt = Some(Attempt {
+            until: now + self.patience(),
+            before: estimate,
+            believed: acknowledged.scaled(BELIEVED),
+            candidate: None,
+        });
         self.has_result = false;
         if self.has_begun || self.is_remb {
             return Some(self.plan(estimate.scaled(LATER).min(ceiling)));
@@ -171,7 +206,7 @@ impl Prober {
 
     /// A plan could not be sent: nothing to pad with.
     pub(super) fn abort(&mut self, now: Instant) {
-        self.waiting = None;
+        self.drop_plans();
         self.attempt = None;
         self.next_at = Some(now + INTERVAL_MIN);
     }
@@ -186,15 +221,26 @@ impl Prober {
 
     /// A queue grows: whatever is planned waits until it has drained.
     pub(super) fn back_off(&mut self, now: Instant) {
-        self.waiting = None;
+        if let Some(train) = self.train {
+            self.is_cut = true;
+            if train.has_lag() {
+                self.fail(now);
+            }
+        }
+        self.drop_plans();
         let at = now + INTERVAL_MIN;
         self.next_at = Some(self.next_at.map_or(at, |next_at| next_at.max(at)));
+    }
+
+    /// Whether the cluster that is being sent has to end now; says so once.
+    pub(super) fn take_cut(&mut self) -> bool {
+        std::mem::take(&mut self.is_cut)
     }
 
     /// When [`Prober::poll_plan`] may have something, while `wanted` exceeds the estimate.
     pub(super) fn next_at(&self) -> Option<Instant> {
         match self.attempt {
-            Some((since, _)) => Some(since + self.patience()),
+            Some(attempt) => Some(attempt.until),
             None => self.next_at,
         }
     }
@@ -204,55 +250,178 @@ impl Prober {
         let Some(cluster) = self.clusters.iter_mut().find(|cluster| cluster.id == id) else {
             return;
         };
-        if cluster.packets == 0 {
-            cluster.sent_us.0 = sent_us;
-        }
-        cluster.packets += 1;
-        cluster.bytes += u64::from(len);
+        cluster.handle_sent(sent_us, len);
     }
 
-    /// A packet of a cluster has arrived. Returns what the cluster has measured, once enough of it is known; more packets of it
-    /// make it more exact.
+    /// The packet of a cluster that left last came out with another length than was `asked` for.
+    pub(super) fn amend(&mut self, id: u16, asked: u16, len: u16) {
+        if let Some(cluster) = self.clusters.iter_mut().find(|cluster| cluster.id == id) {
+            cluster.amend(asked, len);
+        }
+    }
+
+    /// A packet has arrived. Returns what its cluster has measured, once enough of that is known; more packets of it make it more exact.
+    /// The tail of a train measures once, when all of it is known.
     pub(super) fn handle_acknowledged(&mut self, packet: &Acknowledged) -> Option<(u16, Bitrate)> {
+        let mut measured = None;
         let cluster = self
             .clusters
             .iter_mut()
-            .find(|cluster| cluster.id == packet.cluster && packet.cluster != 0)?;
-        cluster.handle_acknowledged(packet);
-        cluster.measure().map(|rate| (cluster.id, rate))
+            .find(|cluster| cluster.id == packet.cluster && packet.cluster != 0);
+        if let Some(cluster) = cluster {
+            cluster.handle_acknowledged(packet);
+            if cluster.kind == Kind::Short {
+                measured = cluster.measure().map(|rate| (cluster.id, rate));
+            }
+        }
+        if let Some(train) = &mut self.train {
+            train.handle_acknowledged(packet);
+            let tail = self.clusters.iter().find(|tail| tail.id == train.tail);
+            if let Some(tail) = tail.filter(|tail| tail.is_told(packet.sent_us)) {
+                measured = tail.measure().map(|rate| (tail.id, rate)).or(measured);
+            }
+        }
+        measured
     }
 
-    /// A cluster has measured `rate`: if it got through, a larger one follows at once.
-    pub(super) fn handle_result(&mut self, now: Instant, id: u16, rate: Bitrate, wanted: Bitrate) {
-        self.has_result = true;
-        let is_last = id == self.id_last && self.waiting.is_none();
-        if !is_last || self.attempt.is_none() || rate < self.rate_last.scaled(THROUGH) {
-            return;
+    /// All packets of a feedback were taken: a train that is late ends here.
+    pub(super) fn handle_feedback(&mut self, now: Instant) {
+        if self.train.is_some_and(|train| train.is_late()) {
+            self.is_cut = true;
+            self.fail(now);
         }
+    }
+
+    /// A cluster has measured `rate` while `known` is thought to fit: if it got through, a larger one follows at once, or a train where
+    /// it measured too much to be believed. Returns what is believed.
+    pub(super) fn handle_result(
+        &mut self,
+        now: Instant,
+        id: u16,
+        rate: Bitrate,
+        known: Bitrate,
+        wanted: Bitrate,
+    ) -> Option<Bitrate> {
+        self.has_result = true;
+        if self.train.take_if(|train| train.tail == id).is_some() {
+            return self.end_train(now, id, rate, wanted);
+        }
+        let believed = self.attempt.map_or(Bitrate::ZERO, |a| a.believed);
+        let is_believed = rate <= known.scaled(WORTH).max(believed);
+        if let Some(attempt) = &mut self.attempt {
+            let goal = if rate >= self.rate_last.scaled(SATURATED) {
+                // The train takes the last small step, too.
+                let step = wanted.scaled(WANTED_MARGIN).min(rate.scaled(STEP));
+                step.max(rate)
+            } else {
+                rate.scaled(BELOW)
+            };
+            attempt.candidate = (!is_believed).then_some(goal);
+            let is_last = id == self.id_last && self.waiting.is_none();
+            if is_last && !self.climb(now, rate, wanted, is_believed) && !is_believed {
+                self.begin_train(now, goal, known);
+            }
+        }
+        is_believed.then_some(rate)
+    }
+
+    /// Plans the next larger cluster if the last one got through with `rate` and that is worth it. Returns whether it did.
+    fn climb(&mut self, now: Instant, rate: Bitrate, wanted: Bitrate, is_believed: bool) -> bool {
         let next = rate.scaled(LATER).min(wanted.scaled(WANTED_MARGIN));
-        if next > self.rate_last.scaled(WORTH) && wanted > rate {
-            let before = self.attempt.map_or(rate, |(_, before)| before);
-            self.attempt = Some((now, before));
+        let worth = if is_believed { WORTH } else { STEP };
+        let is_through = rate >= self.rate_last.scaled(THROUGH) && wanted > rate;
+        let is_worth = next > self.rate_last.scaled(worth) && (is_believed || !self.is_shaped);
+        if is_through && is_worth {
+            self.wait_until(now + self.patience());
             self.waiting = Some(self.plan(next));
+        }
+        is_through && is_worth
+    }
+
+    /// Plans the clusters that confirm `rate`, while `known` is thought to fit.
+    fn begin_train(&mut self, now: Instant, rate: Bitrate, known: Bitrate) {
+        // Where a bucket is known the queue behind it must not become long.
+        let rate = if self.is_shaped {
+            rate.min(known.scaled(LATER))
+        } else {
+            rate
+        };
+        // A bucket loses what exceeds the shaper's rate.
+        let emptied = rate.bytes_in((rate - known.scaled(FILLED)).time_for(BUCKET));
+        let time = rate.time_for(emptied.min(LEAD_MAX)).min(LEAD_TIME_MAX);
+        let lead = self.plan_of(Kind::Lead, rate, time);
+        let tail = self.plan_of(Kind::Tail, rate, TAIL);
+        let time = rate.time_for(lead.bytes + tail.bytes);
+        self.wait_until(now + time + self.patience());
+        self.train = Some(Train::new(lead.id, tail.id));
+        if let Some(attempt) = &mut self.attempt {
+            attempt.candidate = None;
+        }
+        self.waiting = Some(lead);
+        self.following = Some(tail);
+    }
+
+    /// A train's tail has measured `rate`.
+    fn end_train(
+        &mut self,
+        now: Instant,
+        tail: u16,
+        rate: Bitrate,
+        wanted: Bitrate,
+    ) -> Option<Bitrate> {
+        let tail = self.clusters.iter().find(|cluster| cluster.id == tail);
+        if !tail.is_some_and(Cluster::keeps_pace) {
+            self.fail(now);
+            return None;
+        }
+        self.is_shaped = false;
+        self.interval = INTERVAL_MIN;
+        if let Some(attempt) = &mut self.attempt {
+            attempt.believed = rate.scaled(BELIEVED);
+            self.climb(now, rate, wanted, true);
+        }
+        Some(rate)
+    }
+
+    /// A train did not get through.
+    fn fail(&mut self, now: Instant) {
+        self.drop_plans();
+        self.attempt = None;
+        self.is_shaped = true;
+        self.next_at = Some(now + self.interval);
+        self.interval = (self.interval * 2).min(INTERVAL_SHAPED_MAX);
+    }
+
+    fn drop_plans(&mut self) {
+        self.waiting = None;
+        self.following = None;
+        self.train = None;
+    }
+
+    fn wait_until(&mut self, until: Instant) {
+        if let Some(attempt) = &mut self.attempt {
+            attempt.until = until;
         }
     }
 
     fn plan(&mut self, rate: Bitrate) -> Plan {
+        let time = if self.is_remb { CLUSTER_REMB } else { CLUSTER };
+        self.plan_of(Kind::Short, rate, time)
+    }
+
+    fn plan_of(&mut self, kind: Kind, rate: Bitrate, time: Duration) -> Plan {
         self.id_last = self.id_last.checked_add(1).unwrap_or(1);
         self.rate_last = rate;
+        let bytes = rate.bytes_in(time);
         let slot = usize::from(self.id_last) % CLUSTERS;
-        self.clusters[slot] = Cluster {
-            id: self.id_last,
-            ..Cluster::default()
-        };
-        let time = if self.is_remb { CLUSTER_REMB } else { CLUSTER };
+        self.clusters[slot] = Cluster::new(self.id_last, kind, bytes);
         let padding_len = rate
             .bytes_in(PADDING)
             .clamp(PADDING_LEN_MIN, PADDING_LEN_MAX);
         Plan {
             id: self.id_last,
             rate,
-            bytes: rate.bytes_in(time),
+            bytes,
             packets: CLUSTER_PACKETS,
             padding_len: u16::try_from(padding_len).unwrap_or(u16::MAX),
         }
@@ -267,74 +436,24 @@ impl Prober {
         }
     }
 
-    /// Ends an attempt: the next one comes soon if this one was worth it.
-    fn judge(&mut self, now: Instant, before: Bitrate, estimate: Bitrate) {
+    /// Ends an attempt, unless something is to be confirmed: the next one comes soon if this one was worth it.
+    fn judge(&mut self, now: Instant, attempt: Attempt, estimate: Bitrate, is_calm: bool) {
+        if self.train.is_some() {
+            return self.fail(now); // Too little of its tail arrived.
+        }
+        if let Some(candidate) = attempt.candidate.filter(|_| is_calm) {
+            return self.begin_train(now, candidate, estimate);
+        }
         self.attempt = None;
-        if estimate >= before.scaled(WORTH) {
+        if estimate >= attempt.before.scaled(WORTH) {
             self.interval = INTERVAL_MIN;
             self.next_at = Some(now);
-        } else if !self.has_result && !self.is_remb {
+        } else if (!self.has_result || attempt.candidate.is_some()) && !self.is_remb {
             self.next_at = Some(now + INTERVAL_UNKNOWN);
         } else {
             self.next_at = Some(now + self.interval);
             self.interval = (self.interval * 3 / 2).min(INTERVAL_MAX);
         }
-    }
-}
-
-impl Cluster {
-    fn handle_acknowledged(&mut self, packet: &Acknowledged) {
-        if self.received_packets == 0 {
-            self.arrived_us = (packet.arrived_us, packet.arrived_us);
-            self.len_first = packet.len;
-            self.sent_us.1 = packet.sent_us;
-            self.len_last = packet.len;
-        }
-        if packet.sent_us >= self.sent_us.1 {
-            self.sent_us.1 = packet.sent_us;
-            self.len_last = packet.len;
-        }
-        if packet.arrived_us < self.arrived_us.0 {
-            self.arrived_us.0 = packet.arrived_us;
-            self.len_first = packet.len;
-        }
-        self.arrived_us.1 = self.arrived_us.1.max(packet.arrived_us);
-        self.received_packets += 1;
-        self.received_bytes += u64::from(packet.len);
-    }
-
-    /// What the cluster measured, `None` while too little of it arrived or it was pressed together on its way.
-    fn measure(&self) -> Option<Bitrate> {
-        let enough = |received: u64, sent: u64| received * 100 >= sent * RECEIVED_PERCENT;
-        if self.packets < CLUSTER_PACKETS
-            || !enough(self.received_packets, self.packets.max(CLUSTER_PACKETS))
-            || !enough(self.received_bytes, self.bytes)
-        {
-            return None;
-        }
-        let sent = Duration::from_micros(self.sent_us.1.checked_sub(self.sent_us.0)?);
-        let arrived = u64::try_from(self.arrived_us.1.checked_sub(self.arrived_us.0)?).ok()?;
-        let arrived = Duration::from_micros(arrived);
-        if sent.is_zero() || arrived.is_zero() || sent > SPAN_MAX || arrived > SPAN_MAX {
-            return None;
-        }
-
-        let sent_rate = Bitrate::of(
-            self.received_bytes.checked_sub(u64::from(self.len_last))?,
-            sent,
-        );
-        let arrived_rate = Bitrate::of(
-            self.received_bytes.checked_sub(u64::from(self.len_first))?,
-            arrived,
-        );
-        if arrived_rate > sent_rate.scaled(COMPRESSED_MAX) {
-            return None;
-        }
-        Some(if arrived_rate < sent_rate.scaled(SATURATED) {
-            arrived_rate.scaled(SATURATED_USE)
-        } else {
-            arrived_rate.min(sent_rate)
-        })
     }
 }
 
@@ -344,6 +463,9 @@ mod tests {
     use crate::test::start;
 
     const WANTED: Bitrate = Bitrate::kbps(3000);
+
+    /// What is thought to fit.
+    const KNOWN: Bitrate = Bitrate::kbps(300);
 
     #[test]
     fn the_first_two_clusters_are_three_and_six_times_what_it_begins_with() {
@@ -369,8 +491,8 @@ mod tests {
         let plans = t.plans(Bitrate::kbps(300), Bitrate::kbps(9000));
         let rate = t.send(plans[1], 1.0).unwrap();
         assert!((1700..1900).contains(&(rate.as_bps() / 1000)), "{rate}");
-        t.prober
-            .handle_result(t.now, plans[1].id, rate, Bitrate::kbps(9000));
+        let believed = t.result(plans[1], rate, Bitrate::kbps(9000));
+        assert_eq!(believed, None, "it was short");
         let next = t.plans(rate, Bitrate::kbps(9000));
         assert_eq!(next.len(), 1);
         assert!(next[0].rate > Bitrate::kbps(3400));
@@ -382,8 +504,80 @@ mod tests {
         let plans = t.plans(Bitrate::kbps(300), WANTED);
         let rate = t.send(plans[1], 2.0).unwrap();
         assert!((800..900).contains(&(rate.as_bps() / 1000)), "{rate}");
-        t.prober.handle_result(t.now, plans[1].id, rate, WANTED);
-        assert_eq!(t.plans(rate, WANTED), []);
+        t.acknowledged = rate;
+        assert_eq!(t.result(plans[1], rate, WANTED), None);
+        let train = t.plans(KNOWN, WANTED);
+        let below = |plan: &Plan| plan.rate == rate.scaled(BELOW);
+        assert!(train.iter().all(below), "{train:?}");
+    }
+
+    #[test]
+    fn what_was_measured_is_believed_once_a_train_has_got_through() {
+        let mut t = Story::new();
+        let train = t.train();
+        assert_eq!(train.len(), 2);
+        let time = train[0].rate.time_for(train[0].bytes);
+        let beyond = (train[0].rate - KNOWN.scaled(FILLED)).bytes_in(time);
+        assert!((31_000..33_000).contains(&beyond), "{beyond}");
+
+        assert_eq!(t.send(train[0], 1.0), None);
+        let rate = t.send(train[1], 1.0).unwrap();
+        assert_eq!(t.result(train[1], rate, WANTED), Some(rate));
+        assert!(rate >= train[0].rate.scaled(0.9), "{rate}");
+    }
+
+    #[test]
+    fn a_train_does_not_take_the_way_for_itself_for_long() {
+        let mut t = Story::new();
+        let (known, wanted) = (Bitrate::kbps(70), Bitrate::kbps(140));
+        let plan = t.plans(known, wanted)[0];
+        let rate = t.send(plan, 1.0).unwrap();
+        let believed = t.prober.handle_result(t.now, plan.id, rate, known, wanted);
+        assert_eq!(believed, None);
+        let lead = t.plans(known, wanted)[0];
+        assert_eq!(lead.bytes, lead.rate.bytes_in(LEAD_TIME_MAX));
+    }
+
+    #[test]
+    fn a_train_that_takes_longer_in_the_end_confirms_nothing() {
+        let mut t = Story::new();
+        let train = t.train();
+        t.send(train[0], 1.0);
+        let rate = t.send(train[1], 3.0).unwrap();
+        assert_eq!(t.result(train[1], rate, WANTED), None);
+        assert!(!t.prober.take_cut());
+        assert_eq!(t.plans(KNOWN, WANTED), []);
+        // And the next one is no faster than twice what is known.
+        t.now += INTERVAL_SHAPED_MAX;
+        let short = t.plans(KNOWN, WANTED);
+        let rate = t.send(short[0], 1.0).unwrap();
+        assert_eq!(t.result(short[0], rate, WANTED), None);
+        let train = t.plans(KNOWN, WANTED);
+        assert_eq!(train.len(), 2);
+        assert!(train[0].rate <= KNOWN.scaled(2.0), "{train:?}");
+    }
+
+    #[test]
+    fn a_train_that_is_late_is_cut_short_and_the_next_ones_come_more_seldom() {
+        let mut t = Story::new();
+        let train = t.train();
+        t.send(train[0], 2.0);
+        t.prober.handle_feedback(t.now);
+        assert!(t.prober.take_cut());
+        assert!(!t.prober.take_cut(), "once");
+        assert_eq!(t.plans(KNOWN, WANTED), [], "no tail");
+        t.now += INTERVAL_MIN;
+        assert_eq!(t.plans(KNOWN, WANTED).len(), 1);
+    }
+
+    #[test]
+    fn what_is_not_far_beyond_what_arrives_is_believed_at_once() {
+        let mut t = Story::new();
+        t.acknowledged = Bitrate::kbps(600);
+        let plan = t.plans(KNOWN, Bitrate::kbps(450))[0];
+        let rate = t.send(plan, 1.0).unwrap();
+        assert!(rate > KNOWN.scaled(1.4), "{rate}");
+        assert_eq!(t.result(plan, rate, Bitrate::kbps(450)), Some(rate));
     }
 
     #[test]
@@ -399,7 +593,7 @@ mod tests {
             }
             for plan in plans {
                 let rate = t.send(plan, 8.0).unwrap();
-                t.prober.handle_result(t.now, plan.id, rate, WANTED);
+                t.result(plan, rate, WANTED);
             }
         }
         let gaps: Vec<i32> = at
@@ -440,6 +634,9 @@ mod tests {
     struct Story {
         prober: Prober,
         now: Instant,
+        acknowledged: Bitrate,
+        /// When the last packet left.
+        sent_us: u64,
     }
 
     impl Story {
@@ -447,11 +644,30 @@ mod tests {
             Self {
                 prober: Prober::new(false),
                 now: start(),
+                acknowledged: Bitrate::ZERO,
+                sent_us: 0,
             }
         }
 
         fn plans(&mut self, estimate: Bitrate, wanted: Bitrate) -> Vec<Plan> {
-            std::iter::from_fn(|| self.prober.poll_plan(self.now, estimate, wanted, true)).collect()
+            let poll = || {
+                self.prober
+                    .poll_plan(self.now, estimate, self.acknowledged, wanted, true)
+            };
+            std::iter::from_fn(poll).collect()
+        }
+
+        fn result(&mut self, plan: Plan, rate: Bitrate, wanted: Bitrate) -> Option<Bitrate> {
+            self.prober
+                .handle_result(self.now, plan.id, rate, KNOWN, wanted)
+        }
+
+        /// The clusters that follow short ones of 900 and 1800 kbit/s, of which the last took half as long again.
+        fn train(&mut self) -> Vec<Plan> {
+            let plans = self.plans(KNOWN, WANTED);
+            let rate = self.send(plans[1], 1.5).unwrap();
+            assert_eq!(self.result(plans[1], rate, WANTED), None);
+            self.plans(KNOWN, WANTED)
         }
 
         /// Sends a cluster; it takes `stretch` times as long to arrive. Returns what it measured.
@@ -459,16 +675,20 @@ mod tests {
             let apart = plan.rate.time_for(1000);
             let count = (plan.bytes / 1000 + 1).max(plan.packets);
             let us = |duration: Duration| u64::try_from(duration.as_micros()).unwrap();
-            for n in 0..count {
-                let sent = apart * u32::try_from(n).unwrap();
-                self.prober.handle_sent(plan.id, us(sent), 1000);
-            }
+            let begun_us = self.sent_us + us(apart);
             let mut result = None;
-            for n in 0..count {
-                let sent = apart * u32::try_from(n).unwrap();
+            let times: Vec<Duration> = (0..count)
+                .map(|n| apart * u32::try_from(n).unwrap())
+                .collect();
+            for &after in &times {
+                self.sent_us = begun_us + us(after);
+                self.prober.handle_sent(plan.id, self.sent_us, 1000);
+            }
+            for &after in &times {
+                let arrived = begun_us + us(after.mul_f64(stretch));
                 result = self.prober.handle_acknowledged(&Acknowledged {
-                    sent_us: us(sent),
-                    arrived_us: i64::try_from(us(sent.mul_f64(stretch))).unwrap(),
+                    sent_us: begun_us + us(after),
+                    arrived_us: i64::try_from(arrived).unwrap(),
                     len: 1000,
                     cluster: plan.id,
                 });

@@ -1,4 +1,5 @@
-//! A bottleneck: a rate that changes, a queue that is full some time, loss, delay and jitter.
+//! A bottleneck: a rate that changes, a bucket of bytes that pass at once after a pause, a queue that is full some time, loss, delay
+//! and jitter.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,6 +12,9 @@ use sim::Rng;
 pub(crate) struct Way {
     /// From each moment on, the rate; the first from the start.
     pub(crate) rates: Vec<(Duration, Bitrate)>,
+    /// What was not sent may be sent later at once, up to so many bytes, as shapers have it (token bucket); 0: every packet takes its
+    /// time.
+    pub(crate) bucket: u64,
     /// What the queue holds, in bytes.
     pub(crate) queue_max: u64,
     /// Packets lost without regard to the queue, in percent; of feedback as well.
@@ -34,6 +38,8 @@ pub(crate) struct Link<T> {
     pub(crate) way: Way,
     queue: VecDeque<(T, u64)>,
     queued: u64,
+    /// What the bucket holds, and since when.
+    tokens: (u64, Duration),
     /// Until when the packet in front is on the wire.
     busy_until: Option<Duration>,
     /// Nothing passes until then.
@@ -46,6 +52,7 @@ pub(crate) struct Link<T> {
 impl<T> Link<T> {
     pub(crate) fn new(way: Way) -> Self {
         Self {
+            tokens: (way.bucket, Duration::ZERO),
             way,
             queue: VecDeque::new(),
             queued: 0,
@@ -81,6 +88,8 @@ impl<T> Link<T> {
             return (None, None);
         };
         self.queued -= len;
+        self.fill(now);
+        self.tokens.0 = self.tokens.0.saturating_sub(len);
         let next = self.begin(now);
         let at = self.arrives_at(now, rng).max(self.arrival_last);
         if rng.percent(self.way.loss_percent) {
@@ -107,6 +116,7 @@ impl<T> Link<T> {
     }
 
     fn begin(&mut self, now: Duration) -> Option<Duration> {
+        self.fill(now);
         let (_, len) = self.queue.front()?;
         let rate = self.way.rate(now);
         self.is_cut = rate == Bitrate::ZERO;
@@ -117,8 +127,16 @@ impl<T> Link<T> {
                 .map(|(at, _)| *at)
                 .find(|at| *at > now)
         } else {
-            Some(now + rate.time_for(*len))
+            let missing = len.saturating_sub(self.tokens.0);
+            Some(now + rate.time_for(missing))
         };
         self.busy_until
+    }
+
+    /// What the rate allowed since the bucket was last looked at goes into it.
+    fn fill(&mut self, now: Duration) {
+        let (held, since) = self.tokens;
+        let earned = self.way.rate(since).bytes_in(now - since);
+        self.tokens = ((held + earned).min(self.way.bucket), now);
     }
 }

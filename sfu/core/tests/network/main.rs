@@ -105,6 +105,53 @@ fn after_a_fall_the_queue_drains_and_after_the_rise_the_picture_is_back_within_s
     }
 }
 
+/// A short cluster fits into the bucket of a shaper and gets through far faster than what comes behind it ever will.
+#[test]
+fn what_fits_into_the_bucket_of_a_shaper_is_not_taken_for_its_rate() {
+    for bytes in [4096, 16_000, 32_000] {
+        for (name, way) in [
+            ("300 kbit/s", way(&[(0, 300)])),
+            (
+                "300 kbit/s, queue of 300 ms",
+                queue(11_250, way(&[(0, 300)])),
+            ),
+        ] {
+            for seed in 1..=5 {
+                let outcome = alone(seed, bucket(bytes, way.clone()));
+                let name = format!("{name}, bucket of {bytes}, seed {seed}");
+                let longest = outcome.frozen_longest;
+                assert!(longest <= Duration::from_secs(1), "{name}: {longest:?}");
+                let larger = outcome.samples.iter().filter(|s| s.layer > Some(0));
+                assert_eq!(larger.count(), 0, "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_shaper_that_becomes_narrow_is_believed_and_used_again_when_it_is_wide() {
+    for (name, way) in scenarios()
+        .into_iter()
+        .filter(|(name, _)| name.starts_with("shaped"))
+    {
+        for seed in 1..=5 {
+            let outcome = alone(seed, way.clone());
+            let settled =
+                |s: &&Sample| s.at >= Duration::from_secs(25) && s.at < Duration::from_secs(40);
+            let narrow: Vec<Sample> = outcome.samples.iter().filter(settled).copied().collect();
+            assert!(
+                narrow.iter().all(|s| s.layer == Some(0)) && changes(&narrow) == 0,
+                "{name}, seed {seed}"
+            );
+            let recovery = recovery(&outcome);
+            assert!(
+                recovery.is_some_and(|time| time <= Duration::from_secs(10)),
+                "{name}, seed {seed}: {recovery:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn a_slow_subscriber_takes_nothing_from_fast_ones() {
     let fast = way(&[(0, 3000)]);
@@ -174,6 +221,7 @@ const SETTLED: Duration = Duration::from_secs(10);
 /// Every scenario with one subscriber, by name.
 fn scenarios() -> Vec<(&'static str, Way)> {
     let fall = vec![(0, 3000), (20, 150), (40, 3000)];
+    let shaped = vec![(0, 3000), (20, 300), (40, 3000)];
     vec![
         ("3 Mbit/s", way(&[(0, 3000)])),
         ("1 Mbit/s", way(&[(0, 1000)])),
@@ -198,6 +246,26 @@ fn scenarios() -> Vec<(&'static str, Way)> {
         ("the same, 5 % lost", loss(5, way(&fall))),
         ("the same, queue of 100 kB", queue(100_000, way(&fall))),
         ("nothing for 5 s", way(&[(0, 2000), (20, 0), (25, 2000)])),
+        ("300 kbit/s, bucket of 4 kB", bucket(4096, way(&[(0, 300)]))),
+        (
+            "300 kbit/s, bucket of 16 kB",
+            bucket(16_000, way(&[(0, 300)])),
+        ),
+        (
+            "300 kbit/s, bucket of 32 kB",
+            bucket(32_000, way(&[(0, 300)])),
+        ),
+        (
+            "1 Mbit/s, bucket of 32 kB",
+            bucket(32_000, way(&[(0, 1000)])),
+        ),
+        (
+            "3 Mbit/s, bucket of 32 kB",
+            bucket(32_000, way(&[(0, 3000)])),
+        ),
+        ("shaped: 3, 0.3 and 3 Mbit/s", bucket(4096, way(&shaped))),
+        ("shaped, bucket of 16 kB", bucket(16_000, way(&shaped))),
+        ("shaped, bucket of 32 kB", bucket(32_000, way(&shaped))),
         (
             "800 and 1200 kbit/s in turns",
             way(&[
@@ -343,6 +411,7 @@ fn way(rates: &[(u64, u64)]) -> Way {
             .iter()
             .map(|&(at, kbps)| (Duration::from_secs(at), Bitrate::kbps(kbps)))
             .collect(),
+        bucket: 0,
         queue_max: 40_000,
         loss_percent: 0,
         delay: Duration::from_millis(25),
@@ -366,6 +435,10 @@ fn jitter(millis: u64, way: Way) -> Way {
 
 fn queue(queue_max: u64, way: Way) -> Way {
     Way { queue_max, ..way }
+}
+
+fn bucket(bucket: u64, way: Way) -> Way {
+    Way { bucket, ..way }
 }
 
 fn loss(loss_percent: u64, way: Way) -> Way {

@@ -47,6 +47,7 @@ pub(crate) struct Receiver {
     pub(crate) pictures: u32,
     pub(crate) freezes: u32,
     pub(crate) frozen: Duration,
+    pub(crate) frozen_longest: Duration,
     pub(crate) layer: Option<usize>,
 }
 
@@ -63,6 +64,7 @@ impl Receiver {
             pictures: 0,
             freezes: 0,
             frozen: Duration::ZERO,
+            frozen_longest: Duration::ZERO,
             layer: None,
         }
     }
@@ -147,6 +149,7 @@ impl Receiver {
             if self.pictures > 0 && gap > FREEZE {
                 self.freezes += 1;
                 self.frozen += gap;
+                self.frozen_longest = self.frozen_longest.max(gap);
             }
             self.pictures += 1;
             self.decoded = Some(frame);

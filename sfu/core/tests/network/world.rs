@@ -60,6 +60,7 @@ pub(crate) struct Outcome {
     pub(crate) pictures: u32,
     pub(crate) freezes: u32,
     pub(crate) frozen: Duration,
+    pub(crate) frozen_longest: Duration,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -132,6 +133,7 @@ pub(crate) fn run(seed: u64, subscribers: &[Subscriber], duration: Duration) -> 
         pictures: leg.receiver.pictures,
         freezes: leg.receiver.freezes,
         frozen: leg.receiver.frozen,
+        frozen_longest: leg.receiver.frozen_longest,
     };
     world.legs.into_iter().map(outcome).collect()
 }
