@@ -130,10 +130,13 @@ peers_allow = ${JSON.stringify(PEERS)}
     this.start(router, 'tinyproxy', '-d', '-c', file);
   }
 
-  /** Lets at most so many kbit/s through to office a, and keeps what is more for up to `queueMs`; 0 lets everything through. */
-  async narrow(kbps, queueMs = 300) {
+  /**
+   * Lets at most so many kbit/s through to office a, and keeps what is more for up to `queueMs`; after a pause `bucketKb` kilobytes pass
+   * at once. 0 lets everything through.
+   */
+  async narrow(kbps, { queueMs = 300, bucketKb = 4 } = {}) {
     if (kbps === 0) return this.exec('ra', 'tc', 'qdisc', 'del', 'dev', 'lan', 'root');
-    return this.exec('ra', 'tc', 'qdisc', 'replace', 'dev', 'lan', 'root', 'tbf', 'rate', `${kbps}kbit`, 'burst', '4kb', 'latency', `${queueMs}ms`);
+    return this.exec('ra', 'tc', 'qdisc', 'replace', 'dev', 'lan', 'root', 'tbf', 'rate', `${kbps}kbit`, 'burst', `${bucketKb}kb`, 'latency', `${queueMs}ms`);
   }
 
   /** Loses so many percent of the datagrams to office a, at random. */

@@ -33,6 +33,17 @@ const LATE_PACKETS: u32 = 4;
 const LATE_US: i64 = 80_000;
 const LATE_QUEUED_US: i64 = 60_000;
 
+/// What the buckets of usual shapers hold, in bytes, and how much a train's lead takes at most to empty one.
+const BUCKET: u64 = 32_000;
+const LEAD_MAX: u64 = 96_000;
+const LEAD_TIME_MAX: Duration = Duration::from_millis(1500);
+
+/// A bucket is filled at the shaper's rate meanwhile, which may be so much more than what is known to fit.
+const FILLED: f64 = 1.2;
+
+/// What comes behind the lead and is measured: so long that jitter is little beside it.
+pub(super) const TAIL: Duration = Duration::from_millis(200);
+
 /// What a cluster is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Kind {
@@ -218,6 +229,13 @@ impl Train {
     }
 }
 
+/// How long the lead of a train has to be that goes at `rate`, while `known` is thought to fit: a bucket loses what exceeds the shaper's
+/// rate.
+pub(super) fn lead_time(rate: Bitrate, known: Bitrate) -> Duration {
+    let emptied = (rate - known.scaled(FILLED)).time_for(BUCKET);
+    emptied.min(rate.time_for(LEAD_MAX)).min(LEAD_TIME_MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -264,5 +282,15 @@ mod tests {
         assert!(!cluster.is_told(190_000));
         cluster.handle_sent(195_000, 600);
         assert!(!cluster.is_told(190_000) && cluster.is_told(195_000));
+    }
+
+    #[test]
+    fn a_lead_empties_a_bucket_but_does_not_take_the_way_for_itself_for_long() {
+        let kbps = Bitrate::kbps;
+        let time = lead_time(kbps(900), kbps(300));
+        assert_eq!((kbps(900) - kbps(360)).bytes_in(time), BUCKET - 1);
+        assert_eq!(lead_time(kbps(140), kbps(70)), LEAD_TIME_MAX);
+        let time = lead_time(kbps(3000), kbps(2600));
+        assert_eq!(kbps(3000).bytes_in(time), LEAD_MAX);
     }
 }

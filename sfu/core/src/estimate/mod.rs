@@ -446,7 +446,9 @@ impl Estimator {
             .rate
             .decreased_at()
             .is_some_and(|at| now.saturating_duration_since(at) < DRAINED_FOR);
-        self.drains = is_lowered && self.delay.queue_ms() >= DRAINED_QUEUE_MS;
+        self.drains = is_lowered
+            && self.delay.queue_ms() >= DRAINED_QUEUE_MS
+            && !self.prober.has_filled_queue(now);
         self.loss_limit = self
             .loss
             .update(now, delivery, self.rate.rate(), acknowledged);

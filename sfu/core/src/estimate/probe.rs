@@ -10,7 +10,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::cluster::{CLUSTER_PACKETS, Cluster, Kind, SATURATED, Train};
+use super::cluster::{CLUSTER_PACKETS, Cluster, Kind, SATURATED, TAIL, Train, lead_time};
 use super::history::Acknowledged;
 use crate::bitrate::Bitrate;
 
@@ -56,17 +56,6 @@ const INTERVAL_UNKNOWN: Duration = Duration::from_millis(400);
 /// So many times what arrives is believed of a cluster at once: so far an estimate may go beyond it anyway.
 const BELIEVED: f64 = 1.5;
 
-/// What the buckets of usual shapers hold, in bytes, and how much a train's lead takes at most to empty one.
-const BUCKET: u64 = 32_000;
-const LEAD_MAX: u64 = 96_000;
-const LEAD_TIME_MAX: Duration = Duration::from_millis(1500);
-
-/// A bucket is filled at the shaper's rate meanwhile, which may be so much more than what is known to fit.
-const FILLED: f64 = 1.2;
-
-/// What comes behind the lead and is measured: so long that jitter is little beside it.
-const TAIL: Duration = Duration::from_millis(200);
-
 /// A train is at most so much faster than the cluster before it, where that got through.
 const STEP: f64 = 1.25;
 
@@ -76,6 +65,9 @@ const BELOW: f64 = 0.9;
 
 /// Where a train has failed the next attempts come more seldom, up to this.
 const INTERVAL_SHAPED_MAX: Duration = Duration::from_secs(6);
+
+/// The queue behind a train that failed is gone after this.
+const QUEUE_OF_TRAIN: Duration = Duration::from_millis(1500);
 
 /// So many clusters are known at once.
 const CLUSTERS: usize = 4;
@@ -118,8 +110,9 @@ pub(super) struct Prober {
     /// Set while clusters are out.
     attempt: Option<Attempt>,
     train: Option<Train>,
-    /// Whether the last train failed: a short cluster says little here.
+    /// Whether the last train failed, a short cluster says little here, and when one did.
     is_shaped: bool,
+    failed_at: Option<Instant>,
     /// Whether what is being sent has to end.
     is_cut: bool,
     /// Whether a cluster of the attempt measured anything.
@@ -143,6 +136,7 @@ impl Prober {
             attempt: None,
             train: None,
             is_shaped: false,
+            failed_at: None,
             is_cut: false,
             has_result: false,
             round_trip: ROUND_TRIP_FIRST,
@@ -235,6 +229,12 @@ impl Prober {
     /// Whether the cluster that is being sent has to end now; says so once.
     pub(super) fn take_cut(&mut self) -> bool {
         std::mem::take(&mut self.is_cut)
+    }
+
+    /// Whether a queue may still be that of a train: it drains by itself.
+    pub(super) fn has_filled_queue(&self, now: Instant) -> bool {
+        self.failed_at
+            .is_some_and(|at| now.saturating_duration_since(at) < QUEUE_OF_TRAIN)
     }
 
     /// When [`Prober::poll_plan`] may have something, while `wanted` exceeds the estimate.
@@ -346,10 +346,7 @@ impl Prober {
         } else {
             rate
         };
-        // A bucket loses what exceeds the shaper's rate.
-        let emptied = rate.bytes_in((rate - known.scaled(FILLED)).time_for(BUCKET));
-        let time = rate.time_for(emptied.min(LEAD_MAX)).min(LEAD_TIME_MAX);
-        let lead = self.plan_of(Kind::Lead, rate, time);
+        let lead = self.plan_of(Kind::Lead, rate, lead_time(rate, known));
         let tail = self.plan_of(Kind::Tail, rate, TAIL);
         let time = rate.time_for(lead.bytes + tail.bytes);
         self.wait_until(now + time + self.patience());
@@ -388,6 +385,7 @@ impl Prober {
         self.drop_plans();
         self.attempt = None;
         self.is_shaped = true;
+        self.failed_at = Some(now);
         self.next_at = Some(now + self.interval);
         self.interval = (self.interval * 2).min(INTERVAL_SHAPED_MAX);
     }
@@ -516,26 +514,13 @@ mod tests {
         let mut t = Story::new();
         let train = t.train();
         assert_eq!(train.len(), 2);
-        let time = train[0].rate.time_for(train[0].bytes);
-        let beyond = (train[0].rate - KNOWN.scaled(FILLED)).bytes_in(time);
-        assert!((31_000..33_000).contains(&beyond), "{beyond}");
+        let lead = train[0].rate.bytes_in(lead_time(train[0].rate, KNOWN));
+        assert_eq!(train[0].bytes, lead);
 
         assert_eq!(t.send(train[0], 1.0), None);
         let rate = t.send(train[1], 1.0).unwrap();
         assert_eq!(t.result(train[1], rate, WANTED), Some(rate));
         assert!(rate >= train[0].rate.scaled(0.9), "{rate}");
-    }
-
-    #[test]
-    fn a_train_does_not_take_the_way_for_itself_for_long() {
-        let mut t = Story::new();
-        let (known, wanted) = (Bitrate::kbps(70), Bitrate::kbps(140));
-        let plan = t.plans(known, wanted)[0];
-        let rate = t.send(plan, 1.0).unwrap();
-        let believed = t.prober.handle_result(t.now, plan.id, rate, known, wanted);
-        assert_eq!(believed, None);
-        let lead = t.plans(known, wanted)[0];
-        assert_eq!(lead.bytes, lead.rate.bytes_in(LEAD_TIME_MAX));
     }
 
     #[test]
@@ -565,8 +550,10 @@ mod tests {
         t.prober.handle_feedback(t.now);
         assert!(t.prober.take_cut());
         assert!(!t.prober.take_cut(), "once");
+        assert!(t.prober.has_filled_queue(t.now));
         assert_eq!(t.plans(KNOWN, WANTED), [], "no tail");
         t.now += INTERVAL_MIN;
+        assert!(!t.prober.has_filled_queue(t.now));
         assert_eq!(t.plans(KNOWN, WANTED).len(), 1);
     }
 

@@ -113,7 +113,8 @@ impl Budget {
             self.since = Some(now);
         }
         self.forgive(now);
-        self.spent.min(estimate)
+        // Also where what is forwarded takes more than before, as pictures do that move more.
+        self.spent.min(estimate).max(cost)
     }
 
     fn fall(&mut self, now: Instant, estimate: Bitrate, cost: Bitrate) {
@@ -176,6 +177,16 @@ mod tests {
             assert_eq!(t.update(900, 1000), 1000);
         }
         assert_eq!(t.update(900, 1000), 900);
+    }
+
+    #[test]
+    fn what_takes_more_than_before_and_still_fits_is_kept() {
+        let mut t = Story::new();
+        t.update(1000, 900);
+        t.update(500, 900);
+        assert_eq!(t.update(1000, 450), 500);
+        assert_eq!(t.update(1000, 520), 520);
+        assert_eq!(t.update(1000, 450), 500);
     }
 
     #[test]
